@@ -1,0 +1,1 @@
+"""One client for serverless GPUs, whose elasticity you can trust."""

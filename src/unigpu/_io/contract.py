@@ -1,0 +1,176 @@
+"""The port that everything above talks to. Imports nothing but the standard library.
+
+A driver builds a `Request`, hands it to an `Io`, and gets a `Response`. It never waits but by
+`Io.sleep`, so that one source serves asyncio, trio and plain threads: the synchronous `Io` never
+suspends, and `unigpu._io.bridge.run_sync` finishes a coroutine over it with one ``send(None)``.
+"""
+
+from __future__ import annotations
+
+import enum
+import json as _json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+T = TypeVar("T")
+
+Role = Literal["control", "create", "jobs", "worker"]
+
+
+class _Unset(enum.Enum):
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = _Unset.UNSET
+
+
+class CallClass(enum.Enum):
+    """What repeating a call may do; decided per call, never by the HTTP verb."""
+
+    IDEMPOTENT = "idempotent"
+    """Repeating it is harmless."""
+    RECONCILE = "reconcile"
+    """It creates something paid: after an unclear answer look first, never repeat blindly."""
+    USER_DECIDES = "user_decides"
+    """It runs the user's code: repeated only where the user said ``idempotent=True``."""
+
+
+class Outcome(enum.Enum):
+    """What is known of a call after it ended. There is no fifth."""
+
+    NEVER_SENT = "never_sent"
+    REJECTED = "rejected"
+    AMBIGUOUS = "ambiguous"
+    DONE = "done"
+
+
+class Headers(Mapping[str, str]):
+    """Header fields, looked up without regard to case. A repeated field is joined by ``", "``."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> None:
+        pairs = items.items() if isinstance(items, Mapping) else items
+        self._items: tuple[tuple[str, str], ...] = tuple((k.lower(), v) for k, v in pairs)
+
+    def __getitem__(self, name: str) -> str:
+        found = self.getall(name)
+        if not found:
+            raise KeyError(name)
+        return ", ".join(found)
+
+    def getall(self, name: str) -> list[str]:
+        """Every value of a field, in order."""
+        low = name.lower()
+        return [v for k, v in self._items if k == low]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(k for k, _ in self._items))
+
+    def __len__(self) -> int:
+        return len({k for k, _ in self._items})
+
+    def __repr__(self) -> str:  # names only: a value may be a secret
+        return f"Headers({', '.join(self)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request, as data.
+
+    Attributes:
+        operation: A dotted name, as in ``"runpod.endpoint.create"``: used in logs, limits and faults.
+        role: Which connections carry it (CONTRACTS: control, create, jobs, worker).
+        call: What repeating it may do.
+        deadline: On `Io.now`'s clock; the whole call, retries included, ends by then.
+        read_timeout: Seconds without a byte before the attempt is given up; ``None``: the deadline alone.
+        limit_key: The client-side rate bucket, where the platform has one.
+        cleanup: Cleaning up passes breaker and retry tokens by (never the deadline).
+    """
+
+    method: str
+    url: str
+    operation: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    params: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    content: bytes | None = field(default=None, repr=False)
+    json: Any = field(default=UNSET, repr=False)
+    role: Role
+    call: CallClass
+    deadline: float
+    read_timeout: float | None = None
+    limit_key: str | None = None
+    cleanup: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One whole reply. `json` raises `unigpu.errors.InvalidResponseError` where the body is not JSON."""
+
+    status: int
+    headers: Headers
+    content: bytes = field(default=b"", repr=False)
+    operation: str = ""
+
+    def json(self) -> Any:
+        from ..errors import InvalidResponseError  # here: the contract itself stays standard library only
+
+        try:
+            return _json.loads(self.content.decode("utf-8"), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as exc:
+            raise InvalidResponseError(
+                f"{self.operation or 'the call'}: the reply (HTTP {self.status}) is not JSON: {type(exc).__name__}",
+                operation=self.operation or None,
+                maybe_executed=True,
+            ) from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+class StreamResponse(Protocol):
+    """A reply whose body is still on its way."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+    async def read(self) -> bytes: ...
+
+
+class Io(Protocol):
+    """What code above may do to the world: send, stream, wait, read clocks, and protect a cleanup."""
+
+    async def send(self, request: Request) -> Response: ...
+
+    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamResponse]:
+        """Open a reply as a stream: status and headers are there before the first byte."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    def now(self) -> float:
+        """Monotonic seconds: for deadlines."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch: for records and HTTP dates, never for waiting."""
+        ...
+
+    def random(self) -> float:
+        """A number in [0, 1), for jitter."""
+        ...
+
+    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+        """Run *work* to its end, at most *seconds*, whatever cancels the caller meanwhile.
+
+        The cancellation, or the interrupt, is raised when *work* has ended.
+        """
+        ...
