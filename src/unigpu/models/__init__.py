@@ -1,0 +1,72 @@
+"""The words that users and drivers share, as data. No I/O here."""
+
+from __future__ import annotations
+
+from ._base import Data, InputModel, WireModel, nearest
+from .deployment import (
+    Adaptation,
+    Change,
+    DeploymentInfo,
+    Event,
+    Interface,
+    Kind,
+    LogLine,
+    Progress,
+    Rate,
+    State,
+    TtlEnforcer,
+    Worker,
+    WorkerState,
+)
+from .gpu import GPURequest
+from .identity import Identity, is_in_namespace, is_ours, provider_name
+from .job import Cost, JobError, JobInfo, JobStatus, Result, Timing
+from .spec import (
+    BearerToken,
+    DeploymentSpec,
+    RegistryAuth,
+    Scaling,
+    SecretRef,
+    SpecFields,
+    Volume,
+    scale_range,
+)
+
+__all__ = [
+    "Adaptation",
+    "BearerToken",
+    "Change",
+    "Cost",
+    "Data",
+    "DeploymentInfo",
+    "DeploymentSpec",
+    "Event",
+    "GPURequest",
+    "Identity",
+    "InputModel",
+    "Interface",
+    "JobError",
+    "JobInfo",
+    "JobStatus",
+    "Kind",
+    "LogLine",
+    "Progress",
+    "Rate",
+    "RegistryAuth",
+    "Result",
+    "Scaling",
+    "SecretRef",
+    "SpecFields",
+    "State",
+    "Timing",
+    "TtlEnforcer",
+    "Volume",
+    "WireModel",
+    "Worker",
+    "WorkerState",
+    "is_in_namespace",
+    "is_ours",
+    "nearest",
+    "provider_name",
+    "scale_range",
+]

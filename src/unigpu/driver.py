@@ -1,0 +1,433 @@
+"""What a driver author imports: the contract of a driver, and everything it may use.
+
+A driver is small verbs, each one idea, each ``async def verb(self, io, ...)``. It keeps no client, lock, task or thread;
+it never retries, never sleeps but by ``io.sleep``, and never guesses: an unknown status is ``UNKNOWN``, and a list that
+cannot be read whole is an error, never empty. The sequence (find, create cold, record, warm, settle, undo) is the
+lifecycle's, one for all platforms; see ``docs/design.md``.
+
+A driver implements the protocols that it has. What is missing raises `UnsupportedError` by itself, before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import SecretStr
+
+from ._io.contract import (
+    UNSET,
+    CallClass,
+    Headers,
+    Io,
+    Outcome,
+    Request,
+    Response,
+    Role,
+    StreamResponse,
+)
+from ._io.poll import Pace, poll
+from ._io.status import check
+from .models import (
+    Adaptation,
+    DeploymentInfo,
+    DeploymentSpec,
+    Identity,
+    InputModel,
+    JobInfo,
+    JobStatus,
+    LogLine,
+    Rate,
+    Result,
+    Scaling,
+    State,
+    Timing,
+    WireModel,
+    Worker,
+    WorkerState,
+    is_in_namespace,
+    is_ours,
+    provider_name,
+)
+
+__all__ = [
+    "UNSET",
+    "Adaptation",
+    "CallClass",
+    "Checked",
+    "ChunkPage",
+    "Consistency",
+    "Content",
+    "DeploymentInfo",
+    "DeploymentSpec",
+    "Driver",
+    "DriverConfig",
+    "Found",
+    "Headers",
+    "Identity",
+    "InputModel",
+    "Invocation",
+    "Invokes",
+    "Io",
+    "JobInfo",
+    "JobStatus",
+    "LogLine",
+    "Outcome",
+    "Pace",
+    "Pauses",
+    "Rate",
+    "Refusal",
+    "Request",
+    "Resource",
+    "Response",
+    "Result",
+    "Role",
+    "Scaling",
+    "State",
+    "StreamResponse",
+    "Streams",
+    "StreamsJobs",
+    "Submits",
+    "Timing",
+    "Updates",
+    "Wakes",
+    "WireModel",
+    "Worker",
+    "WorkerState",
+    "check",
+    "is_in_namespace",
+    "is_ours",
+    "poll",
+    "provider_name",
+]
+
+DRIVER_API = 1
+"""The version of this contract. A driver that names another one is refused with both numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverConfig:
+    """What a driver is made from.
+
+    Attributes:
+        api_key: The account's key. The plain value is fetched where a header is built, nowhere else.
+        options: The provider's own settings (``driver_options``), checked by the driver's `Driver.Options`.
+        namespace: The namespace, for platforms whose lists must be filtered by it.
+        state_dir: Where a driver that runs things on this machine keeps them; ``None``: it may keep nothing.
+    """
+
+    api_key: SecretStr | None = field(default=None, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    namespace: str = "default"
+    state_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consistency:
+    """How soon a created resource is seen.
+
+    ``atomic``: create is a PUT by name; the answer is the truth, and two creates make one.
+    ``listed``: it is found by listing, late; after an unclear create it is looked for during ``settle`` seconds.
+    """
+
+    kind: Literal["atomic", "listed"]
+    settle: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One resource that carries our tag, as a list or a read showed it.
+
+    Attributes:
+        attempt: The create call that made it, where that can be read back.
+        spec_hash: The spec it was made from, where that can be read back.
+        created_at: Epoch seconds, where the platform tells.
+        expires_at: Epoch seconds of its end, where it was given one.
+        origin: Local: the folder that the handler comes from.
+        info: The deployment as this resource shows it, where this is the resource that is called.
+    """
+
+    kind: str
+    id: str
+    name: str
+    attempt: str | None = None
+    spec_hash: str | None = None
+    created_at: float | None = None
+    expires_at: float | None = None
+    origin: str | None = None
+    info: DeploymentInfo | None = None
+
+
+class Resource(Protocol):
+    """One thing that a deployment consists of on a platform.
+
+    Attributes:
+        kind: The platform's word: ``"endpoint"``, ``"template"``.
+        call: What repeating its create may do.
+        consistency: How soon a created one is seen.
+        bills_cold: What it costs as created, before it is warmed, in words; ``None``: nothing.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def call(self) -> CallClass: ...
+    @property
+    def consistency(self) -> Consistency: ...
+    @property
+    def bills_cold(self) -> str | None: ...
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        """Every one that carries this deployment's name. A list that cannot be read whole raises."""
+        ...
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """Create it without any worker where the platform can. *made*: what was created before it, by kind.
+
+        Raises:
+            ConflictError: atomic ones, where the name is taken meanwhile (look again).
+        """
+        ...
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        """It, or ``None`` where the platform certainly does not have it."""
+        ...
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        """Delete it. One that is already gone is success."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Something stated that the platform cannot do.
+
+    Attributes:
+        capability: The flag that says so.
+        message: What cannot be done, and what to do instead.
+        nearest: Spec fields that are the nearest thing (for ``on_unsupported="adapt"``); ``None``: there is none.
+        got: What ``nearest`` means, in words.
+    """
+
+    field: str
+    capability: str
+    message: str
+    nearest: Mapping[str, Any] | None = None
+    got: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a driver says of a spec before anything is sent."""
+
+    adaptations: tuple[Adaptation, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a spec's content is, for its hash.
+
+    Attributes:
+        items: Name → text that stands for the content; ``"code"`` is what may differ without being another deployment.
+        origin: Local: the folder that the handler comes from.
+        notes: What was left out, in words.
+    """
+
+    items: Mapping[str, str] = field(default_factory=dict[str, str])
+    origin: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Driver(Protocol):
+    """What every driver has. ``__init__`` takes one `DriverConfig` and does no I/O.
+
+    Attributes:
+        name: The provider, as users write it.
+        driver_api: `DRIVER_API` as the author knew it.
+        env_key: The environment variable of the account's key; ``None``: it needs none.
+        Options: The model of ``driver_options`` for this provider.
+        SpecOptions: The model of ``provider_options`` for this provider.
+    """
+
+    name: ClassVar[str]
+    driver_api: ClassVar[int]
+    env_key: ClassVar[str | None]
+    Options: ClassVar[type[InputModel]]
+    SpecOptions: ClassVar[type[InputModel]]
+
+    def __init__(self, config: DriverConfig) -> None: ...
+
+    def check(self, spec: DeploymentSpec) -> Checked:
+        """What of *spec* is not so here. Pure: the gate raises or adapts."""
+        ...
+
+    def content(self, spec: DeploymentSpec) -> Content:
+        """What the content of *spec* is."""
+        ...
+
+    def rate(self, spec: DeploymentSpec) -> Rate:
+        """What *spec* would cost, as far as it is known without asking."""
+        ...
+
+    def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
+        """What a deployment consists of, in the order of creation."""
+        ...
+
+    def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
+        """The same for one that exists: for teardown, which has no spec. `find` finds by its name."""
+        ...
+
+    async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
+        """All there are on the account. A list that cannot be read whole raises."""
+        ...
+
+    async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
+        """The deployment now; ``None`` where it is certainly gone."""
+        ...
+
+    async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
+        """Set the limits that were asked, after everything was created cold and recorded."""
+        ...
+
+    async def scale(
+        self,
+        io: Io,
+        info: DeploymentInfo,
+        *,
+        workers: tuple[int, int] | None = None,
+        idle_timeout: float | None = None,
+        scaling: Scaling | None = None,
+        deadline: float,
+    ) -> None:
+        """Set absolute limits; what is ``None`` stays."""
+        ...
+
+    async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
+        """The workers that the platform shows, also those that failed lately."""
+        ...
+
+    def logs(
+        self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
+    ) -> AsyncIterator[LogLine]:
+        """The last *tail* lines of one worker or all, and what follows where *follow*."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One call of a function deployment.
+
+    Attributes:
+        job_id: Our own id, for platforms that take one: a repeated submit is then harmless.
+        deadline: On `Io.now`'s clock; the whole call.
+        start_deadline: By when a worker must be ready, where the platform itself holds the call (no job API).
+        execution_timeout: Seconds the handler may run.
+        idempotent: It may safely run twice.
+    """
+
+    input: Mapping[str, Any] = field(repr=False)
+    job_id: str
+    deadline: float
+    start_deadline: float
+    execution_timeout: float
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPage:
+    """Some chunks of a stream.
+
+    Attributes:
+        after: The cursor for the next page.
+        end: No more will come.
+        ready_workers: Workers of the deployment that are ready, where the platform tells with it.
+        started: Whether a worker has taken the job, where the platform tells with it.
+    """
+
+    chunks: tuple[Any, ...] = ()
+    after: int = 0
+    end: bool = False
+    ready_workers: int | None = None
+    started: bool | None = None
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """Platforms with jobs. Calls become submit + wait, so that a lost connection loses nothing.
+
+    Attributes:
+        long_poll: Seconds for which `status` and `chunks` may hold a request; 0: the platform answers at once.
+        submit_call: What repeating a submit may do (IDEMPOTENT where the platform takes our id).
+    """
+
+    @property
+    def long_poll(self) -> float: ...
+    @property
+    def submit_call(self) -> CallClass: ...
+
+    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo: ...
+
+    async def status(
+        self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float
+    ) -> JobInfo:
+        """The job now, or as soon as it ends within *wait* seconds.
+
+        Raises:
+            JobExpired: where the platform does not know it any more.
+        """
+        ...
+
+    async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo: ...
+
+
+@runtime_checkable
+class StreamsJobs(Protocol):
+    """Platforms whose jobs' chunks are read by a cursor or drained."""
+
+    async def chunks(
+        self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
+    ) -> ChunkPage: ...
+
+
+@runtime_checkable
+class Invokes(Protocol):
+    """Platforms without jobs (the caller holds the line), or with a faster way for one call."""
+
+    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result: ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """Platforms without jobs whose replies stream; leaving closes the connection."""
+
+    def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]: ...
+
+
+@runtime_checkable
+class Updates(Protocol):
+    """Platforms that can change a deployment in place."""
+
+    def updatable(self, fields: frozenset[str]) -> bool:
+        """Whether a change of exactly these spec fields can be made in place."""
+        ...
+
+    async def update(
+        self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
+    ) -> None: ...
+
+
+@runtime_checkable
+class Wakes(Protocol):
+    """Platforms where one worker can be started without a call."""
+
+    async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None: ...
+
+
+@runtime_checkable
+class Pauses(Protocol):
+    """Platforms that can stop a deployment and start it again. Both are success where it is already so."""
+
+    async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None: ...
+    async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None: ...
