@@ -1,0 +1,56 @@
+"""The command line: one group of commands a file, each loaded only when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from ..errors import ConfigurationError, UniGPUError
+
+
+class Group(Protocol):
+    """One group of commands: adds its parsers, each with ``run`` as a default."""
+
+    def add(self, parser: argparse.ArgumentParser) -> None: ...
+
+
+_GROUPS: Final = {
+    "cloud": "run the small cloud on this machine",
+    "image": "what a container image must hold",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 fine, 1 it failed, 2 it was asked wrongly."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m unigpu", description="One client for serverless GPUs.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    groups = parser.add_subparsers(dest="group", metavar="COMMAND", title="commands")
+    for name, text in _GROUPS.items():
+        sub = groups.add_parser(name, help=text, description=text)
+        if words[:1] == [name]:  # only the group that is used is imported
+            group: Group = importlib.import_module(f".{name}", __name__)
+            group.add(sub)
+    args = parser.parse_args(words)
+    if args.version:
+        from importlib.metadata import version
+
+        print(version("unigpu"))
+        return 0
+    run: Callable[[argparse.Namespace], int] | None = getattr(args, "run", None)
+    if run is None:
+        (groups.choices[args.group] if args.group else parser).print_help(sys.stderr)
+        return 2
+    try:
+        return run(args)
+    except ConfigurationError as error:
+        print(f"unigpu: {error}", file=sys.stderr)
+        return 2
+    except UniGPUError as error:
+        print(f"unigpu: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

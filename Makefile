@@ -1,0 +1,60 @@
+# Two commands are all a new user needs: `make quickstart` and `make test`.
+# Everything is installed into .venv, with pip, from PyPI.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+JOBS   ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check lint types contracts coverage full benchmark clean
+
+help: ## Show the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "unigpu needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say: make quickstart PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: $(BIN)/python pyproject.toml
+	$(PIP) install --quiet --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.local
+
+quickstart: $(VENV)/.local ## Deploy, invoke, map, scale, stream and tear down on this machine
+	$(BIN)/python examples/quickstart/main.py
+
+test: $(VENV)/.dev ## Run the tests (parallel, random order, offline)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q
+
+check: lint types contracts ## Lint, types, and import contracts
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy and pyright, both strict
+	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+contracts: $(VENV)/.dev ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+coverage: $(VENV)/.dev ## The tests, with branch coverage, also of child processes
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q --cov=unigpu --cov-branch --cov-report=
+	$(BIN)/coverage report --skip-covered --sort=cover
+
+full: $(VENV)/.dev ## The whole matrices, of which `make test` runs a seeded tenth
+	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m full -p no:randomly
+
+benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
+	$(BIN)/python benchmarks/run.py
+
+clean: ## Remove what the above made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

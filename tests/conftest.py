@@ -1,0 +1,91 @@
+"""For all tests: no network but loopback, no account, and a state directory of its own for each."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "unigpu",
+    derandomize=True,  # the same examples on every machine: a red run can be repeated
+    deadline=None,  # the machine may be busy; a timing is a benchmark, never a test
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("unigpu")
+
+FULL = os.environ.get("UNIGPU_FULL") == "1"
+
+
+def _is_loopback(host: object) -> bool:
+    if not isinstance(host, str):
+        return False
+    if host in ("localhost", ""):
+        return True
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+class NetworkBlocked(BaseException):
+    """A test tried to leave this machine. Not an Exception: no code under test may swallow it."""
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, connect_ex, resolve = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def check(address: Any) -> None:
+        if isinstance(address, tuple) and not _is_loopback(address[0]):
+            raise NetworkBlocked(f"a test tried to connect to {address[0]}")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        check(address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        check(address)
+        return connect_ex(self, address)
+
+    def guarded_resolve(host: Any, *rest: Any, **more: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name is not None and not _is_loopback(name):
+            try:
+                ipaddress.ip_address(name)
+            except ValueError:
+                raise NetworkBlocked(f"a test tried to look up {name}") from None
+        return resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_resolve)
+
+
+@pytest.fixture(autouse=True)
+def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in [n for n in os.environ if n.startswith("UNIGPU_") and n != "UNIGPU_FULL"]:
+        monkeypatch.delenv(name)
+    for name in ("RUNPOD_API_KEY", "VAST_API_KEY", "YOTTA_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / ".state"))
+    monkeypatch.setenv("UNIGPU_STATE_DIR", str(tmp_path / "state"))
+    yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that kill real processes share one worker, so that they do not kill each other's time."""
+    for item in items:
+        if item.get_closest_marker("kill"):
+            item.add_marker(pytest.mark.xdist_group("kill"))
+        if item.get_closest_marker("full") and not FULL:
+            item.add_marker(pytest.mark.skip(reason="the whole matrix runs with UNIGPU_FULL=1 (make full)"))
