@@ -1,0 +1,32 @@
+"""The portable worker: one handler, served on whichever platform it wakes up on.
+
+``python -m unigpu.worker app:summarize`` is a container's command on every platform. Programs call `serve`.
+It needs ``pip install "unigpu[worker]"`` and nothing else of unigpu but its errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["serve"]
+
+
+def serve(handler: str | Callable[..., Any], *, port: int | None = None, host: str | None = None) -> None:
+    """Serve ``handler`` until SIGTERM or SIGINT, then drain and return.
+
+    Args:
+        handler: A function (sync, async, or a generator), a class (``__init__`` loads the model once, ``__call__``
+            handles), or a target such as ``"app:summarize"`` or ``"app.py:summarize"``.
+        port: Port to listen on. Default: ``UNIGPU_PORT``, then ``PORT``, then 8000. 0 takes a free one.
+        host: Address to listen on. Default: ``UNIGPU_HOST``, then ``0.0.0.0``.
+
+    Signals are handled only when this runs in the main thread.
+
+    Raises:
+        ConfigurationError: The extra is not installed, a ``UNIGPU_*`` variable is wrong, or the port cannot be had.
+        WorkerFailed: The handler cannot be loaded, or a call that never ended had to be abandoned.
+    """
+    from unigpu.worker import _run
+
+    _run.serve(handler, port=port, host=host)

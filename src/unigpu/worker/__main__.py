@@ -1,0 +1,67 @@
+"""``python -m unigpu.worker TARGET``: a container's command on every platform."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+import time
+from io import TextIOWrapper
+
+from unigpu.errors import ConfigurationError
+from unigpu.worker import _exit
+from unigpu.worker._run import run
+
+
+def main() -> int:
+    """Parse the arguments, serve, and give the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m unigpu.worker",
+        description="Serve one handler.",
+        epilog="Exit codes: 0 drained; 2 wrong usage; 3 the handler cannot be loaded; 4 a call got stuck.",
+    )
+    parser.add_argument("target", help="module:name or file.py:name of a function or a class")
+    parser.add_argument("--port", type=int, help="default: UNIGPU_PORT, then PORT, then 8000; 0 takes a free one")
+    parser.add_argument("--host", help="default: UNIGPU_HOST, then 0.0.0.0")
+    args = parser.parse_args()
+    _prepare_output()
+    try:
+        end = run(args.target, port=args.port, host=args.host)
+    except ConfigurationError as error:
+        end = _exit.End(_exit.USAGE, str(error))
+    if end.reason is not None:  # the last line, for whoever has to explain this exit
+        sys.stderr.write(f"unigpu.worker: {end.reason}\n")
+    return end.code
+
+
+def _prepare_output() -> None:
+    # A handler's print() must reach the platform's log when it happens, not when a buffer is full.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s unigpu.worker %(levelname)s %(message)s"))
+    logger = logging.getLogger("unigpu.worker")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # the handler's module may set up logging of its own
+
+
+def _leave(code: int) -> None:
+    until = time.monotonic() + 1.0  # idle threads end at once
+    for thread in threading.enumerate():
+        if thread.name.startswith("unigpu-handler"):
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                # A handler runs on in a thread that cannot be ended. The interpreter's own end would wait for it, or
+                # take the ground away under it, which crashes native code.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    _leave(main())
