@@ -12,7 +12,7 @@ import json as _json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -55,7 +55,8 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_items",)
 
     def __init__(self, items: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> None:
-        pairs = items.items() if isinstance(items, Mapping) else items
+        pairs: Iterable[tuple[str, str]]
+        pairs = cast("Mapping[str, str]", items).items() if isinstance(items, Mapping) else items
         self._items: tuple[tuple[str, str], ...] = tuple((k.lower(), v) for k, v in pairs)
 
     def __getitem__(self, name: str) -> str:
@@ -110,15 +111,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """One whole reply. `json` raises `unigpu.errors.InvalidResponseError` where the body is not JSON."""
+    """One whole reply. `json` raises `unigpu.errors.InvalidResponseError` where the body is not JSON.
+
+    Attributes:
+        attempts: How many times the request was sent.
+        stop_reason: Why it was not sent again, where this reply is an error that was retried or could have been.
+    """
 
     status: int
     headers: Headers
     content: bytes = field(default=b"", repr=False)
     operation: str = ""
+    attempts: int = 1
+    stop_reason: str | None = None
 
     def json(self) -> Any:
-        from ..errors import InvalidResponseError  # here: the contract itself stays standard library only
+        from unigpu.errors import InvalidResponseError  # here: the contract itself stays standard library only
 
         try:
             return _json.loads(self.content.decode("utf-8"), parse_constant=_no_constant)
