@@ -10,14 +10,19 @@ from __future__ import annotations
 import json as _json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 JSON = Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """A request as a face sees it. Header names are lower case; ``host`` is without a port."""
+    """A request as a face sees it. Header names are lower case; ``host`` is without a port.
+
+    Attributes:
+        path: Decoded, without the query.
+        target: Path and query as they were sent, still encoded; a `Forward` passes it on. Empty: made from the others.
+    """
 
     method: str
     path: str
@@ -26,6 +31,7 @@ class HttpCall:
     body: bytes = field(default=b"", repr=False)
     host: str = ""
     scheme: str = "http"
+    target: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,16 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """No answer, on purpose (an injected fault).
+
+    ``how``: ``"drop"``: close the connection at once; ``"timeout"``: never answer, until the caller gives up.
+    """
+
+    how: Literal["drop", "timeout"] = "drop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Not yet: ask *poll* again after each change and at *until*, when it must answer.
 
@@ -62,12 +78,12 @@ class Hold:
     """
 
     until: float
-    poll: Callable[[float], Reply | Forward | None]
+    poll: Callable[[float], Reply | Forward | Dropped | None]
     abandoned: Callable[[float], None] | None = None
     """Called when the caller left before an answer."""
 
 
-Answer = Reply | Forward | Hold
+Answer = Reply | Forward | Hold | Dropped
 
 
 # What the engine wants done (effects).
@@ -117,6 +133,8 @@ class Push:
     input: JSON = field(repr=False)
     execution_timeout: float
     stream: bool = False
+    extra: Mapping[str, JSON] = field(default_factory=dict[str, JSON], repr=False)
+    """What the platform sends with it (a path, headers), where it has such a thing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,5 +253,9 @@ class Face(Protocol):
 
     name: str
     hosts: tuple[str, ...]
+
+    def operation(self, call: HttpCall) -> str | None:
+        """The name of the route that *call* is for, as in ``"local.deployment.put"``; ``None``: there is none."""
+        ...
 
     def handle(self, call: HttpCall, now: float) -> Answer: ...
