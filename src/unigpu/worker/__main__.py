@@ -9,14 +9,15 @@ import sys
 import threading
 import time
 from io import TextIOWrapper
+from typing import NoReturn
 
 from unigpu.errors import ConfigurationError
 from unigpu.worker import _exit
 from unigpu.worker._run import run
 
 
-def main() -> int:
-    """Parse the arguments, serve, and give the exit code."""
+def main() -> _exit.End:
+    """Parse the arguments, serve, and say how it ended."""
     parser = argparse.ArgumentParser(
         prog="python -m unigpu.worker",
         description="Serve one handler.",
@@ -33,7 +34,7 @@ def main() -> int:
         end = _exit.End(_exit.USAGE, str(error))
     if end.reason is not None:  # the last line, for whoever has to explain this exit
         sys.stderr.write(f"unigpu.worker: {end.reason}\n")
-    return end.code
+    return end
 
 
 def _prepare_output() -> None:
@@ -49,18 +50,18 @@ def _prepare_output() -> None:
     logger.propagate = False  # the handler's module may set up logging of its own
 
 
-def _leave(code: int) -> None:
-    until = time.monotonic() + 1.0  # idle threads end at once
+def _leave(end: _exit.End) -> NoReturn:
+    # While a handler runs on in a thread, the interpreter's own end would take the ground away under it, which crashes
+    # native code. Idle threads end at once, and then everything that was registered for the exit is run.
+    until = time.monotonic() + (0.0 if end.abandoned else 1.0)
     for thread in threading.enumerate():
         if thread.name.startswith("unigpu-handler"):
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
-                # A handler runs on in a thread that cannot be ended. The interpreter's own end would wait for it, or
-                # take the ground away under it, which crashes native code.
                 sys.stdout.flush()
                 sys.stderr.flush()
-                os._exit(code)
-    sys.exit(code)
+                os._exit(end.code)
+    sys.exit(end.code)
 
 
 if __name__ == "__main__":

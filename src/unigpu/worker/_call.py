@@ -77,7 +77,7 @@ class Call:
         An async handler is cancelled and a generator closed. A plain function in a thread cannot be ended: its
         result is dropped, and its slot stays taken until it returns.
         """
-        if self.ended.is_set():
+        if self.ended.is_set() or self.stopped.is_set():  # a second cancel would break a handler's cleaning up
             return
         self._answer(why)
         self.stopped.set()

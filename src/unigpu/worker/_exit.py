@@ -11,7 +11,14 @@ STUCK = 4  # a call did not end after its timeout and grace; a new worker should
 
 
 class End(NamedTuple):
-    """How a worker ended: its exit code, and one line that says why when it is not the ordinary end."""
+    """How a worker ended.
+
+    Attributes:
+        code: The exit code.
+        reason: One line that says why, when it is not the ordinary end.
+        abandoned: Whether a handler still runs (or loads) in a thread, which cannot be ended.
+    """
 
     code: int
     reason: str | None = None
+    abandoned: bool = False

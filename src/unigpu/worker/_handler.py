@@ -129,7 +129,7 @@ def _is_async(call: Callable[..., Any]) -> bool:
 
 def _check_signature(name: str, call: Callable[..., Any]) -> None:
     try:
-        signature = inspect.signature(call)
+        signature = inspect.signature(call, follow_wrapped=False)  # a wrapper may add arguments of its own
     except (TypeError, ValueError):  # some C functions have none to show
         return
     try:

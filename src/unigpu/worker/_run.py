@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 from unigpu.errors import ConfigurationError, WorkerFailed
 from unigpu.worker._exit import OK, End
 from unigpu.worker._handler import Target
+from unigpu.worker._mode import find_mode
 from unigpu.worker._settings import read_settings
 
 INSTALL = 'pip install "unigpu[worker]"'
@@ -19,13 +19,13 @@ def run(target: Target, *, port: int | None, host: str | None) -> End:
     Raises:
         ConfigurationError: Before anything is served.
     """
-    for package in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(package) is None:
-            raise ConfigurationError(f"The worker needs {package}, which is not installed here: {INSTALL}")
     settings = read_settings(os.environ, port=port, host=host)
-    from unigpu.worker._mode import find_mode
-
-    return find_mode(os.environ).run(target, settings)
+    try:
+        mode = find_mode(os.environ)
+    except ImportError as error:
+        needed = error.name or "a package"
+        raise ConfigurationError(f"The worker needs {needed}, which is not installed here: {INSTALL}") from None
+    return mode.run(target, settings)
 
 
 def serve(target: Target, *, port: int | None, host: str | None) -> None:

@@ -99,9 +99,9 @@ async def _run(target: Target, settings: Settings, listener: socket.socket) -> E
     if worker.error is not None:
         return End(CANNOT_LOAD, str(worker.error))
     if worker.stuck is not None:
-        return End(STUCK, worker.stuck)
+        return End(STUCK, worker.stuck, abandoned=True)
     log.info("stopped")
-    return End(OK)
+    return End(OK, abandoned=worker.abandoned)
 
 
 async def _until_asked(worker: Worker, asked: _Asked) -> None:

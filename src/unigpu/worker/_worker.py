@@ -54,6 +54,11 @@ class Worker:
         """Slots in use."""
         return len(self._calls)
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether leaving now leaves a handler behind that still loads or runs."""
+        return bool(self._calls) or not self.loaded.is_set()
+
     def start(self) -> None:
         """Begin to load the handler, in a thread; the worker can answer meanwhile."""
         if self.settings.expires is not None:

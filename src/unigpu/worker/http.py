@@ -80,7 +80,7 @@ class App:
         if (refusal := self._worker.refusal()) is not None:
             await self._refusal(refusal)(scope, receive, send)
             return
-        stream = NDJSON in request.headers.get("accept", "")
+        stream = NDJSON in request.headers.get("accept", "").lower()
         job = request.headers.get("x-unigpu-job", "-")[:128]
         call = self._worker.call(ask.value, job=job, timeout=timeout, stream=stream)
         watch = asyncio.get_running_loop().create_task(_stop_when_gone(call, receive))
@@ -100,7 +100,7 @@ class App:
             if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
                 return self._reply(401, _error("unauthorized", "Send the deployment's token as a bearer token."))
         path = request.url.path
-        if request.method != "POST":
+        if request.method != "POST" or path == "/ping":
             if path in ("/invoke", "/", "/ping"):
                 reply = self._reply(405, _error("method_not_allowed", f"{path} does not take {request.method}."))
                 reply.headers["allow"] = "GET, HEAD" if path == "/ping" else "POST"
