@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import core_schema
 
 from ..errors import ConfigurationError
 
@@ -25,18 +27,10 @@ class InputModel(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True, arbitrary_types_allowed=False
     )
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _one_error(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        token = _depth.set(_depth.get() + 1)
-        try:
-            return handler(value)
-        except ValidationError as exc:
-            if _depth.get() > 1:
-                raise  # the outermost model knows the whole path
-            raise ConfigurationError(_explain(cls, exc)) from None
-        finally:
-            _depth.reset(token)
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        # Around everything, also the validators of subclasses: a wrap validator of this class would stand inside those.
+        return core_schema.no_info_wrap_validator_function(partial(_one_error, cls), handler(source))
 
 
 class Data(BaseModel):
@@ -51,6 +45,18 @@ class WireModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
 
+def _one_error(cls: type[BaseModel], value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Any:
+    token = _depth.set(_depth.get() + 1)
+    try:
+        return handler(value)
+    except ValidationError as exc:
+        if _depth.get() > 1:
+            raise  # the outermost model knows the whole path
+        raise ConfigurationError(_explain(cls, exc)) from None
+    finally:
+        _depth.reset(token)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that *name* was probably meant to be."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -60,7 +66,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def _explain(cls: type[BaseModel], exc: ValidationError) -> str:
     lines: list[str] = []
     for error in exc.errors(include_url=False, include_input=False, include_context=True):
-        path = ".".join(str(part) for part in error["loc"] if not _is_union_tag(part)) or cls.__name__
+        path = ".".join(str(part) for part in error["loc"] if not _is_union_tag(part))
         if error["type"] == "extra_forbidden":
             name = str(error["loc"][-1])
             near = nearest(name, _fields_at(cls, error["loc"][:-1]))
@@ -68,7 +74,7 @@ def _explain(cls: type[BaseModel], exc: ValidationError) -> str:
         elif error["type"] == "missing":
             lines.append(f"{path}: this field is required")
         else:
-            lines.append(f"{path}: {error['msg'].removeprefix('Value error, ')}")
+            lines.append(": ".join(filter(None, (path, error["msg"].removeprefix("Value error, ")))))
     return "; ".join(dict.fromkeys(lines))
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, TypedDict
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from ..errors import ConfigurationError
 from ._base import InputModel
@@ -28,7 +28,7 @@ from ._values import (
     worker_range,
 )
 from .deployment import Interface, Kind
-from .gpu import GPURequest, gpu_requests
+from .gpu import GPURequest, distinct, gpu_requests
 from .identity import NAME_PATTERN
 
 DEFAULT_WORKERS: Final = (0, 1)
@@ -142,7 +142,7 @@ class DeploymentSpec(InputModel):
     max_price: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     ttl: Annotated[float | None, BeforeValidator(duration), Field(gt=0)] = None
     regions: Annotated[tuple[str, ...] | None, BeforeValidator(regions)] = None
-    gpu: Annotated[tuple[GPURequest, ...] | None, BeforeValidator(gpu_requests)] = None
+    gpu: Annotated[tuple[GPURequest, ...] | None, BeforeValidator(gpu_requests), AfterValidator(distinct)] = None
     disk: Annotated[int | None, Field(ge=1, le=100_000)] = None
     registry: RegistryAuth | None = None
     env: Annotated[Mapping[str, str], BeforeValidator(env_map)] = Field(default_factory=dict)
