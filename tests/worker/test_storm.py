@@ -83,6 +83,7 @@ def _async_generator(ledger: Ledger) -> Any:
 @pytest.mark.parametrize("make", [_sync, _async, _generator, _async_generator])
 def test_no_slot_is_lost_and_no_answer_goes_astray(make: Any, seed: int, local: Any) -> None:
     dice = random.Random(seed)
+    before = set(threading.enumerate())  # another test may have left a stuck handler
     ledger = Ledger()
 
     async def caller(worker: Any, i: int) -> None:
@@ -112,18 +113,20 @@ def test_no_slot_is_lost_and_no_answer_goes_astray(make: Any, seed: int, local: 
             assert last["done"] is True
         assert all(chunk == {"chunk": i} for chunk in chunks)
 
+    threads: set[threading.Thread] = set()
+
     async def go() -> None:
+        nonlocal threads
         async with local(make(ledger), concurrency=SLOTS) as worker:
             await asyncio.wait_for(asyncio.gather(*(caller(worker, i) for i in range(CALLERS))), 60)
             await asyncio.wait_for(worker.worker.drain(30), 60)
             assert worker.worker.running == 0
             assert ledger.inside == 0
             assert 0 < ledger.most <= SLOTS
-            threads = [t for t in threading.enumerate() if t.name.startswith("unigpu-handler")]
+            threads = set(threading.enumerate()) - before
             assert len(threads) <= SLOTS
 
     asyncio.run(go())
-    for thread in threading.enumerate():
-        if thread.name.startswith("unigpu-handler"):
-            thread.join(30)
-            assert not thread.is_alive()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
