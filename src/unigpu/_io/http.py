@@ -1,0 +1,394 @@
+"""`Io` over HTTP, for loops and for threads, from one source. Foreign exceptions stop here.
+
+A request is checked and encoded (`prepare`), sent over the connections of its role (`pool`), its reply unpacked within
+limits (`reply`, `decode`), or the failure named (`failures`). Redirects are never followed, nothing is retried, no
+cookie and no ``.netrc`` is ever read, and no URL is logged.
+
+httpx is needed, and imported, only where somebody hands in a transport of its kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import ssl
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+
+from unigpu.errors import ClientClosed, ConfigurationError, TransportTimeout, UniGPUError
+
+from .bridge import run_sync
+from .clock import get_clock
+from .contract import CallClass, Headers, Request, Response, Role, StreamResponse
+from .decode import Decoder
+from .failures import PASSES, failure
+from .net import PoolSettings, default_ssl_context
+from .pool import AsyncPool, SyncPool
+from .prepare import Prepared, prepare
+from .proxy import Proxies
+from .redact import terminal
+from .reply import StreamReply, no_redirect, whole
+from .shield import shield_async, shield_sync
+from .wire import Raw, Timing, Wire
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+__all__ = ["AsyncHttpIo", "HttpConfig", "SyncHttpIo"]
+
+_STALE: Final = 5.0  # seconds idle after which a socket is not trusted with a call that must not repeat
+_ROLES: Final[tuple[Role, ...]] = ("control", "create", "jobs", "worker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """What an `Io` over HTTP is made from. One config serves both flavours, and a second `Io` for `map`.
+
+    Attributes:
+        user_agent: Sent to providers, never to workers.
+        trust_env: Use the environment's proxies (never for workers, never for this machine).
+        limit: Connections to one origin at most.
+        keepalive: Seconds for which an idle connection is kept.
+        connect_timeout: Seconds for name, connection and TLS together.
+        write_timeout: Seconds for one write.
+        max_response: Bytes of a whole reply at most. Streams have no limit.
+        ssl_context: Own TLS context for providers; default: the usual roots.
+        worker_ssl_context: Own TLS context for workers, where a provider has a root of its own.
+        private_workers: Workers may have loopback and private addresses: only where the configured base has one.
+        transport: Any httpx transport, instead of connections of ours.
+        random: Jitter, in [0, 1).
+    """
+
+    user_agent: str = "unigpu"
+    trust_env: bool = True
+    limit: int = 1000
+    keepalive: float = 60.0
+    connect_timeout: float = 5.0
+    write_timeout: float = 30.0
+    max_response: int = 32 * 1024 * 1024
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    worker_ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    private_workers: bool = False
+    transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = field(default=None, repr=False)
+    random: Callable[[], float] = random.random
+
+
+_shared_tls_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)
+def _usual_tls() -> ssl.SSLContext:
+    return default_ssl_context()
+
+
+def _shared_tls() -> ssl.SSLContext:
+    with _shared_tls_lock:  # or the first thousand connections would make a thousand
+        return _usual_tls()
+
+
+class _HttpIo:
+    """Both flavours. The synchronous one is the same coroutines over wires that never suspend."""
+
+    _is_async: bool
+
+    def __init__(self, config: HttpConfig | None = None) -> None:
+        self._config = config = config or HttpConfig()
+        self._closed = False
+        agent = terminal(config.user_agent).encode("ascii", "replace").decode("ascii")
+        usual = (("accept", "*/*"), ("accept-encoding", "gzip, deflate"), ("user-agent", agent))
+        self._defaults: dict[Role, tuple[tuple[str, str], ...]] = {
+            "control": usual,
+            "create": (*usual, ("connection", "close")),
+            "jobs": usual,
+            "worker": (),
+        }
+        self._wires: dict[Role, Wire] = self._make_wires()
+
+    def _make_wires(self) -> dict[Role, Wire]:
+        config = self._config
+        if config.transport is not None:
+            return dict.fromkeys(_ROLES, self._foreign(config.transport))
+        proxies = Proxies() if config.trust_env else None
+        mine, workers = config.ssl_context, config.worker_ssl_context
+        provider = PoolSettings(
+            limit=config.limit,
+            expiry=config.keepalive,
+            guarded=False,
+            tls=_shared_tls if mine is None else lambda: mine,
+            proxies=proxies,
+        )
+        create = PoolSettings(limit=config.limit, expiry=None, guarded=False, tls=provider.tls, proxies=proxies)
+        worker = PoolSettings(
+            limit=config.limit,
+            expiry=config.keepalive,
+            guarded=not config.private_workers,
+            tls=_shared_tls if workers is None else lambda: workers,
+            proxies=None,
+        )
+        return {
+            "control": self._pool(provider),
+            "create": self._pool(create),
+            "jobs": self._pool(provider),
+            "worker": self._pool(worker),
+        }
+
+    def _pool(self, settings: PoolSettings) -> Wire:
+        raise AssertionError("a flavour says which")
+
+    def _foreign(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> Wire:
+        raise AssertionError("a flavour says which")
+
+    async def send(self, request: Request) -> Response:
+        """Send *request* once, and read the reply whole.
+
+        Returns:
+            The reply, whatever its status below 300 or above 399.
+
+        Raises:
+            TransportError, TransportTimeout: no whole reply; ``never_sent`` says whether it left this machine.
+            InvalidResponseError: a redirect, or a reply that is too large or not coded as it says.
+            ConfigurationError: the request cannot be sent as it is.
+            ClientClosed: this `Io` was closed.
+        """
+        prepared, timing, extensions = self._begin(request)
+        raw: Raw | None = None
+        error: UniGPUError
+        try:
+            raw = await self._wires[request.role].open(prepared, timing, extensions)
+            headers = Headers(raw.headers)
+            no_redirect(raw.status, headers, request, prepared)
+            decoder = Decoder(
+                headers.get("content-encoding"), operation=request.operation, limit=self._config.max_response
+            )
+            pieces: list[bytes] = []
+            while (data := await raw.next()) is not None:
+                pieces.extend(decoder.feed(data))
+            decoder.finish()
+        except PASSES:
+            raise
+        except Exception as exc:
+            error = failure(exc, request, expired=time.monotonic() >= timing.until)
+        else:
+            return whole(raw.status, headers, b"".join(pieces), request, prepared)
+        finally:
+            if raw is not None:
+                await raw.close()
+        raise error  # outside of the except block: the foreign exception does not hang on as its context
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: Request) -> AsyncGenerator[StreamResponse]:
+        """Send *request* once, and give the reply while its body is still on its way.
+
+        Raises:
+            As `send`; the body's own failures come from `StreamResponse.chunks` and `read`.
+        """
+        prepared, timing, extensions = self._begin(request, ("accept-encoding", "identity"))
+        raw: Raw | None = None
+        error: UniGPUError
+        try:
+            raw = await self._wires[request.role].open(prepared, timing, extensions)
+            headers = Headers(raw.headers)
+            no_redirect(raw.status, headers, request, prepared)
+            decoder = Decoder(headers.get("content-encoding"), operation=request.operation, limit=None)
+        except PASSES:
+            if raw is not None:
+                await raw.close()
+            raise
+        except Exception as exc:
+            error = failure(exc, request, expired=time.monotonic() >= timing.until)
+        else:
+            try:
+                yield StreamReply(raw, headers, decoder, request, timing, prepared, self._config.max_response)
+            finally:
+                await raw.close()
+            return
+        if raw is not None:
+            await raw.close()
+        raise error
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return get_clock().now()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return get_clock().wall()
+
+    def random(self) -> float:
+        """Jitter, in [0, 1)."""
+        return self._config.random()
+
+    def _begin(self, request: Request, *more: tuple[str, str]) -> tuple[Prepared, Timing, dict[str, Any]]:
+        if self._closed:
+            raise ClientClosed("the client was closed", operation=request.operation, maybe_executed=False)
+        left = request.deadline - get_clock().now()
+        if left <= 0:
+            raise TransportTimeout(
+                f"{request.operation}: the deadline had passed before it was sent",
+                never_sent=True,
+                operation=request.operation,
+                stop_reason="deadline",
+            )
+        defaults = self._defaults[request.role]
+        if more:
+            names = {name for name, _ in more}
+            defaults = (*(pair for pair in defaults if pair[0] not in names), *more)
+        prepared = prepare(request, defaults)
+        config = self._config
+        timing = Timing(
+            connect=min(config.connect_timeout, left),
+            read=left if request.read_timeout is None else min(request.read_timeout, left),
+            write=min(config.write_timeout, left),
+            pool=left,
+            until=time.monotonic() + left,
+            max_idle=None if request.call is CallClass.IDEMPOTENT else _STALE,
+        )
+        extensions: dict[str, Any] = {
+            "unigpu.async": self._is_async,
+            "unigpu.operation": request.operation,
+            "unigpu.deadline": request.deadline,
+        }
+        return prepared, timing, extensions
+
+    async def _close(self) -> None:
+        self._closed = True
+        for wire in {id(wire): wire for wire in self._wires.values()}.values():
+            await wire.close()
+
+
+class AsyncHttpIo(_HttpIo):
+    """`Io` for asyncio and trio. It belongs to no loop until it is used, and to a new one after that."""
+
+    _is_async = True
+
+    def _pool(self, settings: PoolSettings) -> Wire:
+        return AsyncPool(settings)
+
+    def _foreign(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> Wire:
+        return _AsyncForeign(transport)
+
+    async def sleep(self, seconds: float) -> None:
+        await get_clock().asleep(seconds)
+
+    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+        """See `unigpu._io.shield`."""
+        return await shield_async(work, seconds=seconds)
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop. Any later use raises `ClientClosed`."""
+        await self._close()
+
+
+class SyncHttpIo(_HttpIo):
+    """`Io` for threads: its coroutines never suspend, so `run_sync` ends them."""
+
+    _is_async = False
+
+    def _pool(self, settings: PoolSettings) -> Wire:
+        return SyncPool(settings)
+
+    def _foreign(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> Wire:
+        return _SyncForeign(transport)
+
+    async def sleep(self, seconds: float) -> None:
+        get_clock().sleep(seconds)
+
+    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+        """See `unigpu._io.shield`."""
+        return await shield_sync(work, seconds=seconds)
+
+    def close(self) -> None:
+        """Close the connections. Any later use raises `ClientClosed`."""
+        run_sync(self._close())
+
+
+class _ForeignRaw:
+    """A reply of a transport that was handed in. Such a transport knows no total deadline, so it is held here."""
+
+    def __init__(self, reply: httpx.Response, timing: Timing) -> None:
+        self.status = reply.status_code
+        self.headers = [(name.lower(), value) for name, value in reply.headers.multi_items()]
+        self._stream: Any = reply.stream
+        self._items: Any = None
+        self._timing = timing
+
+    async def next(self) -> bytes | None:
+        if self._items is None:
+            self._items = aiter(self._stream) if hasattr(self._stream, "__aiter__") else iter(self._stream)
+        if not hasattr(self._items, "__anext__"):
+            if time.monotonic() >= self._timing.until:
+                raise TimeoutError
+            return next(self._items, None)
+        try:
+            with _within(self._timing):
+                piece: bytes = await anext(self._items)
+        except StopAsyncIteration:
+            return None
+        return piece
+
+    async def close(self) -> None:
+        stream, self._stream = self._stream, None
+        if hasattr(stream, "aclose"):
+            with anyio.CancelScope(shield=True):
+                for part in (self._items, stream):
+                    if hasattr(part, "aclose"):
+                        await part.aclose()
+        elif hasattr(stream, "close"):
+            stream.close()
+
+
+def _within(timing: Timing) -> contextlib.AbstractContextManager[object]:
+    return anyio.fail_after(max(0.0, timing.until - time.monotonic()))
+
+
+def _foreign_request(prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> httpx.Request:
+    import httpx  # here: it takes longer to import than all of ours, and only these transports need it
+
+    return httpx.Request(
+        prepared.method,
+        prepared.url,
+        headers=prepared.headers,
+        content=prepared.content,
+        extensions={"timeout": timing.extension(), **extensions},
+    )
+
+
+class _SyncForeign:
+    def __init__(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> None:
+        import httpx  # see _foreign_request
+
+        if not isinstance(transport, httpx.BaseTransport):
+            raise ConfigurationError("transport= is an asynchronous one: Client needs an httpx.BaseTransport")
+        self._transport = transport
+
+    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _ForeignRaw:
+        return _ForeignRaw(self._transport.handle_request(_foreign_request(prepared, timing, extensions)), timing)
+
+    async def close(self) -> None:
+        self._transport.close()
+
+
+class _AsyncForeign:
+    def __init__(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> None:
+        import httpx  # see _foreign_request
+
+        if not isinstance(transport, httpx.AsyncBaseTransport):
+            raise ConfigurationError("transport= is a synchronous one: AsyncClient needs an httpx.AsyncBaseTransport")
+        self._transport = transport
+
+    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _ForeignRaw:
+        request = _foreign_request(prepared, timing, extensions)
+        with _within(timing):
+            reply = await self._transport.handle_async_request(request)
+        return _ForeignRaw(reply, timing)
+
+    async def close(self) -> None:
+        await self._transport.aclose()
