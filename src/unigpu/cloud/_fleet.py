@@ -1,0 +1,305 @@
+"""Workers: placed, started, ready, drained, gone; how many there should be; and what follows when they fail."""
+
+from __future__ import annotations
+
+import logging
+
+from ..elasticity.policy import View, WorkerView, desired
+from ..models.deployment import WorkerState
+from ._leases import Leases
+from ._queue import Jobs
+from ._state import Core, Deployment, Failure, Worker
+from .contract import JSON, StartWorker, StopWorker, WorkerExited, WorkerReady, WorkerStarted
+
+log = logging.getLogger("unigpu.cloud.engine")
+
+
+class Fleet:
+    """The workers of every deployment."""
+
+    def __init__(self, core: Core, jobs: Jobs, leases: Leases) -> None:
+        self._core = core
+        self._jobs = jobs
+        self._leases = leases
+
+    # What the driver reports.
+
+    def started(self, worker: Worker, event: WorkerStarted) -> None:
+        worker.pid = event.pid if event.pid is not None else worker.pid
+
+    def ready(self, deployment: Deployment, worker: Worker, event: WorkerReady, now: float) -> None:
+        """A worker can take work. A failed start before it is forgotten; a crash only once it has proved itself."""
+        worker.pid = event.pid if event.pid is not None else worker.pid
+        worker.address = event.address if event.address is not None else worker.address
+        if worker.state not in (WorkerState.PLACING, WorkerState.STARTING):
+            return
+        core = self._core
+        worker.state, worker.ready_at, worker.idle_since = WorkerState.IDLE, now, now
+        core.meter.switch(worker.id, deployment.id, "idle", now)
+        deployment.start_failures, deployment.woken = 0, False
+        if not deployment.crashes:
+            deployment.failure = None
+            deployment.retry_at = 0.0
+        self._count_cold(deployment, now)
+        core.touch(deployment.id)
+
+        def stable(then: float) -> None:
+            if worker.state.is_ready:
+                self.proved(deployment, then)
+
+        core.at(now + core.settings.stable_after, stable)
+
+    def proved(self, deployment: Deployment, now: float) -> None:
+        """A worker did its work, or stayed for a while: earlier crashes are forgotten."""
+        if deployment.crashes:
+            deployment.crashes, deployment.failure, deployment.retry_at = 0, None, 0.0
+            self._core.touch(deployment.id)
+
+    def exited(self, deployment: Deployment, worker: Worker, event: WorkerExited, now: float) -> None:
+        """A worker is gone: as it was told, or by itself."""
+        if worker.gone:
+            return
+        before = worker.state
+        words = event.reason or ("ended" if event.code is None else f"exited with code {event.code}")
+        if worker.failed_start or (worker.stopping and worker.condemned):
+            self._end(deployment, worker, WorkerState.FAILED, worker.reason or words, now)
+        elif worker.stopping or (before is WorkerState.DRAINING and not worker.running):
+            self._end(deployment, worker, WorkerState.EXITED, worker.reason, now)
+        else:
+            self._end(deployment, worker, WorkerState.FAILED, words, now)
+            starting = before in (WorkerState.PLACING, WorkerState.STARTING)
+            if before is not WorkerState.DRAINING:
+                message = f"a worker {words} " + ("before it was ready" if starting else "while it was in service")
+                self._failed(deployment, worker, event.cause or "crash_loop", message, now, start=starting)
+
+    # What the engine does at each look.
+
+    def settle(self, deployment: Deployment, now: float) -> None:
+        """Bring a deployment nearer to what it should be."""
+        for worker in list(deployment.workers.values()):
+            if worker.condemned and not worker.stopping:
+                self._replace_hung(deployment, worker, now)
+            elif worker.alive and (worker.version != deployment.version or deployment.stopped):
+                self._drain(worker, now, self._drain_limit(deployment))
+            if worker.state is WorkerState.DRAINING and not worker.stopping:
+                lent = any(until is None for until in worker.jobs.values())
+                if not (lent or worker.leases) or (worker.drain_by is not None and now >= worker.drain_by):
+                    self._stop(deployment, worker, now, self._core.settings.stop_grace)
+        self._count_cold(deployment, now)
+        if deployment.deleting or deployment.stopped:
+            return
+        self._scale(deployment, now)
+
+    def stop_all(self, deployment: Deployment, now: float) -> None:
+        """Every worker ends now, whatever it does."""
+        for worker in list(deployment.workers.values()):
+            if not worker.stopping:
+                worker.state = WorkerState.DRAINING
+                self._stop(deployment, worker, now, self._core.settings.delete_grace)
+        self._count_cold(deployment, now)
+
+    def broken(self, deployment: Deployment) -> bool:
+        """Whether its workers failed too often in a row."""
+        most = self._core.settings.failed_starts
+        return deployment.start_failures >= most or deployment.crashes >= most
+
+    def refusal(self, deployment: Deployment, now: float) -> dict[str, JSON] | None:
+        """Why no worker will come for a request of now, as an error; ``None``: one will."""
+        if deployment.secrets_lost:
+            names = ", ".join(deployment.secrets_lost)
+            return {
+                "type": "WorkerFailed",
+                "reason": "secrets_lost",
+                "message": f"its secrets ({names}) were lost with the supervisor; deploy it again",
+                "logs": [],
+            }
+        failure = deployment.failure
+        trying = any(worker.alive for worker in deployment.workers.values())
+        if failure is None or not self.broken(deployment) or trying or now >= deployment.retry_at:
+            return None
+        return {
+            "type": "WorkerFailed",
+            "reason": failure.reason,
+            "message": failure.message,
+            "logs": list(failure.logs),
+            "retry_after": round(deployment.retry_at - now, 3),
+        }
+
+    # Inside.
+
+    def _scale(self, deployment: Deployment, now: float) -> None:
+        core, terms = self._core, deployment.terms
+        alive = [worker for worker in deployment.workers.values() if worker.alive]
+        waits = [deployment.jobs[deployment.queue[0]].queued_at] if deployment.queue else []
+        waits += [deployment.waiting[0].since] if deployment.waiting else []
+        decision = desired(
+            terms.rule,
+            View(
+                now=now,
+                min_workers=terms.min_workers,
+                max_workers=terms.max_workers,
+                concurrency=terms.concurrency,
+                idle_timeout=terms.idle_timeout,
+                queued=len(deployment.queue) + len(deployment.waiting),
+                oldest_queued_at=min(waits, default=None),
+                running=sum(worker.running for worker in alive),
+                wake=deployment.woken,
+                workers=tuple(_view(worker) for worker in alive),
+            ),
+        )
+        for id in decision.drain:
+            self._drain(deployment.workers[id], now, self._drain_limit(deployment))
+            core.touch(deployment.id)
+        self._look_again(deployment, decision.next_check, now)
+        missing = decision.workers - len(alive)
+        # A worker that is on its way out still counts: there are never more than the most.
+        room = terms.max_workers - len(deployment.workers)
+        if missing <= 0 or deployment.secrets_lost:
+            return
+        if now < deployment.retry_at:
+            self._look_again(deployment, deployment.retry_at, now)
+            return
+        if deployment.start_failures or deployment.crashes:
+            missing = min(missing, 1 - sum(1 for worker in alive if not worker.state.is_ready))
+        for _ in range(min(missing, room)):
+            self._place(deployment, now)
+
+    def _look_again(self, deployment: Deployment, at: float | None, now: float) -> None:
+        if at is None or at <= now or (deployment.check_at is not None and now < deployment.check_at <= at):
+            return
+        deployment.check_at = at
+        self._core.at(at, lambda _: self._core.touch(deployment.id))
+
+    def _place(self, deployment: Deployment, now: float) -> None:
+        core = self._core
+        worker = Worker(
+            id=core.new_id("w"),
+            deployment_id=deployment.id,
+            version=deployment.version,
+            concurrency=deployment.terms.concurrency,
+            created_at=now,
+        )
+        deployment.workers[worker.id] = core.workers[worker.id] = worker
+        if core.settings.placing > 0:
+            core.at(now + core.settings.placing, lambda then: self._start(deployment, worker, then))
+        else:
+            self._start(deployment, worker, now)
+
+    def _start(self, deployment: Deployment, worker: Worker, now: float) -> None:
+        core = self._core
+        if worker.state is not WorkerState.PLACING:
+            return
+        worker.state, worker.started_at = WorkerState.STARTING, now
+        core.meter.switch(worker.id, deployment.id, "loading", now)
+        launch = deployment.terms.launch
+        core.effects.append(StartWorker(worker_id=worker.id, deployment_id=deployment.id, launch=launch))
+        core.at(now + core.settings.start_limit, lambda then: self._start_limit(deployment, worker, then))
+
+    def _start_limit(self, deployment: Deployment, worker: Worker, now: float) -> None:
+        if worker.state is not WorkerState.STARTING:
+            return
+        limit = self._core.settings.start_limit
+        worker.failed_start, worker.reason = True, f"not ready within {limit:g} s"
+        worker.state = WorkerState.DRAINING
+        self._failed(deployment, worker, "probe", f"a worker was not ready within {limit:g} s", now, start=True)
+        self._stop(deployment, worker, now, self._core.settings.delete_grace)
+
+    def _drain_limit(self, deployment: Deployment) -> float:
+        if deployment.stopped:
+            return self._core.settings.drain_limit
+        return deployment.terms.execution_timeout + self._core.settings.drain_limit
+
+    def _drain(self, worker: Worker, now: float, limit: float) -> None:
+        """No new work; it ends when it has done what it runs, or at the limit."""
+        core = self._core
+        if not worker.alive:
+            return
+        worker.state, worker.drain_by = WorkerState.DRAINING, now + limit
+        core.at(worker.drain_by, lambda _: core.touch(worker.deployment_id))
+        core.touch(worker.deployment_id)
+
+    def _replace_hung(self, deployment: Deployment, worker: Worker, now: float) -> None:
+        if worker.alive:
+            worker.reason = worker.condemned
+            self._drain(worker, now, deployment.terms.execution_timeout)
+            log.warning("%s: worker %s is replaced: %s", deployment.id, worker.id, worker.condemned)
+
+    def _stop(self, deployment: Deployment, worker: Worker, now: float, grace: float) -> None:
+        """Have it ended. What it still runs is lost; its exit is awaited, not for ever."""
+        core = self._core
+        worker.stopping = True
+        if worker.started_at is None:
+            self._end(deployment, worker, WorkerState.EXITED, worker.reason, now)
+            return
+        core.effects.append(StopWorker(worker_id=worker.id, grace=grace))
+        self._jobs.lose_all(deployment, worker, now, why="the worker was stopped")
+        silent = WorkerExited(worker_id=worker.id, reason="did not report its end")
+        core.at(
+            now + grace + core.settings.exit_limit,
+            lambda then: self.exited(deployment, worker, silent, then),
+        )
+
+    def _end(self, deployment: Deployment, worker: Worker, state: WorkerState, reason: str | None, now: float) -> None:
+        """The one place where a worker is gone."""
+        core = self._core
+        worker.seconds = core.meter.seconds(worker.id, now)
+        core.meter.close(worker.id, now)
+        worker.state, worker.reason, worker.ended_at, worker.idle_since = state, reason, now, None
+        self._count_cold(deployment, now)
+        self._jobs.lose_all(deployment, worker, now, why=f"the worker {reason or 'ended'}")
+        self._leases.drop_all(worker)
+        deployment.workers.pop(worker.id, None)
+        core.workers.pop(worker.id, None)
+        deployment.ended.append(worker)
+        while len(deployment.ended) > core.settings.ended_workers:
+            deployment.ended.popleft()
+        core.touch(deployment.id)
+
+    def _failed(
+        self, deployment: Deployment, worker: Worker, reason: str, message: str, now: float, *, start: bool
+    ) -> None:
+        """Count a failure, keep why, and set when to try again."""
+        core, settings = self._core, self._core.settings
+        if worker.version != deployment.version or deployment.deleting or deployment.stopped:
+            return
+        if start:
+            deployment.start_failures += 1
+        else:
+            deployment.crashes += 1
+        lines = [line.text for line in worker.log][-settings.failure_lines :]
+        deployment.failure = Failure(
+            reason=reason, message=message, logs=tuple(lines), at=core.wall(now), worker_id=worker.id
+        )
+        count = deployment.start_failures + deployment.crashes
+        wait = min(settings.backoff * 2.0 ** min(count - 1, 20), settings.backoff_most)
+        broken = self.broken(deployment)
+        if broken:
+            extra = max(0, max(deployment.start_failures, deployment.crashes) - settings.failed_starts)
+            wait = max(wait, min(settings.backoff_broken * 2.0 ** min(extra, 20), settings.backoff_most))
+        deployment.retry_at = now + wait
+        log.warning("%s: %s; next try in %g s", deployment.id, message, wait)
+        if broken and not any(other.alive for other in deployment.workers.values() if other is not worker):
+            deployment.woken = False
+            error = {"type": "WorkerFailed", "reason": reason, "message": message, "logs": lines}
+            self._jobs.fail_queued(deployment, error, now)
+            self._leases.fail_waiting(deployment, error)
+        core.touch(deployment.id)
+
+    def _count_cold(self, deployment: Deployment, now: float) -> None:
+        """Keep the count of seconds without any ready worker."""
+        if deployment.ready():
+            deployment.cold_total, deployment.cold_since = deployment.cold(now), None
+        elif deployment.cold_since is None:
+            deployment.cold_since = now
+
+
+def _view(worker: Worker) -> WorkerView:
+    ready = worker.state.is_ready
+    since = worker.ready_at if ready else worker.created_at
+    return WorkerView(
+        id=worker.id,
+        phase="ready" if ready else "starting",
+        running=worker.running,
+        since=worker.created_at if since is None else since,
+        idle_since=worker.idle_since,
+    )
