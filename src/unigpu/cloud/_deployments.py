@@ -171,10 +171,6 @@ class Deployments:
             shown.setdefault(ghost.deployment.id, ghost.deployment)
         return [one for one in shown.values() if platform is None or one.platform == platform]
 
-    def left(self) -> bool:
-        """Whether anything is deployed that is not being deleted."""
-        return any(not deployment.deleting for deployment in self._core.deployments.values())
-
     def state(self, deployment: Deployment, now: float) -> State:
         """Where it is."""
         if deployment.deleting:

@@ -160,6 +160,17 @@ class Engine:
         """When `tick` has something to do although nothing happens; ``None``: never."""
         return self._core.now if self._core.busy else self._core.next_timer()
 
+    def deployment_ids(self) -> list[str]:
+        """What is deployed, without what is being deleted."""
+        return [one.id for one in self._core.deployments.values() if not one.deleting]
+
+    def has_work(self) -> bool:
+        """Whether anybody's job or request waits or runs."""
+        return any(
+            one.queue or one.running or one.waiting or any(worker.leases for worker in one.workers.values())
+            for one in self._core.deployments.values()
+        )
+
     def restore(self, records: Iterable[Persist], now: float) -> None:
         """Take a journal back: deployments without workers; jobs that were not at their end are FAILED."""
         now = self._core.advance(now)

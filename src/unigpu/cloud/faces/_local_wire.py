@@ -57,10 +57,10 @@ def parse_put(pname: str, body: Mapping[str, Any]) -> Terms:
         launch=Launch(
             argv=_words(launch, "argv"),
             handler=_optional_text(launch, "handler"),
-            env=env,
+            env={**env, **constants},
             cwd=_optional_text(launch, "cwd"),
             python=_optional_text(launch, "python"),
-            extra={"port": launch.get("port"), "interface": interface, "constants": constants},
+            extra={"port": launch.get("port"), "interface": interface},
         ),
         interface="http" if interface == "http" else "function",
         kind="pod" if kind == "pod" else "serverless",

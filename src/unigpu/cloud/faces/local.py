@@ -125,7 +125,7 @@ class LocalFace:
                 return Reply.json(deployment_json(engine, changed, now))
             case "deployment.delete":
                 deleted = deployments.delete(pname, now)
-                return Reply.json({"deleted": deleted, "last": not deployments.left()})
+                return Reply.json({"deleted": deleted, "last": not engine.deployment_ids()})
             case "deployment.wake":
                 return Reply.json(deployment_json(engine, deployments.wake(pname, now), now))
             case "deployment.stop":
