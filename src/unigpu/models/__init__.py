@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ._base import Data, InputModel, WireModel, nearest
+from ._json import json_path
+from ._lines import deploy_line
 from .deployment import (
     Adaptation,
     Change,
@@ -64,8 +66,10 @@ __all__ = [
     "WireModel",
     "Worker",
     "WorkerState",
+    "deploy_line",
     "is_in_namespace",
     "is_ours",
+    "json_path",
     "nearest",
     "provider_name",
     "scale_range",

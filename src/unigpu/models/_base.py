@@ -71,6 +71,8 @@ def _explain(cls: type[BaseModel], exc: ValidationError) -> str:
             name = str(error["loc"][-1])
             near = nearest(name, _fields_at(cls, error["loc"][:-1]))
             lines.append(f"{path}: there is no such field" + (f"; did you mean {near!r}?" if near else ""))
+        elif error["type"] == "default_factory_not_called":
+            continue  # a default that depends on a field which is wrong: that one is told
         elif error["type"] == "missing":
             lines.append(f"{path}: this field is required")
         else:

@@ -11,25 +11,26 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, TypedDict
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, field_validator, model_validator
 
 from ..errors import ConfigurationError
 from ._base import InputModel
+from ._json import check_json
+from ._regions import region_codes
 from ._values import (
     EnvName,
-    check_json,
     duration,
     env_map,
     handler_target,
+    image_reference,
+    logical_name,
     mount_path,
-    regions,
     secret_map,
     shell_words,
     worker_range,
 )
 from .deployment import Interface, Kind
 from .gpu import GPURequest, distinct, gpu_requests
-from .identity import NAME_PATTERN
 
 DEFAULT_WORKERS: Final = (0, 1)
 DEFAULT_IDLE_TIMEOUT: Final = 60.0
@@ -47,6 +48,11 @@ DEMANDS: Final = frozenset(
 SCALED: Final = frozenset({"workers", "idle_timeout", "scaling"})
 
 
+# A pod is exactly one worker; it has no other default.
+def _default_workers(before: dict[str, Any]) -> tuple[int, int]:
+    return (1, 1) if before.get("kind") == "pod" else DEFAULT_WORKERS
+
+
 class Scaling(InputModel):
     """When workers are added.
 
@@ -56,7 +62,7 @@ class Scaling(InputModel):
     """
 
     signal: Literal["queue_delay", "requests"]
-    target: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    target: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
 class RegistryAuth(InputModel):
@@ -86,8 +92,8 @@ class Volume(InputModel):
         path: Where it is mounted; ``None``: where the platform mounts it (``${volume.NAME}`` names it).
     """
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    size_gb: Annotated[int, Field(ge=1, le=100_000)]
+    name: Annotated[str, BeforeValidator(logical_name)]
+    size_gb: Annotated[int, Field(ge=1, le=100_000, strict=True)]
     path: Annotated[str | None, BeforeValidator(mount_path)] = None
 
 
@@ -104,7 +110,7 @@ class DeploymentSpec(InputModel):
         handler: ``"module:name"``, ``"file.py:name"``, or a function or class defined in a module.
         image: A container image. Clouds need one; local ignores it, and says so.
         command: The container's own command, instead of a handler.
-        workers: ``n`` or ``(least, most)``.
+        workers: ``n`` or ``(least, most)``; by default none to one, and for a pod exactly one.
         idle_timeout: Seconds without work after which a worker above the least is stopped.
         scaling: When workers are added; ``None``: the platform's documented default.
         execution_timeout: Seconds one call may run.
@@ -112,7 +118,7 @@ class DeploymentSpec(InputModel):
         max_price: USD per worker-hour, all its GPUs and disk.
         ttl: Seconds (or ``"6h"``) after which it ends by itself; ``None``, stated: never.
         regions: ISO country codes, ``"EU"``, ``"NA"``, ``"APAC"``.
-        gpu: Acceptable GPUs: ``"RTX 4090"``, ``["L40S", "H100:2"]``, ``"24GB"`` (at least that much memory).
+        gpu: Acceptable GPUs: ``"RTX 4090"``, ``["L40S", "H100 SXM:2"]``, ``"24GB"`` (at least that much memory).
         disk: Gigabytes of container disk.
         registry: The login for a private image.
         env: Visible configuration, as environment variables of the worker.
@@ -128,37 +134,36 @@ class DeploymentSpec(InputModel):
         ConfigurationError: naming the field, and what is allowed.
     """
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: Annotated[str, BeforeValidator(logical_name)]
     interface: Interface = "function"
     kind: Kind = "serverless"
     handler: Annotated[str | None, BeforeValidator(handler_target)] = None
-    image: Annotated[str | None, Field(min_length=1, max_length=500)] = None
+    image: Annotated[str | None, BeforeValidator(image_reference)] = None
     command: Annotated[tuple[str, ...] | None, BeforeValidator(shell_words)] = None
-    workers: Annotated[tuple[int, int], BeforeValidator(worker_range)] = DEFAULT_WORKERS
+    workers: Annotated[tuple[int, int], BeforeValidator(worker_range)] = Field(default_factory=_default_workers)
     idle_timeout: Annotated[float, BeforeValidator(duration), Field(ge=0)] = DEFAULT_IDLE_TIMEOUT
     scaling: Scaling | None = None
     execution_timeout: Annotated[float, BeforeValidator(duration), Field(gt=0)] = DEFAULT_EXECUTION_TIMEOUT
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 1
-    max_price: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    concurrency: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
+    max_price: Annotated[float | None, Field(gt=0, allow_inf_nan=False, strict=True)] = None
     ttl: Annotated[float | None, BeforeValidator(duration), Field(gt=0)] = None
-    regions: Annotated[tuple[str, ...] | None, BeforeValidator(regions)] = None
+    regions: Annotated[tuple[str, ...] | None, BeforeValidator(region_codes)] = None
     gpu: Annotated[tuple[GPURequest, ...] | None, BeforeValidator(gpu_requests), AfterValidator(distinct)] = None
-    disk: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    disk: Annotated[int | None, Field(ge=1, le=100_000, strict=True)] = None
     registry: RegistryAuth | None = None
     env: Annotated[Mapping[str, str], BeforeValidator(env_map)] = Field(default_factory=dict)
     secrets: Annotated[Secrets, BeforeValidator(secret_map)] = Field(default_factory=dict)
-    secrets_ok: bool = False
+    secrets_ok: StrictBool = False
     volumes: tuple[Volume, ...] = ()
     auth: BearerToken | Literal["none"] | None = None
-    port: Annotated[int | None, Field(ge=1, le=65535)] = None
-    idempotent: bool = False
+    port: Annotated[int | None, Field(ge=1, le=65535, strict=True)] = None
+    idempotent: StrictBool = False
     provider_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
     @field_validator("provider_options", mode="before")
     @classmethod
-    def _options(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            check_json(value, what="provider_options")
+    def _options(cls, value: object) -> object:
+        check_json(value, what="provider_options")
         return value
 
     @model_validator(mode="after")
@@ -178,10 +183,14 @@ class DeploymentSpec(InputModel):
         names = [v.name for v in self.volumes]
         if len(set(names)) != len(names):
             raise ValueError("volumes: two volumes have the same name")
-        for where, text in (*self.env.items(), *(("command", part) for part in self.command or ())):
-            for used in re.findall(r"\$\{volume\.([^}]*)\}", text):
-                if used not in names:
-                    raise ValueError(f"{where}: ${{volume.{used}}} names no volume of this spec")
+        texts = [(f"env.{name}", text) for name, text in self.env.items()]
+        texts += [("command", word) for word in self.command or ()]
+        for where, text in texts:
+            if any(used not in names for used in re.findall(r"\$\{volume\.([^}]*)\}", text)):
+                known = f"it has: {', '.join(names)}" if names else "it has none"
+                raise ValueError(f"{where}: ${{volume.NAME}} names no volume of this spec; {known}")
+        if isinstance(self.auth, BearerToken) and self.auth.env in self.env:
+            raise ValueError(f"auth: {self.auth.env} is in env too, which anybody can see; leave it out there")
         if any(g.memory_gb is not None and g.name is None for g in self.gpu or ()) and self.max_price is None:
             raise ValueError(
                 'gpu: a size such as "24GB" accepts every GPU with at least that much memory, also dear ones; '
@@ -197,6 +206,10 @@ class DeploymentSpec(InputModel):
     def options(self, provider: str) -> Mapping[str, Any]:
         """The options for one provider."""
         return self.provider_options.get(provider, {})
+
+    def without(self, *fields: str) -> DeploymentSpec:
+        """A copy in which these fields are as if they had not been stated, checked again."""
+        return DeploymentSpec.model_validate({k: getattr(self, k) for k in self.model_fields_set if k not in fields})
 
     def with_changes(self, **fields: Any) -> DeploymentSpec:
         """A copy with other fields, checked again; only stated fields stay stated."""
