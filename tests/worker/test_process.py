@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import random
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,3 +259,96 @@ def test_serve_raises_typed_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIGPU_TIMEOUT", "soon")
     with pytest.raises(ConfigurationError, match="UNIGPU_TIMEOUT"):
         serve(lambda input: input)
+
+
+def test_a_handler_is_loaded_and_run_in_the_main_thread_where_libraries_may_catch_signals(
+    start: Any, tmp_path: Path
+) -> None:
+    code = (
+        "import signal, threading\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: None)\n"
+        "def f(input): return threading.current_thread() is threading.main_thread()\n"
+        "async def g(input): return threading.current_thread() is threading.main_thread()\n"
+    )
+    (tmp_path / "app.py").write_text(code)
+    for target in ("app:f", "app:g"):
+        worker = start(target).ready()
+        assert worker.invoke({})[1]["output"] is True
+        worker.signal()
+        assert worker.exit() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a mutex as Linux lays it out")
+def test_a_signal_is_heard_while_native_code_holds_the_main_thread(
+    start: Any, tmp_path: Path, appears: Callable[[Path], None]
+) -> None:
+    code = (
+        "import ctypes, pathlib\n"
+        "def deadlock(input):\n"
+        "    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(128)\n"
+        "    lock(mutex)\n"
+        "    pathlib.Path('in').touch()\n"
+        "    lock(mutex)\n"
+    )
+    (tmp_path / "app.py").write_text(code)
+    worker = start("app:deadlock", UNIGPU_DRAIN="0.1", UNIGPU_GRACE="0.1").ready()
+    with contextlib.closing(worker.open({})) as running:
+        appears(tmp_path / "in")
+        assert worker.ping() == 200
+        worker.signal()
+        assert worker.answer(running)[1]["error"]["type"] == "WorkerStopped"
+    assert worker.exit() == 0
+
+
+def test_what_a_handler_leaves_behind_does_not_hold_the_exit(start: Any, tmp_path: Path) -> None:
+    code = (
+        "import asyncio, atexit, threading\n"
+        "atexit.register(print, 'flushed')\n"
+        "def f(input): threading.Thread(target=threading.Event().wait).start()\n"
+        "async def g(input): asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)\n"
+        "async def h(input): input['t'] = asyncio.create_task(asyncio.Event().wait())\n"
+    )
+    (tmp_path / "app.py").write_text(code)
+    workers = {name: start(f"app:{name}", UNIGPU_GRACE="0.1").ready() for name in "fgh"}
+    for worker in workers.values():
+        worker.invoke({})
+        worker.signal()
+    assert [worker.exit() for worker in workers.values()] == [0, 0, 0]
+    assert workers["h"].out == ["flushed"]
+
+
+def test_exit_functions_of_the_handlers_libraries_are_run(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import atexit\natexit.register(print, 'flushed')\ndef f(input): ...\n")
+    worker = start("app:f").ready()
+    worker.invoke({})
+    worker.signal()
+    assert worker.exit() == 0
+    assert worker.out == ["flushed"]
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_signal_at_any_moment_of_the_start_ends_the_worker(moment: int, start: Any) -> None:
+    worker = start("echo")
+    time.sleep(random.Random(moment).random() * 0.4)  # where in the start it falls is the point, not how long it takes
+    worker.signal()
+    # Before our first line runs, Python's own answer to the signal applies.
+    assert worker.exit() in (0, -signal.SIGTERM)
+
+
+def test_a_reply_on_its_way_when_the_worker_is_stopped_arrives_whole(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def big(input): return 'x' * 20_000_000\n")
+    worker = start("app:big").ready()
+    with contextlib.closing(worker.open({})) as running:
+        reply = running.getresponse()
+        worker.signal()
+        worker.wait_for_line("draining")
+        assert len(json.loads(reply.read())["output"]) == 20_000_000
+    assert worker.exit() == 0
+
+
+def test_serve_in_async_code_is_refused() -> None:
+    async def go() -> None:
+        with pytest.raises(ConfigurationError, match="event loop"):
+            serve(lambda input: input)
+
+    asyncio.run(go())

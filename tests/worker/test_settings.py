@@ -45,6 +45,12 @@ def test_every_variable_is_read() -> None:
     )
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_cannot_be_is_refused(port: int) -> None:
+    with pytest.raises(ConfigurationError, match="65535"):
+        read_settings({}, port=port)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

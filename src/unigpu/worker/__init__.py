@@ -13,7 +13,10 @@ __all__ = ["serve"]
 
 
 def serve(handler: str | Callable[..., Any], *, port: int | None = None, host: str | None = None) -> None:
-    """Serve ``handler`` until SIGTERM or SIGINT, then drain and return.
+    """Serve ``handler`` in this thread until SIGTERM or SIGINT, then drain and return.
+
+    Call it last, from the main thread: signals reach no other. When a call is stuck, or does not end in the drain
+    time, nothing can end its thread: then the process ends here, with the exit codes of ``python -m unigpu.worker``.
 
     Args:
         handler: A function (sync, async, or a generator), a class (``__init__`` loads the model once, ``__call__``
@@ -21,11 +24,10 @@ def serve(handler: str | Callable[..., Any], *, port: int | None = None, host: s
         port: Port to listen on. Default: ``UNIGPU_PORT``, then ``PORT``, then 8000. 0 takes a free one.
         host: Address to listen on. Default: ``UNIGPU_HOST``, then ``0.0.0.0``.
 
-    Signals are handled only when this runs in the main thread.
-
     Raises:
-        ConfigurationError: The extra is not installed, a ``UNIGPU_*`` variable is wrong, or the port cannot be had.
-        WorkerFailed: The handler cannot be loaded, or a call that never ended had to be abandoned.
+        ConfigurationError: The extra is not installed, a ``UNIGPU_*`` variable is wrong, the port cannot be had, or
+            an event loop runs in this thread already.
+        WorkerFailed: The handler cannot be loaded.
     """
     from unigpu.worker import _run
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
+import signal
 import sys
 import threading
 import time
 from io import TextIOWrapper
+from types import FrameType
 from typing import NoReturn
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker import _exit
-from unigpu.worker._run import run
+from unigpu.worker._exit import OK, USAGE, End, explain, leave_now
 
 
-def main() -> _exit.End:
+def main() -> End:
     """Parse the arguments, serve, and say how it ended."""
     parser = argparse.ArgumentParser(
         prog="python -m unigpu.worker",
@@ -28,13 +28,12 @@ def main() -> _exit.End:
     parser.add_argument("--host", help="default: UNIGPU_HOST, then 0.0.0.0")
     args = parser.parse_args()
     _prepare_output()
+    from unigpu.worker._run import run  # after the first signal handler, because this takes a while
+
     try:
-        end = run(args.target, port=args.port, host=args.host)
+        return run(args.target, port=args.port, host=args.host)
     except ConfigurationError as error:
-        end = _exit.End(_exit.USAGE, str(error))
-    if end.reason is not None:  # the last line, for whoever has to explain this exit
-        sys.stderr.write(f"unigpu.worker: {end.reason}\n")
-    return end
+        return End(USAGE, str(error))
 
 
 def _prepare_output() -> None:
@@ -50,19 +49,23 @@ def _prepare_output() -> None:
     logger.propagate = False  # the handler's module may set up logging of its own
 
 
-def _leave(end: _exit.End) -> NoReturn:
-    # While a handler runs on in a thread, the interpreter's own end would take the ground away under it, which crashes
-    # native code. Idle threads end at once, and then everything that was registered for the exit is run.
-    until = time.monotonic() + (0.0 if end.abandoned else 1.0)
-    for thread in threading.enumerate():
-        if thread.name.startswith("unigpu-handler"):
-            thread.join(max(0.0, until - time.monotonic()))
-            if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(end.code)
+def _leave(end: End) -> NoReturn:
+    explain(end)
+
+    # A thread that a handler left behind, or an exit function of its libraries, may take a moment, not for ever.
+    def insist() -> None:
+        time.sleep(end.patience)
+        leave_now(End(end.code))
+
+    threading.Thread(target=insist, name="unigpu-exit", daemon=True).start()
     sys.exit(end.code)
 
 
+def _too_early(number: int, frame: FrameType | None) -> NoReturn:
+    leave_now(End(OK))
+
+
 if __name__ == "__main__":
+    for _number in (signal.SIGTERM, signal.SIGINT):  # a container's first process ignores what it has no handler for
+        signal.signal(_number, _too_early)
     _leave(main())

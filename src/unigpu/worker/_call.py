@@ -20,10 +20,16 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The call ended well. ``output`` is its JSON, or None when it was streamed."""
+    """The call ended well.
+
+    Attributes:
+        output: Its JSON, or None when it was streamed.
+        single: The handler returned one value; it did not yield.
+    """
 
     output: bytes | None
     execution_s: float
+    single: bool = False
 
 
 @dataclass(frozen=True, slots=True)

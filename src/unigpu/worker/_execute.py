@@ -1,7 +1,7 @@
 """Run a handler away from the server's loop, so that no handler, however it blocks, keeps /ping from answering.
 
-A sync handler runs in a thread of its own per slot, and the first thread is the one that loaded it, so that with one
-slot everything happens in one thread. An async handler runs on a second event loop, in the thread that loaded it.
+A sync handler has a thread per slot, and the first is the one that loaded it (the process's main thread), so that with
+one slot everything happens in one thread. An async handler runs on a second event loop, in the thread that loaded it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ _MESSAGE_LIMIT = 4000
 
 
 class Lane:
-    """A daemon thread that does one thing after another. A daemon, because a stuck handler must not hold the exit."""
+    """One thread's list of things to do, one after another."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    @classmethod
+    def spawn(cls, name: str) -> Lane:
+        """A lane in a thread of its own: a daemon, because a stuck handler must not hold the exit."""
+        lane = cls()
+        threading.Thread(target=lane.run, name=name, daemon=True).start()
+        return lane
 
     def put(self, work: Callable[[], None]) -> None:
         """Do ``work`` after what was put before; it must not raise."""
@@ -40,9 +46,11 @@ class Lane:
         """End the thread after what was put before."""
         self._work.put(None)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Do the work in the calling thread, until `close`."""
         while (work := self._work.get()) is not None:
             work()
+            del work  # or the last input lived on until the next one came
 
 
 class ThreadExecutor:
@@ -73,12 +81,13 @@ class ThreadExecutor:
             lane.close()
 
     def _lane(self) -> Lane:
-        lane = Lane(f"unigpu-handler-{len(self._lanes) + 1}")
+        lane = Lane.spawn(f"unigpu-handler-{len(self._lanes) + 1}")
         self._lanes.append(lane)
         return lane
 
     def _run(self, call: Call, value: dict[str, Any], permits: threading.Semaphore) -> Outcome:
         started = time.perf_counter()
+        single = False
         try:
             result = self._handler.call(value)
             if isinstance(result, Iterator):
@@ -90,10 +99,10 @@ class ThreadExecutor:
                     f"{self._handler.name} is a plain function that returned something to await: make it async"
                 )
             else:
-                output = _single(call, result)
+                output, single = _single(call, result), True
         except BaseException as error:  # a handler may raise anything, SystemExit too, and that is its error
             return failure(call, error, started, self._traceback)
-        return Done(output, round(time.perf_counter() - started, 6))
+        return Done(output, round(time.perf_counter() - started, 6), single)
 
 
 def _drive(call: Call, result: Iterator[object], permits: threading.Semaphore) -> bytes | None:
@@ -164,6 +173,7 @@ class LoopExecutor:
 
     async def _run(self, call: Call, value: dict[str, Any], permits: asyncio.Semaphore) -> Outcome:
         started = time.perf_counter()
+        single = False
         try:
             result = self._handler.call(value)
             if isinstance(result, AsyncIterator):
@@ -171,10 +181,10 @@ class LoopExecutor:
             else:
                 if isinstance(result, Awaitable):
                     result = await cast("Awaitable[object]", result)
-                output = _single(call, result)
+                output, single = _single(call, result), True
         except BaseException as error:  # as above; a cancelled call ends here as well, and its task with it
             return failure(call, error, started, self._traceback)
-        return Done(output, round(time.perf_counter() - started, 6))
+        return Done(output, round(time.perf_counter() - started, 6), single)
 
 
 async def _drive_async(call: Call, result: AsyncIterator[object], permits: asyncio.Semaphore) -> bytes | None:

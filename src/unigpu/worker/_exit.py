@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
+import sys
+from typing import NamedTuple, NoReturn
 
 OK = 0  # drained after SIGTERM or SIGINT, or expired where leaving ends billing
 USAGE = 2  # wrong arguments or variables, the extra is missing, or the port cannot be had
@@ -16,9 +18,28 @@ class End(NamedTuple):
     Attributes:
         code: The exit code.
         reason: One line that says why, when it is not the ordinary end.
-        abandoned: Whether a handler still runs (or loads) in a thread, which cannot be ended.
+        patience: Seconds that a handler's leftovers (tasks, threads, exit functions) may hold the exit.
+        abandoned: Whether a handler still runs or loads, in a thread that cannot be ended.
     """
 
     code: int
     reason: str | None = None
     abandoned: bool = False
+    patience: float = 5.0
+
+
+def explain(end: End) -> None:
+    """Write the reason as the last line, for whoever has to explain this exit."""
+    if end.reason is not None:
+        sys.stderr.write(f"unigpu.worker: {end.reason}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def leave_now(end: End) -> NoReturn:
+    """End the process without the interpreter's own end.
+
+    That would wait for a handler that still runs, or take the ground away under it, which crashes native code.
+    """
+    explain(end)
+    os._exit(end.code)

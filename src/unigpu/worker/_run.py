@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 
 from unigpu.errors import ConfigurationError, WorkerFailed
@@ -19,6 +21,9 @@ def run(target: Target, *, port: int | None, host: str | None) -> End:
     Raises:
         ConfigurationError: Before anything is served.
     """
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise ConfigurationError("serve() runs an event loop of its own: call it from plain code, not from async code.")
     settings = read_settings(os.environ, port=port, host=host)
     try:
         mode = find_mode(os.environ)

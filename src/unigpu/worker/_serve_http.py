@@ -1,21 +1,28 @@
-"""The HTTP mode: listen, load, serve, drain on a signal, leave."""
+"""The HTTP mode: listen, load, serve, drain on a signal, leave.
+
+The server has a thread of its own; the handler has the main thread, where libraries expect to be (many set signal
+handlers when they are imported, and Python allows that nowhere else).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import threading
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Coroutine, Generator, Mapping
+from typing import Any
 
 import uvicorn
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker._exit import CANNOT_LOAD, OK, STUCK, End
+from unigpu.worker._execute import Lane
+from unigpu.worker._exit import CANNOT_LOAD, OK, STUCK, End, leave_now
 from unigpu.worker._handler import Target
 from unigpu.worker._settings import Settings
+from unigpu.worker._signals import Asked, Signals
 from unigpu.worker._worker import Worker
 from unigpu.worker.http import app
 
@@ -25,6 +32,7 @@ log = logging.getLogger("unigpu.worker")
 # that it is never this side that closes one in the moment it is used.
 _KEEP_ALIVE = 75
 _BACKLOG = 2048
+_LEAST_DELIVERY = 2  # seconds that the last replies may take to leave, even when the drain time is used up
 
 
 def here(environ: Mapping[str, str]) -> bool:
@@ -35,14 +43,34 @@ def here(environ: Mapping[str, str]) -> bool:
 def run(target: Target, settings: Settings) -> End:
     """Serve until a signal, a failure to load, or the end of the deployment's ttl.
 
+    Does not return when a handler that cannot be ended holds this thread: the process ends there.
+
     Raises:
         ConfigurationError: The port cannot be had.
     """
-    listener = _listen(settings)
-    try:
-        return asyncio.run(_run(target, settings, listener))
-    finally:
-        listener.close()
+    lane = Lane()
+    signals = Signals()
+    ends: list[End] = []
+    back = threading.Event()
+
+    def serve() -> None:
+        try:
+            end = asyncio.run(_run(target, settings, listener, lane, signals))
+        except BaseException as error:  # a fault of ours must end the process, not only this thread
+            log.critical("the server failed", exc_info=True)
+            end = End(STUCK, f"the server failed: {type(error).__name__}", abandoned=True)
+        ends.append(end)
+        lane.close()
+        if end.abandoned or not back.wait(settings.patience):
+            leave_now(end)
+
+    with contextlib.closing(_listen(settings)) as listener, signals.caught():
+        server = threading.Thread(target=serve, name="unigpu-server", daemon=True)
+        server.start()
+        lane.run()
+        back.set()
+        server.join()
+    return ends[0]
 
 
 class _Server(uvicorn.Server):
@@ -55,15 +83,15 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigurationError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
+            f"Cannot listen on {settings.host} port {settings.port}: {getattr(error, 'strerror', None) or error}. "
             "Free it, or say another one with --port or UNIGPU_PORT."
         ) from None
 
 
-async def _run(target: Target, settings: Settings, listener: socket.socket) -> End:
-    worker = Worker(target, settings)
+async def _run(target: Target, settings: Settings, listener: socket.socket, lane: Lane, signals: Signals) -> End:
+    worker = Worker(target, settings, lane=lane)
     config = uvicorn.Config(
         app(worker),
         loop="asyncio",
@@ -74,69 +102,50 @@ async def _run(target: Target, settings: Settings, listener: socket.socket) -> E
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=2,
     )
     server = _Server(config)
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, worker.name)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    with _signals() as asked:
+    asked = signals.attach()
+    try:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         worker.start()
-        leave = asyncio.create_task(_until_asked(worker, asked))
-        await asyncio.wait({leave, serving}, return_when=asyncio.FIRST_COMPLETED)
-        leave.cancel()
-        if worker.error is None:
-            hurry = asyncio.create_task(asked.again.wait())
-            drain = asyncio.create_task(worker.drain(settings.drain))
-            await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-            if not drain.done():
-                drain.cancel()
-                await worker.drain(0)
+        await _first(worker.over.wait(), asked.once.wait(), asyncio.shield(serving))
+        left = await _drain(worker, asked) if worker.error is None else 0.0
+        # A reply that is on its way to a slow reader belongs to the drain as well.
+        config.timeout_graceful_shutdown = max(_LEAST_DELIVERY, int(left))
         server.should_exit = True
+        await _first(asyncio.shield(serving), asked.again.wait())
+        server.force_exit = True
         await serving
-    worker.close()
+    finally:
+        signals.detach()
+        worker.close()
     if worker.error is not None:
-        return End(CANNOT_LOAD, str(worker.error))
+        return End(CANNOT_LOAD, str(worker.error), patience=settings.patience)
     if worker.stuck is not None:
         return End(STUCK, worker.stuck, abandoned=True)
     log.info("stopped")
-    return End(OK, abandoned=worker.abandoned)
+    return End(OK, abandoned=worker.abandoned, patience=settings.patience)
 
 
-async def _until_asked(worker: Worker, asked: _Asked) -> None:
-    waits = {asyncio.create_task(worker.over.wait()), asyncio.create_task(asked.once.wait())}
+async def _drain(worker: Worker, asked: Asked) -> float:
+    """Drain, or stop at once when asked again; the seconds of the drain time that are left."""
+    until = time.monotonic() + worker.settings.drain
+    drain = asyncio.create_task(worker.drain(worker.settings.drain))
+    await _first(asyncio.shield(drain), asked.again.wait())
+    if not drain.done():
+        drain.cancel()
+        await worker.drain(0)
+        return 0.0
+    return until - time.monotonic()
+
+
+async def _first(*waits: asyncio.Future[object] | Coroutine[Any, Any, object]) -> None:
+    """Wait for the first of them; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in waits:
+        for task in tasks:
             task.cancel()
-
-
-class _Asked:
-    """Once: drain. Again: now."""
-
-    def __init__(self) -> None:
-        self.once = asyncio.Event()
-        self.again = asyncio.Event()
-
-    def on_signal(self, name: str) -> None:
-        log.info("%s received", name)
-        (self.again if self.once.is_set() else self.once).set()
-
-
-@contextlib.contextmanager
-def _signals() -> Generator[_Asked]:
-    asked = _Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    loop = asyncio.get_running_loop()
-    caught = (signal.SIGTERM, signal.SIGINT)
-    for number in caught:
-        loop.add_signal_handler(number, asked.on_signal, number.name)
-    try:
-        yield asked
-    finally:
-        for number in caught:
-            loop.remove_signal_handler(number)

@@ -13,6 +13,7 @@ DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - in a container the platform's proxy mus
 DEFAULT_TIMEOUT = 600.0
 DEFAULT_DRAIN = 30.0
 DEFAULT_GRACE = 30.0
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,11 @@ class Settings:
     traceback: bool = False
     token: str | None = field(default=None, repr=False)
 
+    @property
+    def patience(self) -> float:
+        """How long an idle handler's leftovers (tasks, threads, exit functions) may hold the exit."""
+        return max(1.0, min(self.grace, 5.0))
+
 
 def read_settings(environ: Mapping[str, str], *, port: int | None = None, host: str | None = None) -> Settings:
     """Settings from the environment; an argument wins over it.
@@ -50,6 +56,8 @@ def read_settings(environ: Mapping[str, str], *, port: int | None = None, host: 
     Raises:
         ConfigurationError: A variable is not what it should be. Its name is in the message, and what it should be.
     """
+    if port is not None and not 0 <= port <= _LAST_PORT:
+        raise ConfigurationError(f"The port must be from 0 to {_LAST_PORT}, not {port}.")
     return Settings(
         port=port if port is not None else _port(environ),
         host=host or environ.get("UNIGPU_HOST") or DEFAULT_HOST,
@@ -66,7 +74,7 @@ def read_settings(environ: Mapping[str, str], *, port: int | None = None, host: 
 
 def _port(environ: Mapping[str, str]) -> int:
     name = "UNIGPU_PORT" if environ.get("UNIGPU_PORT") else "PORT"
-    return _whole(environ, name, DEFAULT_PORT, low=0, high=65535)
+    return _whole(environ, name, DEFAULT_PORT, low=0, high=_LAST_PORT)
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, low: int, high: int | None = None) -> int:

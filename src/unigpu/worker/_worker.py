@@ -31,7 +31,9 @@ class Worker:
         stuck: Which call did not end although it was told to.
     """
 
-    def __init__(self, target: Target, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, target: Target, settings: Settings, *, lane: Lane | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.name = target_name(target)
         self.settings = settings
         self.state: State = "loading"
@@ -41,6 +43,7 @@ class Worker:
         self.stuck: str | None = None
         self._target = target
         self._clock = clock
+        self._lane = lane
         self._calls: set[Call] = set()
         self._lost: set[Call] = set()
         self._idle = asyncio.Event()
@@ -60,14 +63,14 @@ class Worker:
         return bool(self._calls) or not self.loaded.is_set()
 
     def start(self) -> None:
-        """Begin to load the handler, in a thread; the worker can answer meanwhile."""
+        """Begin to load the handler in its lane (without one: in a thread); the worker can answer meanwhile."""
         if self.settings.expires is not None:
             if self._clock() >= self.settings.expires:
                 self._expire()  # and no model is loaded for nothing
                 self.loaded.set()
                 return
             self._expiry = asyncio.get_running_loop().create_task(self._watch_expiry(self.settings.expires))
-        lane = Lane("unigpu-handler-1")
+        lane = self._lane or Lane.spawn("unigpu-handler-1")
         loop = asyncio.get_running_loop()
 
         def load() -> None:

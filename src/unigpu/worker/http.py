@@ -6,7 +6,8 @@
   an exception: the handler's own, or ``OutputNotJSON``, ``ExecutionTimeout``, ``WorkerStopped``.
 * Refusals, before anything runs, have types in lower case: 429 ``busy``; 503 ``loading``, ``draining``, ``expired``,
   with ``Retry-After``; 400 ``bad_request``; 401 ``unauthorized``; 404 ``not_found``; 405 ``method_not_allowed``.
-* ``Accept: application/x-ndjson``: a line a chunk, and a last line ``{"done": true}`` or ``{"error"}``.
+* ``Accept: application/x-ndjson``: a line a chunk, and a last line ``{"done": true}`` or ``{"error"}``; the
+  last line says ``"single": true`` where the handler returned one value instead of yielding some.
 * ``POST`` to any other path: the same when the body is exactly ``{"input": {...}}``; otherwise the body is the input
   and the reply is the bare output. A bare reply cannot hold an error apart from an output, so there a failure is
   500 with ``{"error"}`` (platforms that push raw bodies take any 2xx for success).
@@ -61,7 +62,7 @@ class App:
         if scope["type"] != "http":
             raise RuntimeError(f"the worker speaks HTTP only, not {scope['type']}")
         request = Request(scope, receive)
-        if request.url.path == "/ping" and request.method in ("GET", "HEAD"):
+        if request.scope["path"] == "/ping" and request.method in ("GET", "HEAD"):
             await self._reply(_PING[self._worker.state], None)(scope, receive, send)
             return
         refused = self._refuse(request)
@@ -99,7 +100,7 @@ class App:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
                 return self._reply(401, _error("unauthorized", "Send the deployment's token as a bearer token."))
-        path = request.url.path
+        path = request.scope["path"]
         if request.method != "POST" or path == "/ping":
             if path in ("/invoke", "/", "/ping"):
                 reply = self._reply(405, _error("method_not_allowed", f"{path} does not take {request.method}."))
@@ -157,7 +158,8 @@ def _line(event: Chunk | Done | Failed) -> bytes:
     if isinstance(event, Chunk):
         return b'{"chunk":%b}\n' % event.json
     if isinstance(event, Done):
-        return json.dumps({"done": True, **_timing(event)}).encode() + b"\n"
+        single = {"single": True} if event.single else {}
+        return json.dumps({"done": True, **single, **_timing(event)}).encode() + b"\n"
     return json.dumps({"error": _failed(event), **_timing(event)}).encode() + b"\n"
 
 
@@ -186,7 +188,7 @@ async def _read(request: Request) -> _Ask:
         inner = value.get("input")
         if isinstance(inner, dict) and len(value) == 1:
             return _Ask(cast("dict[str, Any]", inner), raw=False)
-        if request.url.path != "/invoke":
+        if request.scope["path"] != "/invoke":
             return _Ask(value, raw=True)
     raise _BadRequest('The body must be {"input": {...}}, a JSON object with one object in it.')
 
