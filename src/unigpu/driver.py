@@ -75,6 +75,7 @@ __all__ = [
     "LogLine",
     "Outcome",
     "Pace",
+    "Paced",
     "Pauses",
     "Rate",
     "Refusal",
@@ -431,3 +432,11 @@ class Pauses(Protocol):
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None: ...
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None: ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """Platforms where looking at a state is cheap, or dear: how often it is worth a look."""
+
+    @property
+    def state_pace(self) -> Pace: ...

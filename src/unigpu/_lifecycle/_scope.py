@@ -1,0 +1,109 @@
+"""What a client hands in, and what it gets back: plain data, shared by all of the lifecycle."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from unigpu.driver import (
+    Adaptation,
+    DeploymentInfo,
+    DeploymentSpec,
+    Driver,
+    Io,
+)
+from unigpu.models import Change, Event, Progress
+
+from .intent import IntentStore
+
+IfExists = Literal["adopt", "error", "replace"]
+OnFailure = Literal["teardown", "keep"]
+OnTimeout = Literal["cancel", "keep"]
+Wait = bool | Literal["worker"]
+
+UNDO_SECONDS = 120.0
+"""How long undoing may take, whatever cancels it."""
+CANCEL_SECONDS = 5.0
+"""How long cancelling a job may hold up a caller who is leaving."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """One provider as one client sees it.
+
+    Attributes:
+        store: Where intents are kept; ``None``: nowhere (recovery then relies on finding alone).
+        base: The provider's base URL: an intent of another base is not ours to judge.
+        emit: Gets every event.
+        progress: Gets every look of a wait (often with an unchanged phase).
+        expected: Seconds a cold start takes, as ``(low, high)``, by the facts.
+        secrets: Fills in the secrets' values: called after *find* and before the first write only.
+        start: Starts a stopped deployment, where the client lets many callers share one start.
+    """
+
+    io: Io
+    driver: Driver
+    namespace: str
+    store: IntentStore | None
+    base: str
+    emit: Callable[[Event], None]
+    progress: Callable[[Progress], None] | None = None
+    expected: tuple[float, float] | None = None
+    secrets: Callable[[DeploymentSpec], DeploymentSpec] | None = None
+    start: Callable[[DeploymentInfo, float], Awaitable[None]] | None = None
+
+    @property
+    def provider(self) -> str:
+        return self.driver.name
+
+    def event(self, kind: str, *, deployment: str | None = None, **fields: object) -> None:
+        self.emit(
+            Event(kind=kind, provider=self.provider, deployment=deployment, time=self.io.wall(), fields=dict(fields))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What a deploy came to.
+
+    Attributes:
+        info: The deployment as last read.
+        change: ``"created"`` only where what exists carries this call's own attempt.
+        spec: What was asked, with the name it really got (``ephemeral`` adds a suffix).
+        warnings: What the user should hear, a sentence each.
+    """
+
+    info: DeploymentInfo
+    change: Change
+    adaptations: tuple[Adaptation, ...]
+    spec: DeploymentSpec
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallOptions:
+    """How one call waits.
+
+    Attributes:
+        start_timeout: Seconds it may wait while no worker of the deployment is ready.
+        timeout: Seconds in all; ``None``: ``start_timeout`` and ``execution_timeout`` together.
+        execution_timeout: Seconds the handler may run.
+        on_timeout: What becomes of a job when we stop waiting.
+        idempotent: It may run twice.
+        wake: Whether it may start a worker.
+        timeout_from: From when ``timeout`` counts: the call, or the moment a worker is ready (`map`).
+    """
+
+    start_timeout: float
+    timeout: float | None
+    execution_timeout: float
+    on_timeout: OnTimeout = "cancel"
+    idempotent: bool = False
+    wake: bool = True
+    timeout_from: Literal["call", "ready"] = "call"
+
+    @property
+    def whole(self) -> float:
+        """Seconds in all."""
+        return self.start_timeout + self.execution_timeout if self.timeout is None else self.timeout

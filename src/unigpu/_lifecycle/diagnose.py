@@ -1,0 +1,107 @@
+"""Why a worker cannot start: told before the deadline, with the log lines that were there at the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
+from unigpu.errors import UniGPUError, WorkerFailed
+
+from ._scope import Scope
+
+REASONS: Final = ("image_pull", "crash_loop", "probe", "out_of_memory", "host_lost")
+
+NEXT_STEP: Final = {
+    "image_pull": "Check the image's name and tag, and registry= if it is private.",
+    "crash_loop": "The program ends by itself: read its log; try the same command on this machine first.",
+    "probe": "The program runs but does not answer: it must listen on $PORT; a slow load belongs behind /ping.",
+    "out_of_memory": "It needs more memory: choose a larger GPU or machine, or load less.",
+    "host_lost": "The machine went away: deploy again; another one will be used.",
+    "unknown": "Read the worker's log: client.logs(deployment).",
+}
+
+# How platforms say it, where a driver passes their words on.
+_WORDS: Final = {
+    "image_pull": ("image_pull", "imagepull", "pull", "manifest", "registry", "no such image"),
+    "out_of_memory": ("out_of_memory", "out of memory", "oom"),
+    "probe": ("probe", "not listening", "did not answer", "not ready in time", "start limit", "health"),
+    "host_lost": ("host_lost", "host", "preempt", "evict", "node", "machine"),
+    "crash_loop": ("crash_loop", "crash", "exit", "exited", "killed", "signal"),
+}
+FAILED_STARTS: Final = 3
+"""So many workers that failed one after another, with none ready, are no accident."""
+_TAIL: Final = 20
+
+
+class Diagnosis:
+    """Watches one wait: remembers who failed, and keeps their last words."""
+
+    def __init__(self, scope: Scope, info: DeploymentInfo) -> None:
+        self._scope = scope
+        self._failed: dict[str, Worker] = {}
+        self._before: set[str] | None = None
+        self._logs: tuple[str, ...] = ()
+
+    async def look(self, info: DeploymentInfo, workers: Sequence[Worker]) -> None:
+        """Take in one look.
+
+        Raises:
+            WorkerFailed: no worker will become ready by itself.
+        """
+        failed = {w.id: w for w in workers if w.state is WorkerState.FAILED}
+        if self._before is None:
+            self._before = set(failed)  # what failed before this wait began is no news of it
+        fresh = [w for id_, w in failed.items() if id_ not in self._failed and id_ not in self._before]
+        self._failed.update({w.id: w for w in fresh})
+        if info.state is State.FAILED:
+            last = fresh[-1] if fresh else next(reversed(failed.values()), None)
+            await self._collect(info, last)
+            raise self._error(info, last)
+        for worker in fresh:
+            await self._collect(info, worker)
+        if any(w.state.is_ready for w in workers):
+            self._failed.clear()
+        elif len(self._failed) >= FAILED_STARTS:
+            raise self._error(info, next(reversed(self._failed.values())))
+
+    async def _collect(self, info: DeploymentInfo, worker: Worker | None) -> None:
+        """Read the log now: a platform may not keep that of a worker that it removes."""
+        try:
+            log = self._scope.driver.logs(
+                self._scope.io, info, worker=None if worker is None else worker.id, follow=False, tail=_TAIL
+            )
+            lines = [line.text async for line in log]
+        except UniGPUError:
+            return  # the failure itself is the news; its log is an extra
+        if lines:
+            self._logs = tuple(lines[-_TAIL:])
+
+    def _error(self, info: DeploymentInfo, worker: Worker | None) -> WorkerFailed:
+        said = (worker.reason if worker is not None else None) or info.reason or ""
+        reason = classify(info.reason, worker.reason if worker is not None else None)
+        name = info.name or info.provider_name
+        return WorkerFailed(
+            f"a worker of {name} on {self._scope.provider} cannot start: {said or 'the platform gives no reason'}"
+            + ("" if said.endswith(".") else "."),
+            provider=self._scope.provider,
+            deployment=info.name,
+            reason=reason,
+            logs=self._logs,
+            next_step=NEXT_STEP[reason],
+            maybe_executed=True,
+        )
+
+
+def classify(*said: str | None) -> str:
+    """`WorkerFailed.reason` from what a platform or driver said: our own word first, else theirs."""
+    texts = [text.lower() for text in said if text]
+    for text in texts:
+        head = text.split(":", 1)[0].strip()
+        if head in REASONS:
+            return head
+    for text in texts:
+        for reason, words in _WORDS.items():
+            if any(word in text for word in words):
+                return reason
+    return "unknown"

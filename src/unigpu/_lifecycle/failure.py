@@ -1,0 +1,125 @@
+"""What becomes of a deploy that fails: undone, kept because the deadline passed, or kept because the caller said so."""
+
+from __future__ import annotations
+
+import logging
+
+from unigpu.driver import DeploymentInfo, DeploymentSpec
+from unigpu.errors import (
+    DeadlineExceeded,
+    DeployOutcomeUnknown,
+    PartialDeployError,
+    StateError,
+    TransportTimeout,
+    UniGPUError,
+)
+
+from ._pace import shielded
+from ._scope import UNDO_SECONDS, Scope
+from .intent import IntentState, Journal
+from .ready import bills
+from .undo import Ledger
+
+_log = logging.getLogger("unigpu.lifecycle")
+
+
+async def on_error(
+    scope: Scope,
+    exc: BaseException,
+    ledger: Ledger,
+    journal: Journal | None,
+    *,
+    spec: DeploymentSpec,
+    info: DeploymentInfo | None,
+    whole: bool,
+    keep: bool,
+    deadline: float,
+) -> None:
+    """Undo what the call created, or keep it, and let the error say which. The caller raises *exc* again.
+
+    Args:
+        whole: The last create is done.
+
+    Raises:
+        PartialDeployError: instead of an error of ours, where something could not be taken back. Cancellation and
+            interrupts stay what they are, and get a note.
+    """
+    if ledger.is_empty:
+        if journal is not None:
+            _drop(journal)
+        return
+    late = whole and _is_late(exc, past=scope.io.now() >= deadline)
+    if keep or late:
+        _mark(journal, "committed" if whole else "failed")
+        ledger.release()
+        _say_kept(exc, spec, info, why="the start is paid for" if late else 'on_failure="keep"')
+        return
+    unknown = isinstance(exc, DeployOutcomeUnknown)
+    leaked: tuple[tuple[str, str], ...] = ()
+    failed: BaseException | None = None
+    try:
+        leaked = await shielded(scope.io, ledger.undo, seconds=UNDO_SECONDS + 10)
+    except UniGPUError as error:
+        failed = error
+        leaked = tuple((resource.kind, found.id) for resource, found in ledger.made) or (("deployment", spec.name),)
+    if not leaked:
+        if journal is not None:
+            _drop(journal)
+        _say_undone(exc, spec)
+        return
+    _mark(journal, "failed")
+    left = tuple(f"{kind} {id_}" for kind, id_ in leaked)
+    _log.error("%s on %s: not taken back, may still bill: %s", spec.name, scope.provider, "; ".join(left))
+    if isinstance(exc, UniGPUError) and not unknown:
+        raise PartialDeployError(
+            f"deploying {spec.name} on {scope.provider} failed ({exc.message}), and not all of it could be taken back",
+            provider=scope.provider,
+            deployment=spec.name,
+            leaked=leaked,
+            may_bill=left,
+            maybe_executed=True,
+            hint=f"client.teardown({spec.name!r}) ends what is left; deploying it again settles it too.",
+        ) from (exc if failed is None else failed)
+    exc.add_note(f"unigpu: not taken back, may still bill: {'; '.join(left)}")
+
+
+def _is_late(exc: BaseException, *, past: bool) -> bool:
+    return isinstance(exc, DeadlineExceeded) or (isinstance(exc, TransportTimeout) and past)
+
+
+def _say_kept(exc: BaseException, spec: DeploymentSpec, info: DeploymentInfo | None, *, why: str) -> None:
+    what = bills(info) if info is not None else spec.name
+    if isinstance(exc, UniGPUError):
+        if what not in exc.may_bill:
+            exc.may_bill = (*exc.may_bill, what)
+        exc.hint = (
+            f"{spec.name} was kept ({why}): deploy it again to go on, or tear it down with "
+            f"client.teardown({spec.name!r})."
+        )
+    else:
+        exc.add_note(f"unigpu: {spec.name} was kept ({why}); it may still bill: {what}")
+
+
+def _say_undone(exc: BaseException, spec: DeploymentSpec) -> None:
+    text = f"What this deploy of {spec.name} created was torn down."
+    if isinstance(exc, UniGPUError):
+        exc.may_bill = ()
+        exc.hint = f"{exc.hint} {text}" if exc.hint else text
+    else:
+        exc.add_note(f"unigpu: {text}")
+
+
+def _mark(journal: Journal | None, state: IntentState) -> None:
+    if journal is None:
+        return
+    try:
+        journal.mark(state)
+    except StateError as exc:  # the error under way matters more; a pending intent says enough
+        _log.warning("%s", exc)
+
+
+def _drop(journal: Journal) -> None:
+    try:
+        journal.drop()
+    except StateError as exc:
+        _log.warning("%s", exc)

@@ -1,0 +1,234 @@
+"""The crash journal: what was about to be created, written before it is, and its id right after.
+
+One small JSON file per create, and one lock per deployment name. Who holds the lock is alive; a pending intent whose
+lock can be taken is a dead writer's, and the next deploy or teardown of that name settles it. An intent is a hint and a
+crash log, never the truth: that is the platform, found by name. It holds no secret and no environment value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from unigpu import errors
+from unigpu.driver import Io
+
+from ._files import Directory, Hook, Lock, temp_prefix
+
+_log = logging.getLogger("unigpu.intent")
+
+VERSION: Final = 1
+IntentState = Literal["pending", "committed", "failed"]
+
+_LOCK_WAIT: Final = 0.05
+_LOCK_WAIT_MOST: Final = 1.0
+_TEXT: Final = ("state", "provider", "base", "namespace", "name", "provider_name", "attempt", "spec_hash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """One deployment that was being made, or was made, from this machine.
+
+    Attributes:
+        state: ``"failed"``: an undo did not finish, or what was kept is not whole.
+        base: The provider's base URL.
+        attempt: The create call's random id, which its resources carry.
+        resources: ``(kind, id)`` of each that was made, in the order of creation.
+        due: Epoch seconds of the looks that are still owed, for platforms that only list.
+        expires_at: Epoch seconds of the deployment's end, where it was given one.
+        extra: Fields that a later release wrote; kept as they are.
+    """
+
+    state: IntentState
+    provider: str
+    base: str
+    namespace: str
+    name: str
+    provider_name: str
+    attempt: str
+    spec_hash: str
+    resources: tuple[tuple[str, str], ...] = ()
+    due: tuple[float, ...] = ()
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    expires_at: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def key(self) -> str:
+        """What names the deployment on this machine: the lock's and the files' common beginning."""
+        return key_of(self.provider, self.base, self.provider_name)
+
+    @property
+    def file(self) -> str:
+        return f"{self.key}.{self.attempt[:12]}.json"
+
+    def to_json(self) -> bytes:
+        known = {
+            **{name: getattr(self, name) for name in _TEXT},
+            "resources": [list(pair) for pair in self.resources],
+            "due": list(self.due),
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            "expires_at": self.expires_at,
+        }
+        return json.dumps({**self.extra, "version": VERSION, **known}, indent=1, sort_keys=True).encode()
+
+
+def key_of(provider: str, base: str, provider_name: str) -> str:
+    place = hashlib.sha256(base.encode()).hexdigest()[:8]
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in provider)
+    return f"{safe}-{place}-{provider_name}"
+
+
+def parse(data: bytes) -> Intent | None:
+    """An intent from a file; ``None`` for one of another version, which is not ours to judge.
+
+    Raises:
+        ValueError: the file is corrupt.
+    """
+    raw: Any = json.loads(data)
+    if not isinstance(raw, dict):
+        raise ValueError("no object")
+    fields: dict[str, Any] = {str(k): v for k, v in raw.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - any JSON
+    if fields.pop("version", None) != VERSION:
+        return None
+    known: dict[str, Any] = {}
+    for name in _TEXT:
+        value = fields.pop(name, None)
+        if not isinstance(value, str):
+            raise ValueError(f"{name} is no text")
+        known[name] = value
+    if known["state"] not in ("pending", "committed", "failed"):
+        raise ValueError("an unknown state")
+    try:
+        known["resources"] = tuple((str(kind), str(id_)) for kind, id_ in fields.pop("resources", ()))
+        known["due"] = tuple(float(at) for at in fields.pop("due", ()))
+        known["created_at"] = float(fields.pop("created_at", 0.0))
+        known["updated_at"] = float(fields.pop("updated_at", 0.0))
+        end = fields.pop("expires_at", None)
+        known["expires_at"] = None if end is None else float(end)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(str(exc)) from None
+    return Intent(**known, extra=fields)
+
+
+class IntentStore:
+    """The intents of one state directory.
+
+    Args:
+        state_dir: The client's state directory; intents are kept in ``intents/`` in it.
+        hook: Called around every write, for tests that crash there.
+
+    Raises:
+        StateError: from any method, where the directory cannot be used; always before anything is created.
+    """
+
+    def __init__(self, state_dir: Path | str, *, hook: Hook | None = None) -> None:
+        self._dir = Directory(Path(state_dir) / "intents", hook=hook)
+
+    async def lock(self, io: Io, key: str, *, deadline: float, what: str) -> Lock:
+        """Take the lock of a name; waits for a living holder.
+
+        Raises:
+            DeadlineExceeded: somebody else worked on this name all the time.
+        """
+        self._dir.prepare()
+        wait = _LOCK_WAIT
+        while (lock := self._dir.try_lock(f"{key}.lock")) is None:
+            left = deadline - io.now()
+            if left <= 0:
+                raise errors.DeadlineExceeded(
+                    f"{what}: another process on this machine is deploying or ending it, and did not finish in time",
+                    maybe_executed=False,
+                    stop_reason="deadline",
+                )
+            await io.sleep(min(wait, left))
+            wait = min(wait * 1.5, _LOCK_WAIT_MOST)
+        return lock
+
+    def try_lock(self, key: str) -> Lock | None:
+        """The lock of a name, or ``None`` where a living writer holds it."""
+        self._dir.prepare()
+        return self._dir.try_lock(f"{key}.lock")
+
+    def is_locked(self, key: str) -> bool:
+        """Whether a living writer works on this name."""
+        return self._dir.is_locked(f"{key}.lock")
+
+    def load(self, key: str = "") -> list[Intent]:
+        """The intents of a name (or all), oldest first. Other versions are left alone, corrupt ones are told."""
+        found: list[Intent] = []
+        for name in self._dir.names(key):
+            if not name.endswith(".json"):
+                continue
+            data = self._dir.read(name)
+            try:
+                intent = None if data is None else parse(data)
+            except ValueError as exc:
+                _log.warning("%s is not readable and is ignored: %s", self._dir.path / name, exc)
+                continue
+            if intent is not None and intent.file == name and (not key or intent.key == key):
+                found.append(intent)
+        return sorted(found, key=lambda i: (i.created_at, i.attempt))
+
+    def save(self, intent: Intent) -> None:
+        self._dir.prepare()
+        self._dir.write(intent.file, intent.to_json())
+
+    def drop(self, intent: Intent) -> None:
+        self._dir.remove(intent.file)
+
+    def sweep_temporary(self, key: str) -> None:
+        """Remove what a writer that died in the middle of a write left. Only with the lock of *key* held."""
+        for name in self._dir.names(temp_prefix(key)[: len(key) + 1]):
+            self._dir.remove(name)
+
+
+class Journal:
+    """The intent of one deploy while it runs; without a store it keeps nothing.
+
+    Only made while the lock of the name is held: every other intent of the name is then a dead writer's.
+    """
+
+    def __init__(self, store: IntentStore | None, io: Io, intent: Intent) -> None:
+        self._store = store
+        self._io = io
+        self.intent = intent
+
+    def begin(self) -> None:
+        """Write the intent, before anything is created.
+
+        Raises:
+            StateError: it cannot be kept; nothing was created.
+        """
+        now = self._io.wall()
+        self._save(replace(self.intent, created_at=self.intent.created_at or now, updated_at=now))
+
+    def record(self, kind: str, id_: str) -> None:
+        """Keep the id of what was just created."""
+        if (kind, id_) not in self.intent.resources:
+            self._save(replace(self.intent, resources=(*self.intent.resources, (kind, id_))))
+
+    def mark(self, state: IntentState) -> None:
+        if self.intent.state != state:
+            self._save(replace(self.intent, state=state))
+
+    def rewrite(self, *, spec_hash: str) -> None:
+        """It was changed in place."""
+        self._save(replace(self.intent, spec_hash=spec_hash))
+
+    def drop(self) -> None:
+        if self._store is not None:
+            self._store.drop(self.intent)
+
+    def _save(self, intent: Intent) -> None:
+        intent = replace(intent, updated_at=self._io.wall())
+        if self._store is not None:
+            self._store.save(intent)
+        self.intent = intent

@@ -1,0 +1,203 @@
+"""One wait for one job: it is submitted once, looked at by the one polling rule, and not left behind."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Final
+
+from unigpu._io.poll import JOB_PACE, poll
+from unigpu.driver import CallClass, DeploymentInfo, Invocation, JobInfo, JobStatus, Submits
+from unigpu.errors import (
+    DeadlineExceeded,
+    DeploymentGone,
+    InvalidResponseError,
+    NotFoundError,
+    ProviderUnavailableError,
+    RateLimitError,
+    ResultUnknown,
+    TransportError,
+    UniGPUError,
+    WorkerFailed,
+)
+
+from ._pace import shielded
+from ._scope import CANCEL_SECONDS, CallOptions, Scope
+from .patience import Patience
+from .ready import gone
+from .undo import may_have_acted
+
+_log = logging.getLogger("unigpu.jobs")
+
+_SUBMIT_TRIES: Final = 3
+_NO_NEWS: Final = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
+
+
+class JobWait:
+    """Submit and wait, or wait for a job that is there."""
+
+    def __init__(
+        self, scope: Scope, jobs: Submits, info: DeploymentInfo, options: CallOptions, *, began: float
+    ) -> None:
+        self.scope = scope
+        self.jobs = jobs
+        self.info = info
+        self.options = options
+        self.began = began
+        self.patience = Patience(scope, info, options, began=began)
+        self.job_id: str | None = None
+        """The job that exists, or may exist."""
+
+    async def run(self, call: Invocation) -> JobInfo:
+        """Submit and wait; a caller who leaves takes the job along."""
+        try:
+            job = await self.send(call)
+            return job if job.status.is_terminal else await self.until_done(job.id)
+        except (GeneratorExit, UniGPUError):
+            raise  # an error of ours has decided about the job itself
+        except BaseException:
+            await self.abandon()
+            raise
+
+    async def send(self, call: Invocation) -> JobInfo:
+        """Submit, once, whatever happens to the answer.
+
+        Raises:
+            ResultUnknown: it may be in the queue, and the platform cannot be asked by an id of ours.
+            DeploymentGone: the deployment does not exist any more.
+        """
+        io, jobs = self.scope.io, self.jobs
+        own_id = jobs.submit_call is CallClass.IDEMPOTENT
+        self.job_id = call.job_id if own_id else None
+        for turn in range(_SUBMIT_TRIES):
+            try:
+                return await self._send_once(call, own_id=own_id)
+            except DeploymentGone:
+                raise
+            except NotFoundError as exc:
+                raise gone(self.scope, self.info) from exc
+            except UniGPUError as exc:
+                if not may_have_acted(exc):
+                    self.job_id = None if turn == 0 else self.job_id
+                    raise
+                repeat = own_id or self.options.idempotent
+                if not repeat or turn + 1 == _SUBMIT_TRIES or io.now() >= call.deadline:
+                    raise is_unknown(self.scope, self.info, self.job_id, exc) from exc
+            await io.sleep(JOB_PACE.delay(io.now() - self.began, io.random()))
+        raise AssertionError("unreachable: the last turn returns or raises")
+
+    async def _send_once(self, call: Invocation, *, own_id: bool) -> JobInfo:
+        io = self.scope.io
+        out: list[JobInfo] = []
+
+        async def submit() -> None:
+            out.append(await self.jobs.submit(io, self.info, call))
+            self.job_id = out[0].id
+
+        if own_id:
+            await submit()
+        else:  # its id comes with the answer: a caller who leaves now could not cancel it
+            await shielded(io, submit, seconds=max(1.0, call.deadline - io.now()) + 1.0)
+        return out[0]
+
+    async def until_done(self, job_id: str) -> JobInfo:
+        """Wait for the end of a job.
+
+        Raises:
+            NoWorkerReady, DeadlineExceeded, WorkerFailed: we stop waiting; ``on_timeout`` decided about the job.
+            ResultUnknown: the platform could not be asked for too long.
+        """
+        self.job_id = job_id
+        try:
+            return await poll(
+                self.scope.io,
+                lambda: self._look(job_id),
+                deadline=math.inf,  # both deadlines are `Patience`'s
+                pace=JOB_PACE,
+                hint=self._pause,
+                held=self.jobs.long_poll > 0,
+                what=f"job {job_id}",
+                provider=self.scope.provider,
+                deployment=self.info.name,
+            )
+        except (DeadlineExceeded, WorkerFailed) as exc:
+            return await self.give_up(exc)
+        except _NO_NEWS as exc:
+            raise is_unknown(self.scope, self.info, job_id, exc) from exc
+
+    async def _look(self, job_id: str) -> JobInfo | None:
+        patience = self.patience
+        try:
+            job = await self.jobs.status(
+                self.scope.io,
+                self.info,
+                job_id,
+                wait=patience.hold(self.jobs.long_poll),
+                deadline=patience.deadline,
+            )
+        except _NO_NEWS:
+            patience.check()
+            raise
+        if job.status.is_terminal:
+            return job
+        await patience.look(started=job.status is JobStatus.RUNNING, ready_workers=job.ready_workers)
+        return None
+
+    def _pause(self) -> float:
+        io = self.scope.io
+        return min(JOB_PACE.delay(io.now() - self.began, io.random()), self.patience.left)
+
+    async def give_up(self, exc: DeadlineExceeded | WorkerFailed) -> JobInfo:
+        """We stop waiting: cancel the job or leave it. One that ended meanwhile is returned after all.
+
+        Raises:
+            *exc*, saying what became of the job.
+        """
+        job_id = self.job_id
+        if isinstance(exc, DeadlineExceeded):
+            exc.job_id = job_id
+        if self.options.on_timeout == "keep":
+            exc.hint = f"{exc.hint or ''} Job {job_id} was left in the queue; its result can be fetched later.".strip()
+            exc.may_bill = (*exc.may_bill, f"job {job_id}")
+            raise exc
+        job = await self.abandon()
+        if job is not None and job.status is JobStatus.DONE:
+            return job
+        if job is not None and job.status.is_terminal:
+            exc.hint = f"{exc.hint or ''} Job {job_id} was cancelled.".strip()
+            raise exc
+        exc.maybe_executed = True
+        exc.may_bill = (*exc.may_bill, f"job {job_id}")
+        exc.hint = f"{exc.hint or ''} Job {job_id} could not be cancelled and may still run.".strip()
+        raise exc
+
+    async def abandon(self) -> JobInfo | None:
+        """Cancel the job, whatever cancels us; ``None`` where it is not known what became of it."""
+        job_id, io = self.job_id, self.scope.io
+        if job_id is None:
+            return None
+
+        async def cancel() -> JobInfo:
+            return await self.jobs.cancel(io, self.info, job_id, deadline=io.now() + CANCEL_SECONDS)
+
+        try:
+            return await shielded(io, cancel, seconds=CANCEL_SECONDS + 1.0)
+        except UniGPUError as exc:
+            _log.warning("job %s could not be cancelled and may still run: %s", job_id, exc)
+            return None
+
+
+def is_unknown(scope: Scope, info: DeploymentInfo, job_id: str | None, exc: UniGPUError) -> ResultUnknown:
+    """The error for a call whose answer is lost."""
+    what = "the call" if job_id is None else f"job {job_id}"
+    return ResultUnknown(
+        f"{what} of {info.name or info.provider_name} on {scope.provider} may have run; its result is not known "
+        f"({exc.message})",
+        provider=scope.provider,
+        operation=exc.operation,
+        deployment=info.name,
+        job_id=job_id,
+        may_bill=(what,),
+        hint="Repeat it if the handler is idempotent (idempotent=True lets unigpu do so)."
+        + ("" if job_id is None else " Its job may still be asked for."),
+    )

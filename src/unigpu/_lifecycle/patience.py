@@ -1,0 +1,169 @@
+"""The two deadlines of a call: one for having a worker at all, one for the whole."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from unigpu.driver import DeploymentInfo, State, WorkerState
+from unigpu.errors import DeadlineExceeded, NoWorkerReady, TransportError
+
+from ._pace import state_pace
+from ._scope import CallOptions, Scope
+from .diagnose import Diagnosis
+from .ready import bills, gone, is_stopped, start_once
+
+_UNREADY_HOLD: Final = 5.0
+"""Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""
+
+
+class Patience:
+    """How long one call still waits. Fed with every look; says when it is over, and why nothing starts.
+
+    ``start_timeout`` counts only what passes while no worker of the deployment is ready: waiting behind other calls
+    counts against the whole alone.
+    """
+
+    def __init__(self, scope: Scope, info: DeploymentInfo, options: CallOptions, *, began: float) -> None:
+        self._scope = scope
+        self._options = options
+        self._began = began
+        self._seen_at = began
+        self._looked_at: float | None = None
+        self._ready_at: float | None = None
+        self._diagnosis = Diagnosis(scope, info)
+        self._start_asked = False
+        self.info = info
+        self.is_ready = False
+        self.unready = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """The end of the whole, on `Io.now`'s clock; counted from the first ready worker where the options say so."""
+        if self._options.timeout_from == "call":
+            return self._began + self._options.whole
+        if self._ready_at is not None:
+            return self._ready_at + self._options.whole
+        return self._scope.io.now() + self.start_left + self._options.whole
+
+    @property
+    def start_left(self) -> float:
+        return max(0.0, self._options.start_timeout - self.unready)
+
+    @property
+    def left(self) -> float:
+        """Seconds until this call gives up, as things are now."""
+        now = self._scope.io.now()
+        whole = self.deadline - now
+        return max(0.0, whole if self.is_ready else min(whole, self.start_left - (now - self._seen_at)))
+
+    def hold(self, long_poll: float) -> float:
+        """How long the next look may be held open."""
+        return min(long_poll if self.is_ready else min(long_poll, _UNREADY_HOLD), self.left)
+
+    def check(self) -> None:
+        """Where no look succeeds either.
+
+        Raises:
+            DeadlineExceeded: the whole is over.
+        """
+        if self._scope.io.now() >= self.deadline:
+            raise self.late()
+
+    async def look(self, *, started: bool, ready_workers: int | None) -> None:
+        """Take in what a look showed.
+
+        Args:
+            started: A worker has the job now.
+            ready_workers: Of the deployment, where the platform told it with the job.
+
+        Raises:
+            NoWorkerReady, DeadlineExceeded: it is over.
+            WorkerFailed: no worker will become ready.
+            DeploymentGone: the deployment does not exist any more.
+        """
+        scope, now = self._scope, self._scope.io.now()
+        if started:
+            self.is_ready = True
+        elif ready_workers is not None:
+            self.is_ready = ready_workers > 0
+        if not self.is_ready or (not started and ready_workers is None):
+            await self._inspect(now, tells=ready_workers is not None)
+        if self.is_ready:
+            self._ready_at = now if self._ready_at is None else self._ready_at
+        else:
+            self.unready += now - self._seen_at
+        self._seen_at = now
+        if not self.is_ready and self.unready >= self._options.start_timeout:
+            raise self.no_worker()
+        if scope.io.now() >= self.deadline:
+            raise self.late() if self.is_ready else self.no_worker()
+
+    async def _inspect(self, now: float, *, tells: bool) -> None:
+        """Look at the deployment itself, now and then: is it stopped, failing, or ready after all?"""
+        scope = self._scope
+        pace = state_pace(scope.driver)
+        if self._looked_at is not None and now - self._looked_at < pace.delay(now - self._began, scope.io.random()):
+            return
+        self._looked_at = now
+        try:
+            seen = await scope.driver.read(scope.io, self.info, deadline=self.deadline)
+        except TransportError:
+            return  # the job's own look decides whether the platform can be reached
+        if seen is None or seen.state is State.GONE:
+            raise gone(scope, self.info)
+        self.info = seen
+        if not tells:
+            if seen.ready_workers is not None:
+                self.is_ready = seen.ready_workers > 0
+            elif seen.state is not State.UNKNOWN:
+                self.is_ready = seen.state is State.READY
+        if seen.state is State.STOPPED:
+            await self._start(seen)
+        elif not self.is_ready and seen.state is not State.COLD:
+            workers = await scope.driver.workers(scope.io, seen, deadline=self.deadline)
+            await self._diagnosis.look(seen, workers)
+            if seen.reason is None:
+                said = next((w.reason for w in workers if w.reason and w.state is not WorkerState.EXITED), None)
+                self.info = seen.model_copy(update={"reason": said})
+
+    async def _start(self, seen: DeploymentInfo) -> None:
+        if not self._options.wake:
+            raise is_stopped(self._scope, seen)
+        if not self._start_asked:
+            self._start_asked = True
+            await start_once(self._scope, seen, deadline=self.deadline)
+
+    def no_worker(self) -> NoWorkerReady:
+        scope, info = self._scope, self.info
+        name = info.name or info.provider_name
+        waited = scope.io.now() - self._began
+        return NoWorkerReady(
+            f"no worker of {name} on {scope.provider} was ready within {self._options.start_timeout:g} s"
+            f" (it is {info.state}{': ' + info.reason if info.reason else ''})",
+            provider=scope.provider,
+            deployment=info.name,
+            state=str(info.state),
+            reason=info.reason,
+            retry_after=self._retry_after(waited),
+            maybe_executed=False,
+            may_bill=() if info.state in (State.COLD, State.STOPPED) else (bills(info),),
+            stop_reason="deadline",
+        )
+
+    def late(self) -> DeadlineExceeded:
+        info = self.info
+        return DeadlineExceeded(
+            f"the call of {info.name or info.provider_name} on {self._scope.provider} did not end within "
+            f"{self._options.whole:g} s",
+            provider=self._scope.provider,
+            deployment=info.name,
+            maybe_executed=True,
+            stop_reason="deadline",
+        )
+
+    def _retry_after(self, waited: float) -> float | None:
+        """When a worker may be ready by the facts; ``None`` where that time is over already."""
+        if self._scope.expected is None:
+            return None
+        left = self._scope.expected[1] - waited
+        return left if left > 0 else None
