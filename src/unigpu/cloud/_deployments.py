@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..elasticity.policy import Rule
-from ..models.deployment import State
+from unigpu.elasticity.policy import Rule
+from unigpu.models.deployment import State
+
 from ._fleet import Fleet
 from ._leases import Leases
 from ._queue import Jobs, record_id

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from ..elasticity.policy import View, WorkerView, desired
-from ..models.deployment import WorkerState
+from unigpu.elasticity.policy import View, WorkerView, desired
+from unigpu.models.deployment import WorkerState
+
 from ._leases import Leases
 from ._queue import Jobs
 from ._state import Core, Deployment, Failure, Worker

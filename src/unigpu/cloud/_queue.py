@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from ..models.deployment import WorkerState
-from ..models.job import JobStatus
+from unigpu.models.deployment import WorkerState
+from unigpu.models.job import JobStatus
+
 from ._state import Core, Deployment, Job, Refused, Worker
 from .contract import JSON, CancelPush, Chunk, JobDone, Persist, Push
 
@@ -173,6 +174,8 @@ class Jobs:
             job.tries -= 1
         elif event.lost:
             self.lose(deployment, job, now, why="the worker's connection broke")
+        elif event.error is not None and event.error.get("type") == "WorkerStopped":
+            self.lose(deployment, job, now, why="the worker was stopped")
         elif event.error is not None:
             self.finish(deployment, job, JobStatus.FAILED, now, error=event.error)
         else:

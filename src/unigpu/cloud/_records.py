@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..elasticity.policy import rule_from, rule_record
+from unigpu.elasticity.policy import rule_from, rule_record
+
 from ._state import Deployment, Terms
 from .contract import JSON, Launch
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from ..elasticity.policy import RequestsPerWorker, Rule
-from ..models.deployment import Interface, Kind, WorkerState
-from ..models.job import JobStatus
+from unigpu.elasticity.policy import RequestsPerWorker, Rule
+from unigpu.models.deployment import Interface, Kind, WorkerState
+from unigpu.models.job import JobStatus
+
 from .contract import JSON, Dropped, Effect, Forward, HttpCall, Launch, Reply
 from .meter import Meter, Phase
 

@@ -238,9 +238,7 @@ class CallbackDone:
     status: int | None
 
 
-Event = (
-    WorkerReady | WorkerStarted | WorkerExited | WorkerLog | JobDone | Chunk | ForwardDone | CallbackDone
-)
+Event = WorkerReady | WorkerStarted | WorkerExited | WorkerLog | JobDone | Chunk | ForwardDone | CallbackDone
 
 
 class Face(Protocol):

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from ..models.deployment import State
+from unigpu.models.deployment import State
+
 from ._deployments import STOPPED, Deployments
 from ._fleet import Fleet
 from ._leases import Leases, NoWorker

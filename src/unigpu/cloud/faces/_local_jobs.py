@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from ...models.job import JobStatus
-from ..contract import JSON, Answer, Hold, HttpCall, Reply
-from ..engine import Deployment, Engine, Job, Refused
+from unigpu.cloud.contract import JSON, Answer, Hold, HttpCall, Reply
+from unigpu.cloud.engine import Deployment, Engine, Job, Refused
+from unigpu.models.job import JobStatus
+
 from ._local_wire import BadRequest, job_arguments, job_json, log_json, number, parse_object, worker_json
 
 MOST_WAIT: Final = 60.0

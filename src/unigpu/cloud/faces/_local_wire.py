@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from ...elasticity.policy import Declared, QueueDelay, RequestsPerWorker, Rule
-from ...models.identity import provider_name
-from ..contract import JSON, Launch
-from ..engine import Deployment, Engine, Job, LogRecord, Terms, Worker
+from unigpu.cloud.contract import JSON, Launch
+from unigpu.cloud.engine import Deployment, Engine, Job, LogRecord, Terms, Worker
+from unigpu.elasticity.policy import Declared, QueueDelay, RequestsPerWorker, Rule
+from unigpu.models.identity import provider_name
 
 _DATA: Final = ("name", "namespace", "attempt", "spec_hash", "origin", "constants", "spec", "scaling")
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")

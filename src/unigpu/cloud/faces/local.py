@@ -41,13 +41,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from ..contract import JSON, Answer, HttpCall, Reply
-from ..engine import Deployment, Engine, Refused
+from unigpu.cloud.contract import JSON, Answer, HttpCall, Reply
+from unigpu.cloud.engine import Deployment, Engine, Refused
+
 from ._local_jobs import JobRoutes
 from ._local_wire import BadRequest, deployment_json, parse_object, parse_patch, parse_put
 
 PROTOCOL: Final = 1
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
+LOOPBACK: Final[tuple[str, ...]] = ("127.0.0.1", "localhost", "::1", "[::1]")
 _PREFIX: Final = "/v1/deployments"
 _REFUSED: Final[Mapping[str, int]] = {
     "not_found": 404,
