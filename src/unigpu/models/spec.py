@@ -146,7 +146,7 @@ class DeploymentSpec(InputModel):
     execution_timeout: Annotated[float, BeforeValidator(duration), Field(gt=0)] = DEFAULT_EXECUTION_TIMEOUT
     concurrency: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
     max_price: Annotated[float | None, Field(gt=0, allow_inf_nan=False, strict=True)] = None
-    ttl: Annotated[float | None, BeforeValidator(duration), Field(gt=0)] = None
+    ttl: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(duration)] = None
     regions: Annotated[tuple[str, ...] | None, BeforeValidator(region_codes)] = None
     gpu: Annotated[tuple[GPURequest, ...] | None, BeforeValidator(gpu_requests), AfterValidator(distinct)] = None
     disk: Annotated[int | None, Field(ge=1, le=100_000, strict=True)] = None
