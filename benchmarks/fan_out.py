@@ -2,8 +2,8 @@
 
     python benchmarks/fan_out.py [--calls 1000] [--seconds 1] [--httpx-cap 40]
 
-Prints how many completed and in what time: our `Io`, cold (no connection open) and warm, then plain httpx with its limit
-raised to the same number, stopped after the cap.
+Prints how many completed and in what time: our `Io`, cold (no connection open) and warm, then plain httpx with its
+limit raised to the same number, stopped after the cap.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-SERVER = '''
+SERVER = """
 import asyncio, re, sys
 REPLY = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: 11\\r\\n\\r\\n{\\"ok\\":true}"
 class Answer(asyncio.Protocol):
@@ -37,7 +37,7 @@ async def main():
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 asyncio.run(main())
-'''
+"""
 
 
 def show(name: str, done: int, calls: int, seconds: float) -> None:

@@ -24,7 +24,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
-from tenacity import AsyncRetrying
+from tenacity import AsyncRetrying, RetryCallState
 
 from unigpu.errors import TransportError
 
@@ -185,12 +185,15 @@ class RetryingIo:
             if sent > 1:  # the first was sent above: tenacity only learns how it ended
                 last = await once()
 
+        async def before_sleep(state: RetryCallState) -> None:
+            await self._before_sleep(request, last[1], sent, state.upcoming_sleep)
+
         await AsyncRetrying(
             sleep=self._io.sleep,
             retry=lambda _: self._worth(request, last[1]),
             wait=lambda _: self._wait(last[1], sent),
             stop=lambda state: self._stops(request, last[1], sent, state.upcoming_sleep, reasons),
-            before_sleep=lambda state: self._before_sleep(request, last[1], sent, state.upcoming_sleep),
+            before_sleep=before_sleep,
             retry_error_callback=lambda _: None,
         )(attempt)
         value, end = last
