@@ -1,1 +1,229 @@
-"""One client for serverless GPUs, whose elasticity you can trust."""
+"""One client for serverless GPUs, whose elasticity you can trust.
+
+Importing this package loads nothing but this file: each public name is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+import logging as _logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._client import (
+        AsyncClient,
+        AsyncDeployment,
+        AsyncJob,
+        AsyncStream,
+        Client,
+        Deployment,
+        Deployments,
+        Job,
+        Stream,
+    )
+    from .elasticity.capabilities import Capabilities
+    from .errors import (
+        APIStatusError,
+        AuthenticationError,
+        CheckpointMismatch,
+        CircuitOpen,
+        ClientClosed,
+        ConfigurationError,
+        ConflictError,
+        DeadlineExceeded,
+        DeploymentGone,
+        DeployOutcomeUnknown,
+        InsufficientBalanceError,
+        InvalidInput,
+        InvalidRequestError,
+        InvalidResponseError,
+        JobCancelled,
+        JobExpired,
+        JobFailed,
+        NameConflict,
+        NoCapacityError,
+        NotFoundError,
+        NoWorkerReady,
+        PartialDeployError,
+        PayloadTooLarge,
+        PermissionDeniedError,
+        PlanChanged,
+        ProviderUnavailableError,
+        QuotaExceededError,
+        RateLimitError,
+        ResultUnknown,
+        StateError,
+        StreamInterrupted,
+        TeardownIncomplete,
+        TransportError,
+        TransportTimeout,
+        UniGPUError,
+        UnsupportedError,
+        WorkerFailed,
+        WorkerLost,
+    )
+    from .models import (
+        Adaptation,
+        BearerToken,
+        Cost,
+        DeploymentInfo,
+        DeploymentSpec,
+        Event,
+        GPURequest,
+        JobError,
+        JobInfo,
+        JobStatus,
+        LogLine,
+        Progress,
+        Rate,
+        RegistryAuth,
+        Result,
+        Scaling,
+        SecretRef,
+        State,
+        Timing,
+        Volume,
+        Worker,
+        WorkerState,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "APIStatusError",
+    "Adaptation",
+    "AsyncClient",
+    "AsyncDeployment",
+    "AsyncJob",
+    "AsyncStream",
+    "AuthenticationError",
+    "BearerToken",
+    "Capabilities",
+    "CheckpointMismatch",
+    "CircuitOpen",
+    "Client",
+    "ClientClosed",
+    "ConfigurationError",
+    "ConflictError",
+    "Cost",
+    "DeadlineExceeded",
+    "DeployOutcomeUnknown",
+    "Deployment",
+    "DeploymentGone",
+    "DeploymentInfo",
+    "DeploymentSpec",
+    "Deployments",
+    "Event",
+    "GPURequest",
+    "InsufficientBalanceError",
+    "InvalidInput",
+    "InvalidRequestError",
+    "InvalidResponseError",
+    "Job",
+    "JobCancelled",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "JobInfo",
+    "JobStatus",
+    "LogLine",
+    "NameConflict",
+    "NoCapacityError",
+    "NoWorkerReady",
+    "NotFoundError",
+    "PartialDeployError",
+    "PayloadTooLarge",
+    "PermissionDeniedError",
+    "PlanChanged",
+    "Progress",
+    "ProviderUnavailableError",
+    "QuotaExceededError",
+    "Rate",
+    "RateLimitError",
+    "RegistryAuth",
+    "Result",
+    "ResultUnknown",
+    "Scaling",
+    "SecretRef",
+    "State",
+    "StateError",
+    "Stream",
+    "StreamInterrupted",
+    "TeardownIncomplete",
+    "Timing",
+    "TransportError",
+    "TransportTimeout",
+    "UniGPUError",
+    "UnsupportedError",
+    "Volume",
+    "Worker",
+    "WorkerFailed",
+    "WorkerLost",
+    "WorkerState",
+    "__version__",
+]
+
+_CLIENT = frozenset(
+    {
+        "AsyncClient",
+        "AsyncDeployment",
+        "AsyncJob",
+        "AsyncStream",
+        "Client",
+        "Deployment",
+        "Deployments",
+        "Job",
+        "Stream",
+    }
+)
+_MODELS = frozenset(
+    {
+        "Adaptation",
+        "BearerToken",
+        "Cost",
+        "DeploymentInfo",
+        "DeploymentSpec",
+        "Event",
+        "GPURequest",
+        "JobError",
+        "JobInfo",
+        "JobStatus",
+        "LogLine",
+        "Progress",
+        "Rate",
+        "RegistryAuth",
+        "Result",
+        "Scaling",
+        "SecretRef",
+        "State",
+        "Timing",
+        "Volume",
+        "Worker",
+        "WorkerState",
+    }
+)
+
+# A library says nothing by itself: the application decides where records go.
+_logging.getLogger("unigpu").addHandler(_logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch a public name when it is first used (PEP 562), and keep it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    if name in _CLIENT:
+        room = "._client"
+    elif name in _MODELS:
+        room = ".models"
+    elif name == "Capabilities":
+        room = ".elasticity.capabilities"
+    else:
+        room = ".errors"
+    value = getattr(import_module(room, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,24 @@
+"""The two clients and their handles. One source of behaviour, two thin shells."""
+
+from __future__ import annotations
+
+from ._async import AsyncClient
+from ._batch import AsyncResults, Results
+from ._handles import Deployment, Job, Stream
+from ._handles_async import AsyncDeployment, AsyncJob, AsyncStream
+from ._sync import Client
+from ._view import Deployments
+
+__all__ = [
+    "AsyncClient",
+    "AsyncDeployment",
+    "AsyncJob",
+    "AsyncResults",
+    "AsyncStream",
+    "Client",
+    "Deployment",
+    "Deployments",
+    "Job",
+    "Results",
+    "Stream",
+]

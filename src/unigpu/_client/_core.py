@@ -1,0 +1,349 @@
+"""Every verb once, as `async def` over an `Io`: `Client` runs them by `run_sync`, `AsyncClient` awaits them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final, cast
+
+from unigpu import _lifecycle
+from unigpu._lifecycle import Scope
+from unigpu.elasticity.capabilities import Capabilities
+from unigpu.errors import ConfigurationError, NotFoundError, UniGPUError
+from unigpu.models import DeploymentInfo, DeploymentSpec, LogLine, State, Worker, provider_name, scale_range
+
+from . import _values
+from ._base import CONTROL_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
+from ._find import Finder
+from ._progress import ProgressMode, Reporter, check_progress
+from ._view import DeploymentView
+
+_log: Final = logging.getLogger("unigpu.client")
+
+
+class Core(Finder):
+    """One client's verbs over one flavour's ways to the outside."""
+
+    # -- deploy and its kin
+
+    async def deploy(
+        self,
+        given: object,
+        *,
+        provider: object,
+        wait: object,
+        timeout: object,
+        if_exists: object,
+        ephemeral: object,
+        on_unsupported: object,
+        on_failure: object,
+        settle: object,
+        progress: ProgressMode,
+        fields: Mapping[str, Any],
+    ) -> Seen:
+        self.home.open()
+        _values.choice(wait, "wait", (True, False, "worker"))
+        _values.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
+        _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+        _values.choice(on_failure, "on_failure", ("teardown", "keep"))
+        check_progress(progress)
+        deadline = self._deadline(timeout)
+        if _values.flag(ephemeral, "ephemeral") and if_exists != "adopt":
+            raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
+        asked, where, adapt = self.home.spec(given, provider, fields)
+        spec, adaptations = self.home.gate(asked, where, adapt=adapt or on_unsupported == "adapt")
+        reporter = Reporter(progress)
+        try:
+            done = await _lifecycle.deploy(
+                self._scope(where, spec.interface, spec.kind, reporter),
+                spec,
+                if_exists=if_exists,  # type: ignore[arg-type]  # checked above
+                wait=wait,  # type: ignore[arg-type]  # checked above
+                deadline=deadline,
+                on_failure=on_failure,  # type: ignore[arg-type]  # checked above
+                settle=_values.flag(settle, "settle"),
+                ephemeral=bool(ephemeral),
+            )
+            seen = self._seen(done.info, done.spec)
+            seen.change, seen.owned = done.change, done.change == "created"
+            seen.adaptations = (*adaptations, *done.adaptations)
+            self.home.remember(done.info)
+            self._tell(seen, done.spec, reporter, done.warnings)
+        finally:
+            reporter.close()
+        return seen
+
+    async def update(
+        self,
+        deployment: object,
+        *,
+        wait: object,
+        timeout: object,
+        on_unsupported: object,
+        progress: ProgressMode,
+        changes: Mapping[str, Any],
+    ) -> Seen:
+        self.home.open()
+        _values.choice(wait, "wait", (True, False, "worker"))
+        _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+        check_progress(progress)
+        check_fields(changes)
+        deadline = self._deadline(timeout)
+        if "name" in changes:
+            raise ConfigurationError("name: a deployment keeps its name; deploy another one, and tear this one down.")
+        reporter = Reporter(progress)
+
+        async def act(scope: Scope, seen: Seen) -> None:
+            base = seen.spec or _told_spec(seen.info)
+            asked = base.with_changes(**changes)
+            spec, adaptations = self.home.gate(asked, seen.info.provider, adapt=on_unsupported == "adapt")
+            done = await _lifecycle.update(
+                scope,
+                seen.info,
+                spec,
+                changed=frozenset(changes),
+                wait=wait,  # type: ignore[arg-type]  # checked above
+                deadline=deadline,
+            )
+            fresh = self._seen(done.info, done.spec)
+            seen.info, seen.spec, seen.rate, seen.change = done.info, done.spec, fresh.rate, done.change
+            seen.adaptations = (*adaptations, *done.adaptations)
+            self._tell(seen, done.spec, reporter, done.warnings)
+
+        try:
+            return await self.on(deployment, deadline, act, reporter)
+        finally:
+            reporter.close()
+
+    async def scale(self, deployment: object, workers: object, *, on_unsupported: object) -> Seen:
+        self.home.open()
+        limits = scale_range(workers)
+        _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+        deadline = self._deadline(CONTROL_SECONDS)
+
+        async def act(scope: Scope, seen: Seen) -> None:
+            got, adaptations = self.home.gate_workers(seen.info, limits, adapt=on_unsupported == "adapt")
+            seen.info = await _lifecycle.scale(scope, seen.info, workers=got, deadline=deadline)
+            seen.change, seen.adaptations = "scaled", adaptations
+            if seen.spec is not None:
+                seen.spec = seen.spec.with_changes(workers=got)
+                seen.rate = self._seen(seen.info, seen.spec).rate
+            else:
+                seen.rate = seen.info.rate
+
+        return await self.on(deployment, deadline, act)
+
+    async def teardown(self, deployment: object, *, timeout: object, missing_ok: object, volumes: object) -> None:
+        self.home.open()
+        _values.flag(missing_ok, "missing_ok")
+        _values.flag(volumes, "volumes")
+        deadline = self._deadline(timeout)
+        if isinstance(deployment, DeploymentView):
+            seen = self._own(deployment)
+        else:
+            seen = await self._doomed(deployment, deadline, bool(missing_ok))
+        info = seen.info
+        try:
+            await _lifecycle.teardown(self.scope_of(info), info, deadline=deadline, volumes=bool(volumes))
+        except NotFoundError:
+            if not missing_ok:
+                raise
+        self.home.forget(info.provider, None, info.provider_name)
+        seen.gone = True
+        seen.info = info.model_copy(update={"state": State.GONE, "ready_workers": 0})
+
+    async def _doomed(self, deployment: object, deadline: float, missing_ok: bool) -> Seen:
+        """What a name that should be gone means, also where only this machine's journal knows it any more."""
+        name, provider = self._address(deployment)
+        try:
+            return await self._find(name, provider, deadline, fresh=True)
+        except NotFoundError:
+            journalled = _lifecycle.known(self._scope(provider, "function", "serverless"), name)
+            if journalled is not None:
+                return Seen(journalled)  # half made, or half gone: teardown settles it by its names
+            if not (missing_ok and self.home.knew(provider, name)):
+                raise
+        its_name = provider_name(self.home.namespace, name)
+        return Seen(
+            DeploymentInfo(
+                provider=provider, name=name, namespace=self.home.namespace, provider_name=its_name, id=its_name
+            )
+        )
+
+    async def close(self) -> None:
+        """Close the connections. Deployments stay as they are."""
+        self.home.closed = True
+        await self.ways.close()
+
+    async def leave(self, seen: Seen, body: BaseException | None) -> None:
+        """The end of a ``with`` block: ends what its deploy created, leaves what it adopted.
+
+        The body's error stays the one that is raised; a failed teardown is a note on it.
+        """
+        if seen.gone or self.home.closed:
+            return
+        if not seen.owned:
+            _log.info("left running: %s (adopted, not created here)", seen.label)
+            return
+        info = seen.info
+        scope = self.scope_of(info)
+
+        async def end() -> None:
+            await _lifecycle.teardown(scope, info, deadline=self.io.now() + TEARDOWN_SECONDS)
+
+        try:
+            await self.io.shield(end, seconds=TEARDOWN_SECONDS)
+        except BaseException as exc:
+            if body is None or not isinstance(exc, Exception):
+                raise
+            body.add_note(f"unigpu: and tearing down {seen.label} on {info.provider} failed: {exc}")
+            return
+        self.home.forget(info.provider, None, info.provider_name)
+        seen.gone = True
+
+    # -- readiness
+
+    async def wait_ready(self, deployment: object, *, wake: object, timeout: object, progress: ProgressMode) -> Seen:
+        self.home.open()
+        _values.flag(wake, "wake")
+        check_progress(progress)
+        deadline = self._deadline(timeout)
+        reporter = Reporter(progress)
+
+        async def act(scope: Scope, seen: Seen) -> None:
+            seen.info = await _lifecycle.wait_ready(
+                scope, seen.info, wake=bool(wake), need_worker=bool(wake), deadline=deadline
+            )
+
+        try:
+            return await self.on(deployment, deadline, act, reporter)
+        finally:
+            reporter.close()
+
+    async def wake(self, deployment: object) -> Seen:
+        self.home.open()
+        deadline = self._deadline(CONTROL_SECONDS)
+
+        async def act(scope: Scope, seen: Seen) -> None:
+            self.home.require("wake", seen.info, doing="wake()")
+
+            async def send() -> None:
+                seen.info = await _lifecycle.wake(scope, seen.info, deadline=deadline)
+
+            await self._once("wake", seen.info, deadline, send)
+
+        return await self.on(deployment, deadline, act)
+
+    async def stop(self, deployment: object, *, timeout: object) -> Seen:
+        self.home.open()
+        deadline = self._deadline(timeout)
+
+        async def act(scope: Scope, seen: Seen) -> None:
+            self.home.require("stop", seen.info, doing="stop()")
+            seen.info = await _lifecycle.stop(scope, seen.info, deadline=deadline)
+
+        return await self.on(deployment, deadline, act)
+
+    async def start(self, deployment: object, *, wait: object, timeout: object) -> Seen:
+        self.home.open()
+        _values.flag(wait, "wait")
+        deadline = self._deadline(timeout)
+
+        async def act(scope: Scope, seen: Seen) -> None:
+            self.home.require("stop", seen.info, doing="start()")
+            seen.info = await _lifecycle.start(scope, seen.info, deadline=deadline, wait=bool(wait))
+
+        return await self.on(deployment, deadline, act)
+
+    # -- looking
+
+    async def get(self, name: object, *, provider: object, interface: object, port: object) -> Seen:
+        self.home.open()
+        _values.choice(interface, "interface", (None, "function", "http"))
+        if port is not None:
+            _values.count(port, "port", most=65535)
+        logical, where = self._address(name, provider)
+        seen = await self._find(logical, where, self._deadline(CONTROL_SECONDS), fresh=True)
+        seen.info = _declared(seen.info, {"interface": interface, "port": port})
+        self.home.remember(seen.info)
+        return seen
+
+    def capabilities(self, provider: object, interface: object, kind: object) -> Capabilities:
+        self.home.open()
+        _values.choice(interface, "interface", ("function", "http"))
+        _values.choice(kind, "kind", ("serverless", "pod"))
+        return self.home.capabilities(self.home.provider(provider), cast("Any", interface), cast("Any", kind))
+
+    async def deployments(self, provider: object) -> tuple[list[Seen], dict[str, UniGPUError]]:
+        self.home.open()
+        found: list[Seen] = []
+        unreadable: dict[str, UniGPUError] = {}
+        for name in self.home.providers(provider):
+            try:
+                listed = await self._listing(name, self._deadline(CONTROL_SECONDS))
+            except UniGPUError as exc:
+                if isinstance(provider, str):
+                    raise  # the one that was asked for
+                unreadable[name] = exc
+                continue
+            found.extend(self._seen(info, None) for info in listed)
+        return found, unreadable
+
+    async def workers(self, deployment: object) -> tuple[Worker, ...]:
+        self.home.open()
+        deadline = self._deadline(CONTROL_SECONDS)
+        found: list[Worker] = []
+
+        async def act(scope: Scope, seen: Seen) -> None:
+            found.extend(await scope.driver.workers(scope.io, seen.info, deadline=deadline))
+
+        await self.on(deployment, deadline, act)
+        return tuple(found)
+
+    def logs(self, deployment: object, *, worker: object, follow: object, tail: object) -> AsyncIterator[LogLine]:
+        self.home.open()
+        self.check_target(deployment)
+        one = _values.text_or_none(worker, "worker")
+        on = _values.flag(follow, "follow")
+        return self._lines(deployment, one, on, _values.count(tail, "tail", least=0, most=1_000_000))
+
+    async def _lines(self, deployment: object, worker: str | None, follow: bool, tail: int) -> AsyncIterator[LogLine]:
+        seen = await self.target(deployment, self._deadline(CONTROL_SECONDS))
+        self.home.require("logs", seen.info, doing="logs()")
+        scope = self.scope_of(seen.info)
+        lines = scope.driver.logs(scope.io, seen.info, worker=worker, follow=follow, tail=tail)
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            close: Callable[[], Awaitable[object]] | None = getattr(lines, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def _told_spec(info: DeploymentInfo) -> DeploymentSpec:
+    """The stated fields, as the platform tells them (local does)."""
+    told: object = info.details.get("spec")
+    if not isinstance(told, Mapping):
+        raise ConfigurationError(
+            f"{info.name or info.provider_name}: {info.provider} does not tell the whole spec of what runs, "
+            "so single fields cannot be changed from here.",
+            provider=info.provider,
+            hint='Give the whole spec: deploy(..., if_exists="replace").',
+        )
+    return DeploymentSpec.model_validate(dict(cast("Mapping[str, Any]", told)))
+
+
+def _declared(info: DeploymentInfo, given: Mapping[str, object]) -> DeploymentInfo:
+    """*info* with what the caller says of it, where the platform cannot tell."""
+    changes: dict[str, object] = {}
+    for name, value in given.items():
+        if value is None or value == getattr(info, name):
+            continue
+        if name not in info.assumed:
+            raise ConfigurationError(
+                f"{name}={value!r}: {info.provider} says {getattr(info, name)!r} of {info.name}.",
+                provider=info.provider,
+            )
+        changes[name] = value
+    return info.model_copy(update=changes) if changes else info

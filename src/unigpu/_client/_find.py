@@ -1,0 +1,192 @@
+"""From what a caller calls a deployment to the deployment, and to the scope in which the lifecycle works on it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from unigpu import _lifecycle
+from unigpu._lifecycle import IntentStore, Scope
+from unigpu._lifecycle.ready import start_once
+from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError, UniGPUError
+from unigpu.models import DeploymentInfo, DeploymentSpec, Interface, Progress, Rate, provider_name
+from unigpu.models._lines import deploy_line
+
+from . import _values
+from ._base import DEPLOY_SECONDS, Flight, Home, Seen, expected
+from ._progress import Reporter
+from ._view import DeploymentView, inside
+from ._ways import Ways
+
+_FLIGHT_TICK: Final = 0.05
+_log: Final = logging.getLogger("unigpu.client")
+
+
+class Finder:
+    """What all verbs share: names, scopes, single flight, deadlines."""
+
+    def __init__(self, home: Home, ways: Ways) -> None:
+        self.home = home
+        self.ways = ways
+        self.io = ways.usual
+        self._store = None if home.settings.state_dir is None else IntentStore(home.settings.state_dir)
+
+    async def on(
+        self,
+        deployment: object,
+        deadline: float,
+        act: Callable[[Scope, Seen], Awaitable[None]],
+        reporter: Callable[[Progress], None] | None = None,
+    ) -> Seen:
+        """Run *act* on what *deployment* means; a name that was remembered and is gone is looked up again, once."""
+        seen = await self.target(deployment, deadline)
+        try:
+            await act(self.scope_of(seen.info, reporter), seen)
+        except NotFoundError:
+            if isinstance(deployment, DeploymentView):
+                raise
+            name, provider = self._address(deployment)
+            self.home.forget(provider, name)
+            seen = await self._find(name, provider, deadline, fresh=True)
+            await act(self.scope_of(seen.info, reporter), seen)
+        if not seen.gone:
+            self.home.remember(seen.info)
+        return seen
+
+    async def target(self, deployment: object, deadline: float) -> Seen:
+        if isinstance(deployment, DeploymentView):
+            return self._own(deployment)
+        name, provider = self._address(deployment)
+        return await self._find(name, provider, deadline, fresh=False)
+
+    def check_target(self, deployment: object) -> None:
+        if isinstance(deployment, DeploymentView):
+            self._own(deployment)
+        else:
+            self._address(deployment)
+
+    def forget(self, deployment: object) -> None:
+        """Let the next look at a name be a fresh one."""
+        name, provider = self._address(deployment)
+        self.home.forget(provider, name)
+
+    def label(self, deployment: object) -> tuple[str, str]:
+        """Name and provider of what *deployment* means."""
+        if isinstance(deployment, DeploymentView):
+            seen = self._own(deployment)
+            return seen.label, seen.info.provider
+        return self._address(deployment)
+
+    def _own(self, view: DeploymentView) -> Seen:
+        seen, home = inside(view)
+        if home is not self.home:
+            raise ConfigurationError(
+                f"this handle of {seen.label} belongs to another client.",
+                hint=f"Use the client that made it, or its address: {seen.label}@{seen.info.provider}.",
+            )
+        return seen
+
+    def _address(self, deployment: object, provider: object = None) -> tuple[str, str]:
+        if not isinstance(deployment, str):
+            raise ConfigurationError(f"give a deployment's handle, name or address, not {type(deployment).__name__}.")
+        name, at = _values.address(deployment)
+        if at is not None and provider is not None and provider != at:
+            raise ConfigurationError(f"provider={provider!r}, and the address says {at!r}: which one?")
+        return name, at or self.home.provider(provider)
+
+    async def _find(self, name: str, provider: str, deadline: float, *, fresh: bool) -> Seen:
+        info = None if fresh else self.home.recall(provider, name)
+        if info is None:
+            listed = await self._listing(provider, deadline)
+            its_name = provider_name(self.home.namespace, name)
+            info = next((one for one in listed if its_name == one.provider_name), None)
+            if info is None:
+                raise self.home.not_found(provider, name, listed)
+            if info.name is None:  # the platform shows its own name only; the caller knows ours
+                info = info.model_copy(update={"name": name, "namespace": self.home.namespace})
+                self.home.remember(info)
+        return self._seen(info, None)
+
+    async def _listing(self, provider: str, deadline: float) -> Sequence[DeploymentInfo]:
+        listed = await _lifecycle.listing(self._scope(provider, "function", "serverless"), deadline=deadline)
+        for info in listed:
+            self.home.remember(info)
+        return listed
+
+    async def _once(
+        self, verb: str, info: DeploymentInfo, deadline: float, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Single flight: of many callers of this client that start one deployment, one sends, and all wait."""
+        key = (verb, *self.home.flight_key(info))
+        mine = Flight()
+        flight = self.home.flights.setdefault(key, mine)
+        if flight is not mine:
+            while not flight.done:
+                if self.io.now() >= deadline:
+                    raise DeadlineExceeded(
+                        f"{info.name or info.provider_name}: another call of this client is still starting it.",
+                        provider=info.provider,
+                        deployment=info.name,
+                        stop_reason="deadline",
+                    )
+                await self.io.sleep(_FLIGHT_TICK)
+            if flight.error is not None:
+                raise copy.copy(flight.error)  # each caller has a traceback of its own
+            return
+        try:
+            await work()
+        except UniGPUError as exc:
+            mine.error = exc
+            raise
+        finally:
+            mine.done = True
+            self.home.flights.pop(key, None)
+
+    async def _start_shared(self, info: DeploymentInfo, deadline: float) -> None:
+        async def send() -> None:
+            await start_once(replace(self.scope_of(info), start=None), info, deadline=deadline)
+
+        await self._once("start", info, deadline, send)
+
+    def scope_of(self, info: DeploymentInfo, reporter: Callable[[Progress], None] | None = None) -> Scope:
+        return self._scope(info.provider, info.interface, info.kind, reporter)
+
+    def _scope(
+        self, provider: str, interface: Interface, kind: Any, reporter: Callable[[Progress], None] | None = None
+    ) -> Scope:
+        base = self.home.base(provider)
+        return Scope(
+            io=self.ways.to(base),
+            driver=self.home.driver(provider),
+            namespace=self.home.namespace,
+            store=self._store,
+            base=base,
+            emit=self.home.emit,
+            progress=reporter,
+            expected=expected(self.home.capabilities(provider, interface, kind)),
+            secrets=self.home.secrets,
+            start=self._start_shared,
+        )
+
+    def _deadline(self, timeout: object, default: float = DEPLOY_SECONDS) -> float:
+        return self.io.now() + (default if timeout is None else _values.seconds(timeout, "timeout"))
+
+    def _seen(self, info: DeploymentInfo, spec: DeploymentSpec | None) -> Seen:
+        rate = info.rate
+        if spec is not None and rate == Rate():
+            rate = self.home.driver(info.provider).rate(spec)
+        ends = None if info.expires_at is None else self.home.ttl_enforcer(info, spec)
+        return Seen(info, spec=spec, rate=rate, ttl_enforced_by=ends)
+
+    def _tell(self, seen: Seen, spec: DeploymentSpec, reporter: Reporter, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            _log.warning("%s: %s", seen.label, warning)
+        for adaptation in seen.adaptations:
+            _log.info("%s: %s", seen.label, adaptation)
+        enforcer = self.home.ttl_enforcer(seen.info, spec)
+        gpu = "" if self.home.of(seen.info).gpu.value == "ignored" else None
+        line = deploy_line(seen.info, spec, seen.rate, ttl_enforced_by=enforcer, gpu=gpu)
+        reporter.say(line, warn=(seen.rate.idle_per_hour or 0.0) > 0.0)

@@ -1,0 +1,402 @@
+"""`Client`: every verb as a plain call. A thin shell: what happens is in `_core`, `_calls` and `_batch`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+from pydantic import SecretStr
+
+from unigpu import _config
+from unigpu._config import DEFAULT, Default
+from unigpu._io.bridge import iter_sync, run_sync
+from unigpu.elasticity.capabilities import Capabilities
+from unigpu.models import DeploymentSpec, Event, Interface, Kind, LogLine, Result, SpecFields, Worker
+
+from ._base import Home, OnUnsupported, Seen
+from ._batch import Results
+from ._calls import Asked, Calls
+from ._core import Core
+from ._handles import Deployment, Job, Stream
+from ._map import plan_map
+from ._progress import ProgressMode
+from ._view import Deployments, Submitted, Unpicklable
+from ._ways import Transport, http_config, map_ways, sync_ways
+
+
+class Client(Unpicklable):
+    """One client for every provider. Thread-safe; a context manager that closes its connections.
+
+    Args:
+        provider: The default provider; another one is reached by ``provider=`` or by an address, ``"summarize@vast"``.
+        api_key: The default provider's key, or a mapping of keys by provider. Usually the environment's.
+        profile: A table ``[profiles.NAME]`` of the configuration file.
+        namespace: Names are unique in it. Default: ``UNIGPU_NAMESPACE``, the file's, ``"default"``.
+        driver_options: A provider's own settings, keyed by provider.
+        config: The configuration file; default: the nearest ``unigpu.toml`` or ``[tool.unigpu]``.
+        state_dir: Where what must survive a crash is kept; ``None``: nowhere.
+        transport: An httpx transport of your own, instead of our connections.
+        on_event: Gets every event, for metrics. It must not block.
+
+    Raises:
+        ConfigurationError: something given, or in the file, is wrong.
+    """
+
+    def __init__(
+        self,
+        provider: str | None = None,
+        *,
+        api_key: SecretStr | str | Mapping[str, SecretStr | str] | None = None,
+        profile: str | None = None,
+        namespace: str | None = None,
+        driver_options: Mapping[str, Mapping[str, object]] | None = None,
+        config: str | os.PathLike[str] | None = None,
+        state_dir: str | os.PathLike[str] | Default | None = DEFAULT,
+        transport: Transport | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        settings = _config.load(
+            provider=provider,
+            api_key=api_key,
+            profile=profile,
+            namespace=namespace,
+            driver_options=driver_options,
+            config=config,
+            state_dir=state_dir,
+        )
+        self._http = http_config(transport)
+        self._core = Core(Home(settings, on_event), sync_ways(self._http))
+        self._calls = Calls(self._core, self._job)
+
+    def deploy(
+        self,
+        spec: DeploymentSpec | str | None = None,
+        *,
+        provider: str | None = None,
+        wait: bool | Literal["worker"] = True,
+        timeout: float = 1800,
+        if_exists: Literal["adopt", "error", "replace"] = "adopt",
+        ephemeral: bool = False,
+        on_unsupported: OnUnsupported = "raise",
+        on_failure: Literal["teardown", "keep"] = "teardown",
+        settle: bool = False,
+        progress: ProgressMode = "auto",
+        **fields: Unpack[SpecFields],
+    ) -> Deployment:
+        """Make a deployment be there: create it, adopt one of the same name and spec, or change it.
+
+        Args:
+            spec: A spec, or the name of a declared deployment; *fields* override it, or are all of it.
+            provider: Where; default: the client's.
+            wait: ``True``: until it is ready, or cold where it may have no worker; ``"worker"``: wake one and wait for
+                it; ``False``: return once it exists.
+            timeout: Seconds for the whole.
+            if_exists: What becomes of one that differs: ``"adopt"`` and ``"error"`` raise, ``"replace"`` changes it.
+            ephemeral: A random suffix to the name, never adopted, and a ttl of an hour unless one is stated.
+            on_unsupported: ``"adapt"`` takes the nearest thing for what the platform cannot do, and lists it.
+            on_failure: Whether what this call created is undone when it fails.
+            settle: Pay every look that a platform of lists still owes before returning.
+            progress: ``"auto"``: a line on a terminal, else a log record a phase; ``"off"``; or a function.
+
+        Raises:
+            ConfigurationError: a field is wrong or missing.
+            UnsupportedError: the platform cannot do what is stated.
+            NameConflict: the name is taken by something else.
+            WorkerFailed: a worker cannot start.
+            DeadlineExceeded: not ready in time; what exists is kept, and may bill.
+        """
+        seen = self._core.deploy(
+            spec,
+            provider=provider,
+            wait=wait,
+            timeout=timeout,
+            if_exists=if_exists,
+            ephemeral=ephemeral,
+            on_unsupported=on_unsupported,
+            on_failure=on_failure,
+            settle=settle,
+            progress=progress,
+            fields=fields,
+        )
+        return Deployment(self, self._core, run_sync(seen))
+
+    def invoke(
+        self,
+        deployment: Deployment | str,
+        input: Mapping[str, Any],
+        *,
+        start_timeout: float | None = None,
+        timeout: float | None = None,
+        on_timeout: Literal["cancel", "keep"] = "cancel",
+        idempotent: bool | None = None,
+        wake: bool = True,
+    ) -> Result:
+        """Call the handler once, and wait for its output.
+
+        Args:
+            deployment: A handle, a name, or an address such as ``"summarize@vast"``.
+            input: A JSON object.
+            start_timeout: Seconds it may wait while no worker is ready; default: the high end of a cold start here.
+            timeout: Seconds in all; default: that and the execution timeout together.
+            on_timeout: Whether a job we stop waiting for is cancelled or left in the queue.
+            idempotent: It may run twice; default: what the deployment says.
+            wake: Whether it may start a worker.
+
+        Raises:
+            InvalidInput: the input is not JSON.
+            NoWorkerReady: no worker was ready in time.
+            DeadlineExceeded: it took longer than *timeout*.
+            JobFailed: the handler raised; WorkerLost: its worker died.
+            ResultUnknown: it may have run, and its result is lost.
+        """
+        asked = Asked.checked(start_timeout, timeout, on_timeout=on_timeout, idempotent=idempotent, wake=wake)
+        return run_sync(self._calls.invoke(deployment, input, asked))
+
+    def scale(
+        self,
+        deployment: Deployment | str,
+        workers: int | tuple[int, int],
+        *,
+        on_unsupported: OnUnsupported = "raise",
+    ) -> Deployment:
+        """Set how many workers it has: ``n``, or ``(least, most)``.
+
+        Raises:
+            UnsupportedError: the platform cannot hold such limits.
+        """
+        return self._handle(deployment, run_sync(self._core.scale(deployment, workers, on_unsupported=on_unsupported)))
+
+    def teardown(
+        self, deployment: Deployment | str, *, timeout: float = 600, missing_ok: bool = True, volumes: bool = False
+    ) -> None:
+        """Destroy it, and verify that it is gone.
+
+        Args:
+            missing_ok: One that is gone already is success: for a handle, and for a name that was known here.
+            volumes: Also delete its volumes.
+
+        Raises:
+            NotFoundError: there is no such name, and there never was one here; names the nearest.
+            TeardownIncomplete: something is still there.
+        """
+        run_sync(self._core.teardown(deployment, timeout=timeout, missing_ok=missing_ok, volumes=volumes))
+
+    def submit(
+        self,
+        deployment: Deployment | str,
+        input: Mapping[str, Any],
+        *,
+        start_timeout: float | None = None,
+        timeout: float | None = None,
+        wake: bool = True,
+    ) -> Job:
+        """Put a call into the queue, and return at once.
+
+        Raises:
+            UnsupportedError: the platform has no jobs.
+        """
+        asked = Asked.checked(start_timeout, timeout, on_timeout="keep", wake=wake)
+        return self._job(run_sync(self._calls.submit(deployment, input, asked)))
+
+    def stream(
+        self,
+        deployment: Deployment | str,
+        input: Mapping[str, Any],
+        *,
+        start_timeout: float | None = None,
+        timeout: float | None = None,
+        wake: bool = True,
+    ) -> Stream:
+        """Call the handler, and get its chunks as they come. It is sent when the first one is asked for.
+
+        Raises:
+            UnsupportedError: the platform does not stream.
+            StreamInterrupted: it broke; carries what had arrived.
+        """
+        return Stream(self._calls.stream(deployment, input, Asked.checked(start_timeout, timeout, wake=wake)))
+
+    def map(
+        self,
+        deployment: Deployment | str,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        concurrency: int | None = None,
+        order: Literal["input", "done"] = "input",
+        on_error: Literal["raise", "return"] = "raise",
+        start_timeout: float | None = None,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        key: Callable[[Any], str] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: ProgressMode = "auto",
+    ) -> Results:
+        """Call the handler for each input, many at a time; gives results as an iterator.
+
+        Args:
+            concurrency: Calls at a time; default: as many as its workers take.
+            order: Results in the order of the inputs, or as they are done.
+            on_error: The first failure is raised, or each comes as a result with ``.error``.
+            start_timeout: Per input, as in ``invoke``.
+            timeout: Per input, in seconds from the moment a worker is ready.
+            key: Names an input in results and in the checkpoint; default: its position.
+            checkpoint: A file; a map that ended early goes on from it. One file belongs to one deployment.
+            progress: As in ``deploy``.
+
+        Raises:
+            CheckpointMismatch: the file belongs to another deployment or to other inputs.
+        """
+        plan = plan_map(
+            self._calls,
+            self._engine,
+            deployment,
+            inputs,
+            concurrency=concurrency,
+            order=order,
+            on_error=on_error,
+            start_timeout=start_timeout,
+            timeout=timeout,
+            idempotent=idempotent,
+            key=key,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        return Results(plan)
+
+    def get(
+        self,
+        name: str,
+        *,
+        provider: str | None = None,
+        interface: Interface | None = None,
+        port: int | None = None,
+    ) -> Deployment:
+        """The deployment of that name or address, looked up now.
+
+        Args:
+            interface: What it is, where the platform cannot be asked (``.info.assumed`` says so).
+            port: The same.
+
+        Raises:
+            NotFoundError: there is none; names the nearest.
+        """
+        seen = self._core.get(name, provider=provider, interface=interface, port=port)
+        return Deployment(self, self._core, run_sync(seen))
+
+    def deployments(self, *, provider: str | Sequence[str] | None = None) -> Deployments[Deployment]:
+        """The deployments of this namespace, on every provider that has a key, or on those that are named.
+
+        A provider that could not be read is in ``.unreadable``; where only one was named, its error is raised.
+        """
+        found, unreadable = run_sync(self._core.deployments(provider))
+        return Deployments([Deployment(self, self._core, seen) for seen in found], unreadable)
+
+    def workers(self, deployment: Deployment | str) -> tuple[Worker, ...]:
+        """Its workers now, also those that failed lately."""
+        return run_sync(self._core.workers(deployment))
+
+    def logs(
+        self, deployment: Deployment | str, *, worker: str | None = None, follow: bool = False, tail: int = 200
+    ) -> Iterator[LogLine]:
+        """The last *tail* lines of one worker's log or of all, and with *follow* what comes after."""
+        return iter_sync(self._core.logs(deployment, worker=worker, follow=follow, tail=tail))
+
+    def wait_ready(
+        self,
+        deployment: Deployment | str,
+        *,
+        wake: bool = False,
+        timeout: float = 1800,
+        progress: ProgressMode = "auto",
+    ) -> Deployment:
+        """Wait until it is ready, or cold where it may have no worker; with *wake*, until a worker is ready.
+
+        Raises:
+            WorkerFailed: a worker cannot start.
+            DeadlineExceeded: not ready in time.
+        """
+        seen = self._core.wait_ready(deployment, wake=wake, timeout=timeout, progress=progress)
+        return self._handle(deployment, run_sync(seen))
+
+    def wake(self, deployment: Deployment | str) -> Deployment:
+        """Start one worker, and return at once. One that has a worker is left as it is."""
+        return self._handle(deployment, run_sync(self._core.wake(deployment)))
+
+    def stop(self, deployment: Deployment | str, *, timeout: float = 600) -> Deployment:
+        """Pause it: no worker runs, and it stays. ``.info.bills`` says what it still costs.
+
+        Raises:
+            UnsupportedError: the platform cannot.
+        """
+        return self._handle(deployment, run_sync(self._core.stop(deployment, timeout=timeout)))
+
+    def start(self, deployment: Deployment | str, *, wait: bool = True, timeout: float = 1800) -> Deployment:
+        """Start a stopped one again.
+
+        Raises:
+            NoCapacityError: its GPU is gone.
+        """
+        return self._handle(deployment, run_sync(self._core.start(deployment, wait=wait, timeout=timeout)))
+
+    def update(
+        self,
+        deployment: Deployment | str,
+        *,
+        wait: bool | Literal["worker"] = True,
+        timeout: float = 1800,
+        on_unsupported: OnUnsupported = "raise",
+        progress: ProgressMode = "auto",
+        **changes: Unpack[SpecFields],
+    ) -> Deployment:
+        """Change fields of its spec: in place where the platform can, else it is torn down and made anew.
+
+        Raises:
+            ConfigurationError: the platform does not tell the spec of what runs, so single fields cannot be changed.
+            DeploymentGone: it does not exist any more.
+        """
+        seen = self._core.update(
+            deployment, wait=wait, timeout=timeout, on_unsupported=on_unsupported, progress=progress, changes=changes
+        )
+        return self._handle(deployment, run_sync(seen))
+
+    def capabilities(
+        self, provider: str | None = None, *, interface: Interface = "function", kind: Kind = "serverless"
+    ) -> Capabilities:
+        """What a provider can do, each flag with its fact and source. Nothing is sent.
+
+        Raises:
+            UnsupportedError: it has no such deployments.
+        """
+        return self._core.capabilities(provider, interface, kind)
+
+    def close(self) -> None:
+        """Close the connections. Deployments stay as they are; any later use raises `ClientClosed`."""
+        run_sync(self._core.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._core.home.describe()}>"
+
+    def _job(self, submitted: Submitted) -> Job:
+        return Job(self._calls, submitted)
+
+    def _handle(self, deployment: object, seen: Seen) -> Deployment:
+        return deployment if isinstance(deployment, Deployment) else Deployment(self, self._core, seen)
+
+    @contextlib.asynccontextmanager
+    async def _engine(self) -> AsyncGenerator[Calls]:
+        """The calls of `map`, on a loop of its own thread: the same settings and names, other connections."""
+        ways = map_ways(self._http)
+        try:
+            yield Calls(Core(self._core.home, ways), self._job)
+        finally:
+            await ways.close()

@@ -1,0 +1,105 @@
+"""Which drivers there are: the entry points of the group ``unigpu.drivers``. Built-in drivers take the same road.
+
+A driver is imported when it is first used, so that a broken plugin costs only those who use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Final, cast
+
+from .driver import DRIVER_API, Driver
+from .errors import ConfigurationError
+from .models import nearest
+
+__all__ = ["GROUP", "installed", "load", "using"]
+
+GROUP: Final = "unigpu.drivers"
+
+# Filled by idempotent assignments only, so that neither threads nor a fork can find it half made.
+_loaded: dict[tuple[str, str], type[Driver]] = {}
+_given: dict[str, type[Driver]] = {}
+
+
+def installed() -> tuple[str, ...]:
+    """The names of all drivers, sorted. Nothing is imported."""
+    return tuple(sorted({*_given, *(point.name for point in metadata.entry_points(group=GROUP))}))
+
+
+def load(name: str) -> type[Driver]:
+    """The driver of a provider.
+
+    Raises:
+        ConfigurationError: there is none of that name, two packages bring it, it cannot be imported, or it was
+            written for another version of the driver contract.
+    """
+    if name in _given:
+        return _given[name]
+    points = {(_owner(p), p.value): p for p in metadata.entry_points(group=GROUP) if p.name == name}
+    if not points:
+        known = installed()
+        near = nearest(name, known)
+        raise ConfigurationError(
+            f"there is no provider {name!r}" + (f"; did you mean {near!r}?" if near else "."),
+            hint=f"Installed: {', '.join(known) or 'none'}.",
+        )
+    if len(points) > 1:
+        brought = " and ".join(f"{owner} ({value})" for owner, value in sorted(points))
+        raise ConfigurationError(
+            f"two packages bring a driver named {name!r}: {brought}.", provider=name, hint="Uninstall one of them."
+        )
+    (owner, value), point = points.popitem()
+    found = _loaded.get((name, value))
+    if found is None:
+        found = _loaded[name, value] = _checked(name, owner, _imported(name, owner, point))
+    return found
+
+
+@contextmanager
+def using(name: str, driver: type[Driver]) -> Generator[None]:
+    """A driver that is no entry point, for as long as the block runs (for tests and mocks)."""
+    before = _given.get(name)
+    _given[name] = driver
+    try:
+        yield
+    finally:
+        if before is None:
+            _given.pop(name, None)
+        else:
+            _given[name] = before
+
+
+def _owner(point: metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "an unnamed package"
+
+
+def _imported(name: str, owner: str, point: metadata.EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as exc:  # whatever a foreign module raises while it is imported
+        raise ConfigurationError(
+            f"the driver {name!r} of the package {owner} ({point.value}) cannot be loaded: "
+            f"{type(exc).__name__}: {exc}.",
+            provider=name,
+            hint=f"Repair or uninstall {owner}; other providers are not affected.",
+        ) from exc
+
+
+def _checked(name: str, owner: str, found: object) -> type[Driver]:
+    api = getattr(found, "driver_api", None)
+    if not isinstance(found, type) or api is None:
+        raise ConfigurationError(f"the package {owner} names {found!r} as the driver {name!r}; it is no driver class.")
+    if api != DRIVER_API:
+        raise ConfigurationError(
+            f"the driver {name!r} of the package {owner} is written for version {api} of the driver contract; "
+            f"this unigpu has version {DRIVER_API}.",
+            provider=name,
+            hint=f"Upgrade {'unigpu' if isinstance(api, int) and api > DRIVER_API else owner}.",
+        )
+    if getattr(found, "name", None) != name:
+        raise ConfigurationError(
+            f"the package {owner} registers {name!r}, but its driver calls itself {getattr(found, 'name', None)!r}."
+        )
+    return cast("type[Driver]", found)
