@@ -43,7 +43,8 @@ class Unmet:
         nearest: Spec fields that are the nearest thing; ``None``: there is none. A value that is the field's default
             means: as if it had not been stated.
         got: What ``nearest`` means, in words.
-        must_say: The user must say it: a `ConfigurationError`, whatever ``on_unsupported`` is.
+        must_say: The user must say it before something is created: a `ConfigurationError`, whatever
+            ``on_unsupported`` is. To adopt what exists, nothing of this kind is needed.
     """
 
     field: str
@@ -302,11 +303,11 @@ def error(refused: Sequence[Refused], caps: Capabilities) -> UniGPUError:
         ConfigurationError: where something must be said first.
         UnsupportedError: with the flag, the fact and its source, else.
     """
+    said = [one.message for one in refused if isinstance(one, Unmet) and one.must_say]
+    if said:
+        return ConfigurationError(" ".join(said), provider=caps.provider)
     first = refused[0]
     text = " ".join(dict.fromkeys(one.message for one in refused))
-    if isinstance(first, Unmet) and first.must_say:
-        text = " ".join(one.message for one in refused if isinstance(one, Unmet) and one.must_say)
-        return ConfigurationError(text, provider=caps.provider)
     fact = caps.fact(first.capability) if first.capability in FLAGS else None
     possible = all(one.nearest is not None for one in refused)
     adapt = 'on_unsupported="adapt" takes the nearest thing instead.' if possible else ""
