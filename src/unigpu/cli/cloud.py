@@ -26,6 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     supervise.add_argument("state_dir", help="the local provider's state directory")
     supervise.add_argument("lock_fd", type=int, help="the descriptor of the held lock")
+    supervise.add_argument(
+        "--idle-exit", type=float, default=3600.0, help="seconds without a call or a job after which it ends"
+    )
     supervise.set_defaults(run=_supervise)
 
 
@@ -38,4 +41,4 @@ def _serve(args: argparse.Namespace) -> int:
 def _supervise(args: argparse.Namespace) -> int:
     from ..cloud.supervisor import supervise_main
 
-    return supervise_main(args.state_dir, args.lock_fd)
+    return supervise_main(args.state_dir, args.lock_fd, idle_exit=args.idle_exit)

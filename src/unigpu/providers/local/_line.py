@@ -1,0 +1,133 @@
+"""The way to the supervisor: a request, sent to the one that lives there now.
+
+Every call of the protocol may be repeated (creates carry their attempt, jobs their id), so a call that met a supervisor
+which was just leaving, or died, is sent again to the next one. A platform's driver never does that; here the platform
+is a process of ours, and finding it is a part of calling it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from unigpu.driver import UNSET, CallClass, Io, Request, Response, Role, check
+from unigpu.errors import StateError, TransportError
+
+from . import launch
+from ._wire import refusal
+
+_PAUSE: Final = 0.02
+_SLACK_S: Final = 15.0  # beyond the time for which a request is held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Calls the supervisor of *home*, or a server that was configured by its address.
+
+    Attributes:
+        home: Where a supervisor lives, or is started.
+        fixed: A server that is there already; nothing is started then.
+    """
+
+    home: launch.Home | None
+    fixed: launch.Link | None = None
+
+    async def call(
+        self,
+        io: Io,
+        method: str,
+        path: str,
+        operation: str,
+        *,
+        deadline: float,
+        json: Any = UNSET,
+        params: tuple[tuple[str, str], ...] = (),
+        headers: tuple[tuple[str, str], ...] = (),
+        role: Role = "control",
+        start: bool = False,
+        wait: float = 0.0,
+        cleanup: bool = False,
+    ) -> tuple[Response, launch.Link] | None:
+        """Send it. ``None``: no supervisor lives, and nothing is deployed.
+
+        Raises:
+            TransportError: no usable reply.
+            StateError: the state directory cannot be written, or the supervisor says its disk is full.
+        """
+        while True:
+            link = await self._link(io, start=start, deadline=deadline)
+            if link is None:
+                return None
+            request = Request(
+                method=method,
+                url=f"{link.base}/v1{path}",
+                operation=f"local.{operation}",
+                headers=(*headers, *_authorization(link)),
+                params=params,
+                json=json,
+                role=role,
+                call=CallClass.IDEMPOTENT,
+                deadline=deadline,
+                read_timeout=wait + _SLACK_S,
+                cleanup=cleanup,
+            )
+            try:
+                response = await io.send(request)
+            except TransportError:
+                if io.now() >= deadline or self._is_still(link):
+                    raise
+            else:
+                if not self._is_leaving(response, link) or io.now() >= deadline:
+                    return self._checked(response), link
+            await io.sleep(_PAUSE)
+
+    async def _link(self, io: Io, *, start: bool, deadline: float) -> launch.Link | None:
+        if self.fixed is not None:
+            return self.fixed
+        if self.home is None:
+            raise StateError(
+                "the local provider keeps its deployments in a state directory, and this client has none",
+                provider="local",
+                hint="Leave state_dir out, or give one; base_url= in driver_options names a server that runs already.",
+            )
+        return await launch.connect(io, self.home, start=start, deadline=deadline)
+
+    def _is_still(self, link: launch.Link) -> bool:
+        return self.home is None or self.fixed is not None or launch.is_current(self.home, link)
+
+    def _is_leaving(self, response: Response, link: launch.Link) -> bool:
+        """Whether it was answered by one that ends, or by a stranger on its port."""
+        if response.status == 503 and refusal(response).error.type == "closing":
+            return self.fixed is None
+        return response.status == 401 and not self._is_still(link)
+
+    def _checked(self, response: Response) -> Response:
+        if response.status == 507:
+            raise StateError(
+                f"the local supervisor could not record it: {refusal(response).error.message}",
+                provider="local",
+                operation=response.operation,
+                maybe_executed=False,
+                hint="Free some space, or choose another directory with UNIGPU_STATE_DIR.",
+            )
+        return response
+
+
+def _authorization(link: launch.Link) -> tuple[tuple[str, str], ...]:
+    return () if link.token is None else (("authorization", f"Bearer {link.token}"),)
+
+
+def ok(reply: tuple[Response, launch.Link], *, deployment: str | None) -> Response:
+    """The response, where it is a success.
+
+    Raises:
+        APIStatusError: the kind that belongs to its status.
+    """
+    response, link = reply
+    return check(response, "local", deployment=deployment, secrets=(link.token,) if link.token else ())
+
+
+def plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
