@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from unigpu import errors
 from unigpu.driver import Io
 
-from ._files import Directory, Hook, Lock, temp_prefix
+from ._files import Directory, Hook, Lock
 
 _log = logging.getLogger("unigpu.intent")
 
@@ -185,9 +185,14 @@ class IntentStore:
         self._dir.remove(intent.file)
 
     def sweep_temporary(self, key: str) -> None:
-        """Remove what a writer that died in the middle of a write left. Only with the lock of *key* held."""
-        for name in self._dir.names(temp_prefix(key)[: len(key) + 1]):
-            self._dir.remove(name)
+        """Remove what writers that died in the middle of a write left, of any name. The lock of *key* is held.
+
+        Everybody writes with the lock of the name held, so a temporary file of a free name has no living writer.
+        """
+        for name in self._dir.names("."):
+            owner, tmp, _ = name[1:].partition(".")
+            if tmp and (owner == key or not self._dir.is_locked(f"{owner}.lock")):
+                self._dir.remove(name)
 
 
 class Journal:
