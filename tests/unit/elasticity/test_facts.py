@@ -240,7 +240,8 @@ def test_a_verb_of_the_other_interface_names_the_right_one() -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [(True, None, "yes"), (False, None, "no"), (3600, "s", "3600 s"), (2.5, "s", "2.5 s"),
-     ((1.0, 60.0), "s", "1 to 60 s"), (("requests", "load"), None, "requests, load"), ((), None, "none"), ("unknown", "s", "unknown")],
+     ((1.0, 60.0), "s", "1 to 60 s"), (("requests", "load"), None, "requests, load"), ((), None, "none"),
+     ("unknown", "s", "unknown")],
 )  # fmt: skip
 def test_a_fact_is_shown_with_its_unit(value: Any, unit: str | None, text: str) -> None:
     fact = Fact[Any](

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -259,3 +260,19 @@ def test_a_size_is_matched_exactly_by_those_that_have_it(name: str, size: int) -
     row = gpu(name)
     assert row is not None
     assert matches(name, f"{size}GB") == (row.memory_gb >= size)
+
+
+def test_the_page_of_gpus_is_the_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "gpus.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): cells for line in page.splitlines() if len(cells := line.split("|")) > 3}
+    for row in table().gpus.values():
+        cells = rows[row.name]
+        assert [cells[2].strip(), cells[3].strip(), cells[4].strip()] == [
+            str(row.memory_gb),
+            row.form,
+            row.compute or "–",
+        ]
+        for text in (*sum(row.spellings.values(), ()), row.pool or ""):
+            assert text in "|".join(cells)
+    for group in table().sets.values():
+        assert rows[group.name][2].strip() == ", ".join(one.name for one in group.members)
