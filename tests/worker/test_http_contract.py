@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -449,8 +451,6 @@ def test_an_expired_worker_takes_no_work_and_leaves_only_where_that_ends_billing
 
 
 def test_a_worker_expires_while_it_runs(local: Any, handlers: Any) -> None:
-    import time
-
     async def go() -> None:
         async with local(handlers.echo, expires=time.time() + 0.3, exit_ends_billing=True) as worker:
             await asyncio.wait_for(worker.worker.over.wait(), 30)
@@ -469,5 +469,121 @@ def test_a_token_is_asked_for_on_every_call_but_ping(local: Any, handlers: Any) 
                 assert "s3cret" not in reply.body.decode()
             assert (await worker.invoke({}, authorization="Bearer s3cret")).status == 200
             assert "s3cret" not in repr(worker.worker.settings)
+
+    asyncio.run(go())
+
+
+def test_the_path_is_the_request_lines_whatever_the_host_header_says(local: Any, handlers: Any) -> None:
+    async def go() -> None:
+        async with local(handlers.echo, token="t") as worker:
+            reply = await worker.send(b"", method="GET", host="x/ping?").task
+            assert reply.status == 401
+
+    asyncio.run(go())
+
+
+def test_a_caller_that_leaves_while_it_sends_its_input_runs_nothing(local: Any) -> None:
+    calls: list[Any] = []
+    sent: list[Any] = []
+
+    async def go() -> None:
+        messages = [
+            {"type": "http.request", "body": b'{"input": {', "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+
+        async def receive() -> Any:
+            return messages.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/invoke", "query_string": b"", "headers": []}
+        async with local(lambda input: calls.append(input)) as worker:
+            await worker.app(scope, receive, send)
+            assert worker.worker.running == 0
+
+    asyncio.run(go())
+    assert calls == sent == []
+
+
+def test_a_plain_function_that_gives_a_coroutine_is_told_to_be_async(local: Any, handlers: Any) -> None:
+    async def go() -> None:
+        async with local(lambda input: handlers.async_echo(input)) as worker:
+            error = (await worker.invoke({})).json()["error"]
+            assert error["type"] == "TypeError"
+            assert "make it async" in error["message"]
+
+    asyncio.run(go())
+
+
+def test_an_exception_that_cannot_be_shown_is_still_an_error_of_its_type(local: Any) -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def handler(input: dict[str, Any]) -> None:
+        raise Odd
+
+    async def go() -> None:
+        async with local(handler) as worker:
+            assert (await worker.invoke({})).json()["error"]["type"] == "Odd"
+
+    asyncio.run(go())
+
+
+def test_a_long_message_is_cut_and_half_a_character_is_no_trouble(local: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "unigpu.worker")  # xdist cannot carry half a character in a captured log
+
+    def handler(input: dict[str, Any]) -> None:
+        raise ValueError("\ud800" + "x" * 1_000_000)
+
+    async def go() -> None:
+        async with local(handler) as worker:
+            reply = await worker.invoke({})
+            assert reply.json()["error"]["message"].startswith("\ud800x")
+            assert len(reply.body) < 10_000
+
+    asyncio.run(go())
+
+
+def test_iterators_that_are_not_generators_stream_too(local: Any) -> None:
+    class Three:
+        def __init__(self) -> None:
+            self.n = 0
+
+        def __aiter__(self) -> Three:
+            return self
+
+        async def __anext__(self) -> int:
+            self.n += 1
+            if self.n > 3:
+                raise StopAsyncIteration
+            return self.n
+
+    async def wrapper(input: dict[str, Any]) -> AsyncIterator[int]:
+        async for i in Three():
+            yield i
+
+    async def go() -> None:
+        for handler in (lambda input: iter([1, 2, 3]), lambda input: map(int, "123"), wrapper):
+            async with local(handler) as worker:
+                assert (await worker.invoke({})).json()["output"] == [1, 2, 3]
+                assert [line.get("chunk") for line in await worker.stream({})] == [1, 2, 3, None]
+
+    asyncio.run(go())
+
+
+def test_what_runs_when_the_ttl_ends_is_finished(local: Any, handlers: Any, tmp_path: Path) -> None:
+    async def go() -> None:
+        value = {"started": str(tmp_path / "started"), "go": str(tmp_path / "go")}
+        async with local(handlers.wait_for_file, expires=time.time() + 3600) as worker:
+            running = worker.send({"input": value})
+            while not (tmp_path / "started").exists():
+                await asyncio.sleep(0.01)
+            worker.worker._expire()
+            assert (await worker.invoke({})).json()["error"]["type"] == "expired"
+            (tmp_path / "go").touch()
+            assert (await running.task).json()["output"] == "went"
 
     asyncio.run(go())

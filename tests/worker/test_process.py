@@ -19,6 +19,8 @@ import pytest
 
 from unigpu.errors import ConfigurationError, WorkerFailed
 from unigpu.worker import serve
+from unigpu.worker._serve_http import _listen
+from unigpu.worker._settings import Settings
 
 pytestmark = pytest.mark.processes
 
@@ -344,6 +346,12 @@ def test_a_reply_on_its_way_when_the_worker_is_stopped_arrives_whole(start: Any,
         worker.wait_for_line("draining")
         assert len(json.loads(reply.read())["output"]) == 20_000_000
     assert worker.exit() == 0
+
+
+def test_small_replies_are_not_held_back_to_be_sent_together() -> None:
+    # asyncio turns Nagle's delay (40 ms a reply) off only where the listener says that it is TCP.
+    with _listen(Settings(host="127.0.0.1", port=0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_serve_in_async_code_is_refused() -> None:

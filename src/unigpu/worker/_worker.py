@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 from unigpu.worker._call import Call, Failed
@@ -31,9 +30,7 @@ class Worker:
         stuck: Which call did not end although it was told to.
     """
 
-    def __init__(
-        self, target: Target, settings: Settings, *, lane: Lane | None = None, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, target: Target, settings: Settings, *, lane: Lane | None = None) -> None:
         self.name = target_name(target)
         self.settings = settings
         self.state: State = "loading"
@@ -42,7 +39,6 @@ class Worker:
         self.error: LoadError | None = None
         self.stuck: str | None = None
         self._target = target
-        self._clock = clock
         self._lane = lane
         self._calls: set[Call] = set()
         self._lost: set[Call] = set()
@@ -65,7 +61,7 @@ class Worker:
     def start(self) -> None:
         """Begin to load the handler in its lane (without one: in a thread); the worker can answer meanwhile."""
         if self.settings.expires is not None:
-            if self._clock() >= self.settings.expires:
+            if time.time() >= self.settings.expires:
                 self._expire()  # and no model is loaded for nothing
                 self.loaded.set()
                 return
@@ -195,7 +191,7 @@ class Worker:
         self.over.set()
 
     async def _watch_expiry(self, expires: float) -> None:
-        while (left := expires - self._clock()) > 0:  # noqa: ASYNC110 - no event tells that the wall clock was set
+        while (left := expires - time.time()) > 0:  # noqa: ASYNC110 - no event tells that the wall clock was set
             await asyncio.sleep(min(left, _EXPIRY_LOOK))
         self._expire()
 
