@@ -69,9 +69,9 @@ class Settings:
     state_dir: Path | None
     profile: str | None = None
     file: Path | None = None
-    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    driver_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
+    driver_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     given_keys: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr], repr=False)
 

@@ -98,6 +98,7 @@ class Home:
         self.flights: dict[tuple[object, ...], Flight] = {}
         self._on_event = on_event
         self._drivers: dict[str, Driver] = {}
+        self._flags: dict[tuple[str, Interface, Kind], Capabilities] = {}
         self._names: dict[tuple[str, str], DeploymentInfo] = {}
         self._known: set[tuple[str, str]] = set()
 
@@ -252,8 +253,13 @@ class Home:
     # -- the gate
 
     def capabilities(self, provider: str, interface: Interface, kind: Kind) -> Capabilities:
-        facts: Any = getattr(_registry.load(provider), "facts", None)
-        return _flags.load(provider, interface=interface, kind=kind, facts=facts)
+        """The flags of a provider. Nothing is asked, and no key is needed."""
+        key = provider, interface, kind
+        found = self._flags.get(key)
+        if found is None:
+            facts: Any = getattr(_registry.load(provider), "facts", None)
+            found = self._flags[key] = _flags.load(provider, interface=interface, kind=kind, facts=facts)
+        return found
 
     def of(self, info: DeploymentInfo) -> Capabilities:
         return self.capabilities(info.provider, info.interface, info.kind)

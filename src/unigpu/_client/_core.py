@@ -142,12 +142,10 @@ class Core(Finder):
             seen = self._own(deployment)
         else:
             seen = await self._doomed(deployment, deadline, bool(missing_ok))
-        info = seen.info
-        try:
-            await _lifecycle.teardown(self.scope_of(info), info, deadline=deadline, volumes=bool(volumes))
-        except NotFoundError:
-            if not missing_ok:
-                raise
+        info, scope = seen.info, self.scope_of(seen.info)
+        if not missing_ok:
+            await _lifecycle.read(scope, info, deadline=deadline)  # raises where it is gone
+        await _lifecycle.teardown(scope, info, deadline=deadline, volumes=bool(volumes))
         self.home.forget(info.provider, None, info.provider_name)
         seen.gone = True
         seen.info = info.model_copy(update={"state": State.GONE, "ready_workers": 0})

@@ -10,7 +10,7 @@ from unigpu._lifecycle import CallOptions
 from unigpu.errors import UniGPUError
 from unigpu.models import Adaptation, Change, DeploymentInfo, JobInfo, Rate, State, TtlEnforcer
 
-from ._base import Seen
+from ._base import Home, Seen
 
 if TYPE_CHECKING:
     from ._core import Core
