@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -268,6 +268,17 @@ class CloudServer:
             _drop(scope)
         finally:
             self.emit(ForwardDone(worker_id=answer.worker_id, lease=answer.lease, status=status))
+
+
+def serve_main(faces: Sequence[str], host: str, port: int) -> int:
+    """``python -m unigpu cloud serve``; returns the exit code.
+
+    Raises:
+        ConfigurationError: an unknown face, an address that is not loopback, or a port that is taken.
+    """
+    from ._standalone import run  # here: it is built on this file
+
+    return run(faces, host, port)
 
 
 def error(status: int, type: str, message: str) -> Reply:
