@@ -313,17 +313,17 @@ class SyncHttpIo(_HttpIo):
 class _ForeignRaw:
     """A reply of a transport that was handed in. Such a transport knows no total deadline, so it is held here."""
 
-    def __init__(self, reply: httpx.Response, timing: Timing) -> None:
+    def __init__(self, reply: httpx.Response, timing: Timing, *, is_async: bool) -> None:
         self.status = reply.status_code
         self.headers = [(name.lower(), value) for name, value in reply.headers.multi_items()]
         self._stream: Any = reply.stream
         self._items: Any = None
-        self._timing = timing
+        self._timing, self._is_async = timing, is_async and hasattr(self._stream, "__aiter__")
 
     async def next(self) -> bytes | None:
         if self._items is None:
-            self._items = aiter(self._stream) if hasattr(self._stream, "__aiter__") else iter(self._stream)
-        if not hasattr(self._items, "__anext__"):
+            self._items = aiter(self._stream) if self._is_async else iter(self._stream)
+        if not self._is_async:
             if time.monotonic() >= self._timing.until:
                 raise TimeoutError
             return next(self._items, None)
@@ -336,12 +336,12 @@ class _ForeignRaw:
 
     async def close(self) -> None:
         stream, self._stream = self._stream, None
-        if hasattr(stream, "aclose"):
+        if self._is_async and stream is not None:
             with anyio.CancelScope(shield=True):
                 for part in (self._items, stream):
                     if hasattr(part, "aclose"):
                         await part.aclose()
-        elif hasattr(stream, "close"):
+        elif stream is not None and hasattr(stream, "close"):
             stream.close()
 
 
@@ -370,7 +370,9 @@ class _SyncForeign:
         self._transport = transport
 
     async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _ForeignRaw:
-        return _ForeignRaw(self._transport.handle_request(_foreign_request(prepared, timing, extensions)), timing)
+        return _ForeignRaw(
+            self._transport.handle_request(_foreign_request(prepared, timing, extensions)), timing, is_async=False
+        )
 
     async def close(self) -> None:
         self._transport.close()
@@ -388,7 +390,7 @@ class _AsyncForeign:
         request = _foreign_request(prepared, timing, extensions)
         with _within(timing):
             reply = await self._transport.handle_async_request(request)
-        return _ForeignRaw(reply, timing)
+        return _ForeignRaw(reply, timing, is_async=True)
 
     async def close(self) -> None:
         await self._transport.aclose()

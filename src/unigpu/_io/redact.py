@@ -15,6 +15,7 @@ __all__ = ["check_key", "excerpt", "fingerprint", "safe_url", "scrub", "terminal
 EXCERPT: Final = 200
 """Characters of a foreign body that an error may show."""
 _TERMINAL: Final = 2_000
+_READ: Final = 8_192  # of a foreign body: patterns run over it, and it may be hostile
 _HIDDEN: Final = "***"
 
 # Shapes of secrets of this field: RunPod, Hugging Face, OpenAI and GitHub keys, JWTs, and whatever follows "Bearer".
@@ -24,13 +25,15 @@ _SHAPES: Final = re.compile(
     r"|(?<=[Bb]earer )[^\s\"',;}]+"
 )
 _NAMED: Final = re.compile(
-    r"""(["']?(?:[a-z0-9_\-]*(?:api[_\-]?key|secret|password|passwd|token|authorization|signature)[a-z0-9_\-]*)["']?"""
-    r"""\s*[:=]\s*)(?:"[^"]*"|'[^']*'|[^\s,;&}"']+)""",
+    r"""((?:api[_\-]?key|secret|password|passwd|token|authorization|signature)[a-z0-9_\-]{0,40}["']?\s{0,4}[:=]\s{0,4})"""
+    r"""(?:"[^"]*"|'[^']*'|[^\s,;&}"']+)""",
     re.IGNORECASE,
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_TAG: Final = re.compile(r"<(?:script|style)\b.*?</(?:script|style)\s*>|<[^<>]{0,500}>", re.IGNORECASE | re.DOTALL)
+_TAG: Final = re.compile(
+    r"<(?:script|style)\b.{0,2000}?</(?:script|style)\s{0,9}>|<[^<>]{0,500}>", re.IGNORECASE | re.DOTALL
+)
 
 
 def safe_url(url: str) -> str:
@@ -62,11 +65,11 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 
 def excerpt(body: bytes | str, *, secrets: Iterable[str] = (), limit: int = EXCERPT) -> str:
     """The start of a foreign body as one printable line: scrubbed, without tags, at most *limit* characters."""
-    text = body if isinstance(body, str) else body[:16_384].decode("utf-8", "replace")
+    text = body[:_READ] if isinstance(body, str) else body[:_READ].decode("utf-8", "replace")
     text = scrub(text, secrets)  # first, while it is whole: a cut secret could not be found any more
     if "<" in text:
         text = _TAG.sub(" ", text)
-    text = " ".join(terminal(text, limit=16_384).split())
+    text = " ".join(terminal(text, limit=_READ).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
