@@ -27,7 +27,7 @@ def test_only_what_the_chosen_platforms_need_is_installed() -> None:
     assert "FROM python:3.12-slim" in text
     assert "vastai" not in text
     assert "runpod" not in text
-    assert "unigpu[worker]==" in text
+    assert "unigpu[worker]" in text
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_a_plain_function_streams_one_chunk(name: str, local: Any, handlers: Any
             chunk, last = await worker.stream({"x": 1})
             assert chunk == {"chunk": {"x": 1}}
             assert last["done"] is True
+            assert last["single"] is True  # so that a caller can tell a value from a list of one
 
     asyncio.run(go())
 
@@ -587,3 +588,20 @@ def test_what_runs_when_the_ttl_ends_is_finished(local: Any, handlers: Any, tmp_
             assert (await running.task).json()["output"] == "went"
 
     asyncio.run(go())
+
+
+def test_a_call_that_cannot_be_started_is_an_error_and_loses_no_slot(
+    local: Any, handlers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        async with local(handlers.echo) as worker:
+            with monkeypatch.context() as patch:
+                patch.setattr(worker.worker._executor, "start", _no_thread)
+                assert "can't start" in (await worker.invoke({})).json()["error"]["message"]
+            assert (await worker.invoke({"x": 1})).json()["output"] == {"x": 1}
+
+    asyncio.run(go())
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")

@@ -319,6 +319,14 @@ def test_what_a_handler_leaves_behind_does_not_hold_the_exit(start: Any, tmp_pat
     assert workers["h"].out == ["flushed"]
 
 
+def test_a_handler_that_stops_its_event_loop_ends_the_worker_so_that_it_is_replaced(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import asyncio\nasync def f(input): asyncio.get_running_loop().stop()\n")
+    worker = start("app:f").ready()
+    with contextlib.closing(worker.open({})):
+        assert worker.exit() == 4
+    assert "broke the thread" in worker.err[-1]
+
+
 def test_exit_functions_of_the_handlers_libraries_are_run(start: Any, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("import atexit\natexit.register(print, 'flushed')\ndef f(input): ...\n")
     worker = start("app:f").ready()

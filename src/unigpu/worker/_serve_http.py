@@ -67,7 +67,11 @@ def run(target: Target, settings: Settings) -> End:
     with contextlib.closing(_listen(settings)) as listener, signals.caught():
         server = threading.Thread(target=serve, name="unigpu-server", daemon=True)
         server.start()
-        lane.run()
+        try:
+            lane.run()
+        except BaseException as error:  # a handler can stop the event loop it runs on, or raise from a signal handler
+            log.critical("the handler's thread was broken", exc_info=True)
+            leave_now(End(STUCK, f"the handler broke the thread it runs in: {type(error).__name__}: {error}"))
         back.set()
         server.join()
     return ends[0]

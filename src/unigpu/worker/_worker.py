@@ -130,7 +130,10 @@ class Worker:
         self._idle.clear()
         limit = self.settings.timeout if timeout is None else min(timeout, self.settings.timeout)
         self._timers[call] = asyncio.get_running_loop().call_later(limit, self._on_timeout, call, limit)
-        self._executor.start(call, value)
+        try:
+            self._executor.start(call, value)
+        except RuntimeError as error:  # no more threads on this machine; or the handler's loop is gone
+            call.finish(Failed("RuntimeError", f"The worker could not start the call: {error}"))
         return call
 
     async def drain(self, seconds: float) -> None:

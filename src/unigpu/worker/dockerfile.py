@@ -86,4 +86,7 @@ CMD {command}
 
 def _ourselves() -> str:
     # The same release on both sides of the wire.
-    return f"unigpu[worker]=={importlib.metadata.version('unigpu')}"
+    try:
+        return f"unigpu[worker]=={importlib.metadata.version('unigpu')}"
+    except importlib.metadata.PackageNotFoundError:  # run from a folder of sources
+        return "unigpu[worker]"
