@@ -11,7 +11,12 @@ import sys
 import time
 
 RUNS = 15
-CODE = {"bare": "pass", "unigpu": "import unigpu", "unigpu.Client": "import unigpu; unigpu.Client", "httpx": "import httpx"}
+CODE = {
+    "bare": "pass",
+    "unigpu": "import unigpu",
+    "unigpu.Client": "import unigpu; unigpu.Client",
+    "httpx": "import httpx",
+}
 
 
 def once(code: str) -> float:

@@ -1,8 +1,8 @@
 """A handler with real work: what else in this repository belongs to a text?
 
-Nothing here knows unigpu. ``__init__`` loads once per worker: it reads every document and links all sentences that share
-rare words. ``__call__`` walks that graph from the input (PageRank with restart) and yields the sentences it finds, best
-first; a generator, so that its result can be streamed.
+Nothing here knows unigpu. ``__init__`` loads once per worker: it reads every document and links all sentences that
+share rare words. ``__call__`` walks that graph from the input (PageRank with restart) and yields the sentences it finds,
+best first; a generator, so that its result can be streamed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Reader:
         return shared / math.sqrt((1 + len(a)) * (1 + len(b)))
 
     def __call__(self, input: dict[str, Any]) -> Iterator[str]:
-        asked, own = words(input["text"]), {s for s in sentences(input["text"])}
+        asked, own = words(input["text"]), set(sentences(input["text"]))
         start = [self.alike(asked, bag) for _, _, bag in self.found]
         total = sum(start) or 1.0
         score = start = [x / total for x in start]

@@ -61,9 +61,8 @@ def main() -> None:
         pids = [worker.pid for worker in app.workers() if worker.pid]
         app.teardown()
         left = [d for d in client.deployments() if d.name == "quickstart"]
-        print(
-            f"   deployments of that name left: {len(left)}; worker processes left: {sum(map(alive, pids))} of {len(pids)}"
-        )
+        running = sum(map(alive, pids))
+        print(f"   deployments of that name left: {len(left)}; worker processes left: {running} of {len(pids)}")
     print(f"done in {time.monotonic() - began:.1f} s")
 
 
