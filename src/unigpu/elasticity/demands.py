@@ -275,7 +275,7 @@ def notes(spec: DeploymentSpec, caps: Capabilities) -> tuple[Adaptation, ...]:
     if spec.kind == "serverless" and not caps.idle_timeout.value and "idle_timeout" not in spec.stated:
         out.append(_note(spec, caps, "idle_timeout", seconds(spec.idle_timeout), "no idle stop", "idle_timeout"))
     held = caps.execution_timeout.value
-    if held == "none" or (held == "worker" and spec.handler is None):
+    if held == "none" or (held == "worker" and not spec.runs_our_worker(caps.provider)):
         reason = None if held == "none" else "unigpu's worker would hold it, and this is another program"
         got = "not enforced"
         out.append(
@@ -291,9 +291,8 @@ def notes(spec: DeploymentSpec, caps: Capabilities) -> tuple[Adaptation, ...]:
 def ttl_enforcer(spec: DeploymentSpec, caps: Capabilities) -> TtlEnforcer:
     """Who ends this deployment at its ttl: a worker only where it is ours, and where its exit ends the billing."""
     told = caps.ttl_enforced_by.value
-    if told == "worker" and (spec.handler is None or caps.worker_exit.value != "ends_billing"):
-        return "client"
-    return told
+    ours = spec.runs_our_worker(caps.provider) and caps.worker_exit.value == "ends_billing"
+    return "client" if told == "worker" and not ours else told
 
 
 def error(refused: Sequence[Refused], caps: Capabilities) -> UniGPUError:

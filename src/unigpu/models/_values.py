@@ -215,6 +215,14 @@ def _env_name(name: object, place: str | None = None) -> str:
 
 
 def mount_path(value: object) -> object:
-    if isinstance(value, str) and (not value.startswith("/") or ".." in value.split("/") or "\0" in value):
-        raise ValueError("a mount path is absolute and has no ..")
+    """Where a volume is mounted.
+
+    Raises:
+        ValueError: it is not absolute, is the root, or has a ``..``.
+    """
+    if isinstance(value, str):
+        parts = [part for part in value.split("/") if part not in ("", ".")]
+        if not value.startswith("/") or not parts or ".." in parts or "\0" in value:
+            raise ValueError("a mount path is absolute, is not the root, and has no ..")
+        return "/" + "/".join(parts)
     return value

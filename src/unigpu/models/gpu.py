@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import Field, field_validator, model_validator
@@ -150,9 +151,7 @@ def canonical(provider: str, spelling: str, *, memory_gb: float | None = None) -
     if len(found) > 1 and memory_gb is not None:
         off = min(abs(one.memory_gb - memory_gb) for one in found)
         found = [one for one in found if abs(one.memory_gb - memory_gb) == off]
-    if len(found) == 1:
-        return found[0].name
-    return next((group.name for group in known.sets.values() if found and set(group.members) == set(found)), None)
+    return _one_name(known, found)
 
 
 def matches(name: str, request: GPURequest | str) -> bool:
@@ -179,21 +178,22 @@ def _resolve(text: str) -> str:
     rest, memory = size(text)
     plain = known.keys.get(key(rest)) if memory is not None else None
     if plain is not None:
-        if any(one.memory_gb == memory for one in known.members(plain)):
-            return plain
-        sizes = sorted({one.memory_gb for one in known.members(plain)})
-        raise ValueError(f"{plain} has {' or '.join(map(str, sizes))} GB of memory, not that")
+        sized = [one for one in known.members(plain) if one.memory_gb == memory]
+        name = _one_name(known, sized)
+        if name is None:
+            sizes = sorted({one.memory_gb for one in known.members(plain)})
+            raise ValueError(f"{plain} has {' or '.join(map(str, sizes))} GB of memory, not that")
+        return name
     family, form = _family(known, rest)
-    if family is None:
-        raise ValueError(f"there is no GPU of that name; near it: {_near(known, text)}")
     if form is not None:
         family = [one for one in family if one.form == form]
     if memory is not None:
         family = [one for one in family if one.memory_gb == memory]
-    if len(family) == 1:
-        return family[0].name
     if not family:
-        raise ValueError(f"there is no such GPU; near it: {_near(known, text)}")
+        raise ValueError(f"there is no GPU of that name; near it: {_near(known, text)}")
+    name = _one_name(known, family) if form is not None or memory is not None else None
+    if name is not None:
+        return name
     wider = [group.name for group in known.sets.values() if set(group.members) <= set(family)]
     raise ValueError(
         "that name stands for quite different GPUs; say which: "
@@ -201,11 +201,19 @@ def _resolve(text: str) -> str:
     )
 
 
-def _family(known: Table, text: str) -> tuple[list[GPU] | None, str | None]:
+def _one_name(known: Table, gpus: Sequence[GPU]) -> str | None:
+    """The name of exactly these: of the one, or of the set that is asked for by name."""
+    if len(gpus) == 1:
+        return gpus[0].name
+    return next((group.name for group in known.sets.values() if gpus and set(group.members) == set(gpus)), None)
+
+
+def _family(known: Table, text: str) -> tuple[list[GPU], str | None]:
+    """The GPUs of the family that *text* names, and the form it names."""
     form = next((name for name, pattern in _FORMS.items() if pattern.search(text)), None)
     bare = _FORMS[form].sub(" ", text) if form else text
     family = known.families.get(key(bare))
-    return (list(family.members) if family else None), form
+    return (list(family.members) if family else []), form
 
 
 def _near(known: Table, text: str) -> str:

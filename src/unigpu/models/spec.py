@@ -6,7 +6,6 @@ was stated is a demand: a default that a platform lacks becomes the platform's n
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, TypedDict
@@ -183,6 +182,9 @@ class DeploymentSpec(InputModel):
         names = [v.name for v in self.volumes]
         if len(set(names)) != len(names):
             raise ValueError("volumes: two volumes have the same name")
+        paths = [v.path for v in self.volumes if v.path is not None]
+        if len(set(paths)) != len(paths):
+            raise ValueError("volumes: two volumes are mounted at the same path")
         texts = [(f"env.{name}", text) for name, text in self.env.items()]
         texts += [("command", word) for word in self.command or ()]
         for where, text in texts:
@@ -206,6 +208,15 @@ class DeploymentSpec(InputModel):
     def options(self, provider: str) -> Mapping[str, Any]:
         """The options for one provider."""
         return self.provider_options.get(provider, {})
+
+    def runs_our_worker(self, provider: str) -> bool:
+        """Whether the container runs unigpu's portable worker, as far as the spec tells.
+
+        A function image without a command of its own is taken for one, unless its option ``route`` says where to post.
+        """
+        if self.handler is not None:
+            return True
+        return self.interface == "function" and self.command is None and "route" not in self.options(provider)
 
     def without(self, *fields: str) -> DeploymentSpec:
         """A copy in which these fields are as if they had not been stated, checked again."""
@@ -257,8 +268,3 @@ def scale_range(workers: object) -> tuple[int, int]:
         return worker_range(workers)
     except ValueError as exc:
         raise ConfigurationError(f"workers: {exc}") from None
-
-
-def finite(seconds: float | None) -> float:
-    """*seconds*, or infinity."""
-    return math.inf if seconds is None else seconds

@@ -268,7 +268,7 @@ def test_a_timeout_that_nobody_holds_is_listed(cloud: Cloud) -> None:
         ("worker", "ends_billing", RUNS, "worker"),
         ("worker", "replaced", RUNS, "client"),
         ("worker", "unknown", RUNS, "client"),
-        ("worker", "ends_billing", {"image": "vllm/vllm", "gpu": "L40S"}, "client"),
+        ("worker", "ends_billing", {"image": "vllm/vllm", "gpu": "L40S", "interface": "http"}, "client"),
         ("client", "replaced", RUNS, "client"),
         ("platform", "replaced", RUNS, "platform"),
         ("nobody", "replaced", RUNS, "nobody"),

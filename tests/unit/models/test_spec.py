@@ -379,3 +379,13 @@ def test_a_secret_survives_a_change() -> None:
     again = with_secrets().with_changes(workers=1)
     assert again.secrets == with_secrets().secrets
     assert again.registry == with_secrets().registry
+
+
+def test_whose_worker_runs_is_told_by_the_spec() -> None:
+    assert spec(handler="app:f").runs_our_worker("vast")
+    assert spec(image="me/app").runs_our_worker("vast")
+    assert not spec(image="me/app", command=["serve"]).runs_our_worker("vast")
+    assert not spec(image="vllm/vllm", interface="http").runs_our_worker("vast")
+    routed = spec(image="vllm/vllm", provider_options={"vast": {"route": "/v1/completions"}})
+    assert not routed.runs_our_worker("vast")
+    assert routed.runs_our_worker("runpod")
