@@ -1,8 +1,8 @@
 """A handler with real work: what else in this repository belongs to a text?
 
 Nothing here knows unigpu. ``__init__`` loads once per worker: it reads every document and links all sentences that
-share rare words. ``__call__`` walks that graph from the input (PageRank with restart) and yields the sentences it finds,
-best first; a generator, so that its result can be streamed.
+share rare words. ``__call__`` walks that graph from the input (PageRank with restart) and yields the sentences it
+finds, best first; a generator, so that its result can be streamed.
 """
 
 from __future__ import annotations
