@@ -140,6 +140,8 @@ class UniGPUError(Exception):
 
     def __str__(self) -> str:
         parts = [self.message]
+        if (self.may_bill or self.hint) and not self.message.endswith((".", "!", "?", ":")):
+            parts = [f"{self.message}."]
         if self.may_bill:
             parts.append(f"May still bill: {'; '.join(self.may_bill)}.")
         if self.hint:
