@@ -55,19 +55,26 @@ async def on_error(
         _say_kept(exc, spec, info, why="the start is paid for" if late else 'on_failure="keep"')
         return
     unknown = isinstance(exc, DeployOutcomeUnknown)
-    leaked: tuple[tuple[str, str], ...] = ()
-    failed: BaseException | None = None
+    leaked: tuple[tuple[str, str], ...] = tuple((part.kind, found.id) for part, found in ledger.made)
+    failed: UniGPUError | None = None
+
+    async def undo_and_record() -> None:
+        nonlocal leaked
+        leaked = await ledger.undo()
+        if not leaked and journal is not None:
+            _drop(journal)  # within the span: whatever cancels us meanwhile, what is undone is not left as pending
+        elif leaked:
+            _mark(journal, "failed")
+
     try:
-        leaked = await shielded(scope.io, ledger.undo, seconds=UNDO_SECONDS + 10)
+        await shielded(scope.io, undo_and_record, seconds=UNDO_SECONDS + 10)
     except UniGPUError as error:
         failed = error
-        leaked = tuple((resource.kind, found.id) for resource, found in ledger.made) or (("deployment", spec.name),)
+        leaked = leaked or (("deployment", spec.name),)
+        _mark(journal, "failed")
     if not leaked:
-        if journal is not None:
-            _drop(journal)
         _say_undone(exc, spec)
         return
-    _mark(journal, "failed")
     left = tuple(f"{kind} {id_}" for kind, id_ in leaked)
     _log.error("%s on %s: not taken back, may still bill: %s", spec.name, scope.provider, "; ".join(left))
     if isinstance(exc, UniGPUError) and not unknown:

@@ -226,7 +226,8 @@ class Journal:
 
     def rewrite(self, *, spec_hash: str) -> None:
         """It was changed in place."""
-        self._save(replace(self.intent, spec_hash=spec_hash))
+        if self.intent.spec_hash != spec_hash:
+            self._save(replace(self.intent, spec_hash=spec_hash))
 
     def drop(self) -> None:
         if self._store is not None:

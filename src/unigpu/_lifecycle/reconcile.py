@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from unigpu.driver import (
@@ -26,7 +26,7 @@ from unigpu.driver import (
     Updates,
     provider_name,
 )
-from unigpu.errors import ConfigurationError, ConflictError, DeadlineExceeded, NameConflict, UniGPUError
+from unigpu.errors import ConfigurationError, ConflictError, DeadlineExceeded, NameConflict, StateError, UniGPUError
 from unigpu.models import Change
 
 from . import control
@@ -81,13 +81,13 @@ async def deploy(
     try:
         try:
             deployed = await run.deploy(if_exists)
-            deployed = await run.finish(deployed, wait)
+            deployed = run.commit(await run.finish(deployed, wait))
+            await scope.io.sleep(0)  # a cancellation that came after the last call still finds somebody to undo
         except GeneratorExit:
             raise  # nothing can be awaited any more; the intent stays, and the next deploy of the name settles it
         except BaseException as exc:
             await run.failed(exc, keep=on_failure == "keep")
             raise
-        run.commit()
     finally:
         if lock is not None:
             lock.release()
@@ -120,13 +120,13 @@ async def update(
     try:
         try:
             deployed = await run.update(info, changed)
-            deployed = await run.finish(deployed, wait)
+            deployed = run.commit(await run.finish(deployed, wait))
+            await scope.io.sleep(0)  # a cancellation that came after the last call still finds somebody to undo
         except GeneratorExit:
             raise
         except BaseException as exc:
             await run.failed(exc, keep=False)
             raise
-        run.commit()
     finally:
         if lock is not None:
             lock.release()
@@ -251,17 +251,29 @@ class _Run:
         made: dict[str, Found] = dict(seen.by_kind)
         self._begin(main)
         spec = self._filled()
-        for resource in self._resources(spec):
+        resources = self._resources(spec)
+        for resource in resources:
             if resource.kind in made:
                 continue
             self._check_time()
             made[resource.kind] = await self.ledger.create(resource, dict(made), deadline=self.deadline)
+        if len(resources) > 1 and len(seen.by_kind) < len(resources):
+            await self._check_whole(len(resources))
         info = _info_of(made)
         if info is None:
             raise AssertionError(f"{scope.provider}: no resource of a deployment shows it (Found.info)")
         self.info, self.whole = info, True
         await scope.driver.warm(scope.io, info, spec, deadline=self.deadline)
         return info
+
+    async def _check_whole(self, parts: int) -> None:
+        """A teardown of the same name may have taken earlier parts while later ones were made: look again then."""
+        if len((await self._survey(self.spec)).by_kind) < parts:
+            raise ConflictError(
+                f"parts of {self.spec.name} were deleted while it was deployed",
+                provider=self.scope.provider,
+                deployment=self.spec.name,
+            )
 
     async def _clear_half(self, seen: Survey) -> Survey:
         """Parts without the one that is called: kept where they are of this spec, else ended."""
@@ -368,27 +380,35 @@ class _Run:
             deadline=self.deadline,
         )
 
-    def commit(self) -> None:
-        """It stands: its intent says so, and no other intent of the name is needed."""
-        store, info = self.scope.store, self.info
-        if self.journal is not None:
-            if info is not None and info.attempt not in (None, self.journal.intent.attempt):
-                self.journal.drop()  # another call was faster: this one made nothing that stays
-                self.journal = None
-            else:
-                self.journal.mark("committed")
-        if store is None or info is None:
-            return
-        mine = None if self.journal is None else self.journal.intent.file
-        for intent in store.load(self.key):
-            if intent.file == mine:
-                continue
-            if self.journal is None and intent.attempt == info.attempt and intent.state == "committed":
-                if intent.spec_hash != (info.spec_hash or self.hash):
-                    Journal(store, self.scope.io, intent).rewrite(spec_hash=info.spec_hash or self.hash)
-                continue
-            store.drop(intent)
-        store.sweep_temporary(self.key)
+    def commit(self, deployed: Deployed) -> Deployed:
+        """It stands: its intent says so, and no other intent of the name is needed.
+
+        Where that cannot be written the intent is removed (which needs no room on the disk): a pending one would let a
+        later deploy take what stands for debris.
+        """
+        store, journal, info = self.scope.store, self.journal, deployed.info
+        if store is None:
+            return deployed
+        if journal is not None and info.attempt not in (None, journal.intent.attempt):
+            journal.drop()  # another call was faster: this one made nothing that stays
+            journal = None
+        try:
+            if journal is not None:
+                journal.mark("committed")
+            for intent in store.load(self.key):
+                if journal is not None and intent.file == journal.intent.file:
+                    continue
+                if journal is None and intent.attempt == info.attempt and intent.state == "committed":
+                    now = info.spec_hash or (self.hash if deployed.change == "updated" else intent.spec_hash)
+                    Journal(store, self.scope.io, intent).rewrite(spec_hash=now)
+                else:
+                    store.drop(intent)
+            store.sweep_temporary(self.key)
+        except StateError as exc:
+            if journal is not None:
+                journal.drop()
+            return replace(deployed, warnings=(*deployed.warnings, f"it stands, but is not recorded: {exc.message}"))
+        return deployed
 
     def _begin(self, main: Found | None) -> None:
         """Write the intent before the first change; what a dead deploy left goes on under its own intent."""
