@@ -108,6 +108,11 @@ class Request:
     limit_key: str | None = None
     cleanup: bool = False
 
+    def __repr__(self) -> str:  # no query, no user, no header, no body: each may hold a secret
+        scheme, _, rest = self.url.partition("?")[0].partition("//")
+        shown = f"{scheme}//{rest.rpartition('@')[2]}"
+        return f"Request({self.method} {shown}, {self.operation}, {self.role}, {self.call.value})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:

@@ -122,7 +122,9 @@ class Conn:
 class Server:
     """A scripted server: *script* runs in a thread for each connection."""
 
-    def __init__(self, script: Callable[[Conn], object], *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, script: Callable[[Conn], object], *, receive_buffer: int | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self._script = script
         self.connections = 0
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
@@ -133,10 +135,10 @@ class Server:
         self._listener = socket.socket()
         if receive_buffer is not None:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind((host, 0))
         self._listener.listen(512)
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._acceptor.start()
 
