@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from unigpu import _registry
+from unigpu._io.clock import InstantClock, use_clock
 
 
 def _load(name: str, file: Path) -> ModuleType:
@@ -42,3 +43,11 @@ def cloud() -> Iterator[Any]:
     made = fakes.FakeCloud()
     with _registry.using("fake", fakes.driver_for(made)):
         yield made
+
+
+@pytest.fixture
+def instant() -> Iterator[InstantClock]:
+    """Time passes at once wherever somebody waits."""
+    clock = InstantClock()
+    with use_clock(clock):
+        yield clock

@@ -72,6 +72,7 @@ class FakeCloud:
     jobs: dict[str, Entry] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     lock: Any = field(default_factory=threading.RLock)
+    most_running: int = 0
     fail_lists: Exception | None = None
     fail_deletes: Exception | None = None
 
@@ -173,7 +174,10 @@ class FakeDriver:
         if row.stopped:
             raise ConflictError("it is stopped")
         self.begin(io, row)
-        self.cloud.jobs.setdefault(call.job_id, Entry(info.provider_name, call, io.now()))
+        with self.cloud.lock:
+            self.cloud.jobs.setdefault(call.job_id, Entry(info.provider_name, call, io.now()))
+            running = [e for e in self.cloud.jobs.values() if io.now() < e.began + float(e.call.input.get("sleep", 0))]
+            self.cloud.most_running = max(self.cloud.most_running, len(running))
         return self.job(io, call.job_id)
 
     async def status(
@@ -278,8 +282,8 @@ class FakeDriver:
         given = entry.call.input
         if entry.cancelled:
             return JobInfo(id=job_id, status=JobStatus.CANCELLED)
-        if row is None or not self.is_ready(io, row) or given.get("never"):
-            return JobInfo(id=job_id, status=JobStatus.QUEUED, ready_workers=int(row is not None and row.began == 0))
+        if row is None or not self.is_ready(io, row):
+            return JobInfo(id=job_id, status=JobStatus.QUEUED, ready_workers=0)
         if given.get("lose"):
             return JobInfo(id=job_id, status=JobStatus.FAILED, lost=True)
         if given.get("fail"):

@@ -186,8 +186,8 @@ class Home:
     def recall(self, provider: str, name: str) -> DeploymentInfo | None:
         return self._names.get(self.key(provider, name))
 
-    def forget(self, provider: str, name: str | None, its_provider_name: str | None = None) -> None:
-        self._names.pop((provider, its_provider_name) if its_provider_name else self.key(provider, name or ""), None)
+    def forget(self, provider: str, its_provider_name: str) -> None:
+        self._names.pop((provider, its_provider_name), None)
 
     def knew(self, provider: str, name: str) -> bool:
         """Whether this client ever saw a deployment of that name."""

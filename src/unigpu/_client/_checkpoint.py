@@ -17,7 +17,7 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Self, cast
 
 from unigpu.errors import CheckpointMismatch, ConfigurationError, StateError
 from unigpu.models import Result, Timing
@@ -142,6 +142,12 @@ class Checkpoint:
             if self._dropped > max(_COMPACT_BYTES, self._size // 2):
                 with self._lock, _as_state_error(self._path):
                     self._compact()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:  # a map that was never read

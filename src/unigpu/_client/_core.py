@@ -146,9 +146,7 @@ class Core(Finder):
         if not missing_ok:
             await _lifecycle.read(scope, info, deadline=deadline)  # raises where it is gone
         await _lifecycle.teardown(scope, info, deadline=deadline, volumes=bool(volumes))
-        self.home.forget(info.provider, None, info.provider_name)
-        seen.gone = True
-        seen.info = info.model_copy(update={"state": State.GONE, "ready_workers": 0})
+        self._ended(seen)
 
     async def _doomed(self, deployment: object, deadline: float, missing_ok: bool) -> Seen:
         """What a name that should be gone means, also where only this machine's journal knows it any more."""
@@ -196,8 +194,12 @@ class Core(Finder):
                 raise
             body.add_note(f"unigpu: and tearing down {seen.label} on {info.provider} failed: {exc}")
             return
-        self.home.forget(info.provider, None, info.provider_name)
+        self._ended(seen)
+
+    def _ended(self, seen: Seen) -> None:
+        self.home.forget(seen.info.provider, seen.info.provider_name)
         seen.gone = True
+        seen.info = seen.info.model_copy(update={"state": State.GONE, "ready_workers": 0})
 
     # -- readiness
 

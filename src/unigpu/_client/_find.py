@@ -49,7 +49,7 @@ class Finder:
             if isinstance(deployment, DeploymentView):
                 raise
             name, provider = self._address(deployment)
-            self.home.forget(provider, name)
+            self.home.forget(*self.home.key(provider, name))
             seen = await self._find(name, provider, deadline, fresh=True)
             await act(self.scope_of(seen.info, reporter), seen)
         if not seen.gone:
@@ -71,7 +71,7 @@ class Finder:
     def forget(self, deployment: object) -> None:
         """Let the next look at a name be a fresh one."""
         name, provider = self._address(deployment)
-        self.home.forget(provider, name)
+        self.home.forget(*self.home.key(provider, name))
 
     def label(self, deployment: object) -> tuple[str, str]:
         """Name and provider of what *deployment* means."""
