@@ -7,7 +7,7 @@ import random
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from ._push import Door
 from .contract import Launch
@@ -51,7 +51,6 @@ def environment(launch: Launch, *, port: int, own: Mapping[str, str], tag: str |
     if launch.python:
         _activate(env, launch.python)
     env["PYTHONUNBUFFERED"] = "1"
-    env.update(_constants(launch))
     env.update(launch.env)
     env.update(PORT=str(port), UNIGPU_PORT=str(port), UNIGPU_HOST=HOST)
     if tag is not None:
@@ -72,17 +71,11 @@ def _activate(env: dict[str, str], python: str) -> None:
 
 def door(launch: Launch, port: int) -> Door:
     """Where a worker started so takes jobs."""
-    constants = _constants(launch)
-    token = launch.env.get(constants.get("UNIGPU_AUTH", ""))
-    route = constants.get("UNIGPU_ROUTE")
+    token = launch.env.get(launch.env.get("UNIGPU_AUTH", ""))
+    route = launch.env.get("UNIGPU_ROUTE")
     if is_ours(launch) or not route:
         return Door(host=HOST, port=port, token=token)
     return Door(host=HOST, port=port, route=route, raw=True, token=token)
-
-
-def _constants(launch: Launch) -> Mapping[str, str]:
-    """What the deployment says of itself to its workers: ``UNIGPU_NAME`` and the others."""
-    return cast("Mapping[str, str]", launch.extra.get("constants") or {})
 
 
 def stated_port(launch: Launch) -> int | None:

@@ -67,8 +67,10 @@ def supervise_main(state_dir: str, lock_fd: int, *, idle_exit: float = IDLE_EXIT
         return _report(read)
     os.close(read)
     code = _detached(Path(state_dir), idle_exit, _Teller(write))
-    fcntl.flock(lock_fd, fcntl.LOCK_UN)  # also for a copy of the open file that a fork of the launcher may hold
-    return code
+    # Let go for every copy of the open file, should a fork of the launcher hold one; then be gone at once, so that a
+    # free lock means a dead supervisor.
+    fcntl.flock(lock_fd, fcntl.LOCK_UN)
+    os._exit(code)
 
 
 class _Teller:

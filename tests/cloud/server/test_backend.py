@@ -115,7 +115,7 @@ def test_a_worker_sees_what_was_declared_and_a_handful_of_ours_and_nothing_else(
     secret = "canary-" + "x" * 20
 
     async def scenario(rig: Any) -> None:
-        handler(rig, "env", env={"DECLARED": "yes"}, extra={"constants": {"UNIGPU_NAME": "hello"}})
+        handler(rig, "env", env={"DECLARED": "yes", "UNIGPU_NAME": "hello"})
         await rig.first(WorkerReady)
         rig.push("j1", {})
         env = (await rig.first(JobDone)).output
@@ -238,7 +238,7 @@ def test_a_command_is_ready_when_it_listens_on_its_port(run: Run) -> None:
     )
 
     async def scenario(rig: Any) -> None:
-        rig.script(code, extra={"constants": {"UNIGPU_ROUTE": "/predict"}})
+        rig.script(code, env={"UNIGPU_ROUTE": "/predict"})
         await rig.first(WorkerReady)
         rig.push("j1", {"x": 1})  # a server that is not ours gets the bare input, and its reply is the output
         assert (await rig.first(JobDone)).output == [{"x": 1}]

@@ -133,8 +133,10 @@ def volume_folder(home: Home, namespace: str, name: str) -> str:
     """The folder of a volume, created where it is absent."""
     with _writing(home):
         _make(home.path)
-        folder = home.path / "volumes" / namespace / name
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = home.path
+        for part in ("volumes", namespace, name):  # one by one: `parents` would leave those above open to others
+            folder /= part
+            folder.mkdir(mode=0o700, exist_ok=True)
     return str(folder)
 
 
