@@ -37,14 +37,10 @@ class Decoder:
         self._taken = self._given = 0
         codings = [name.strip().lower() for name in (coding or "").split(",") if name.strip()]
         codings = [name for name in codings if name != "identity"]
-        if not codings:
-            self._zip = None
-        elif codings in (["gzip"], ["x-gzip"]):
-            self._zip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        elif codings == ["deflate"]:
-            self._zip = zlib.decompressobj(zlib.MAX_WBITS)
-        else:
+        if codings and codings not in (["gzip"], ["x-gzip"], ["deflate"]):
             raise self._bad("the reply is coded in a way that was not asked for")
+        self._wbits = zlib.MAX_WBITS if codings == ["deflate"] else zlib.MAX_WBITS | 16
+        self._zip = zlib.decompressobj(self._wbits) if codings else None
         self._raw_deflate = codings == ["deflate"]
 
     @property
@@ -59,7 +55,11 @@ class Decoder:
             yield self._count(data)
             return
         rest = data
-        while rest and not self._zip.eof:
+        while rest:
+            if self._zip.eof:  # gzip may consist of several members; anything else does not belong there
+                if not rest.startswith(b"\x1f"[: len(rest)]) or self._wbits != zlib.MAX_WBITS | 16:
+                    raise self._bad("something follows the coded reply")
+                self._zip = zlib.decompressobj(self._wbits)
             try:
                 piece = self._zip.decompress(rest, _PIECE)
             except zlib.error:
@@ -69,7 +69,7 @@ class Decoder:
                 self._zip = zlib.decompressobj(-zlib.MAX_WBITS)
                 self._raw_deflate = False
                 continue
-            rest = self._zip.unconsumed_tail
+            rest = self._zip.unused_data if self._zip.eof else self._zip.unconsumed_tail
             if piece:
                 yield self._count(piece)
 

@@ -32,12 +32,18 @@ class _Row(NamedTuple):
     words: str
     never_sent: bool = False
     timeout: bool = False
+    hint: str | None = None
 
 
 # httpx and httpcore share these names. The first name found along the class's bases decides.
 _TABLE: Final[dict[str, _Row]] = {
     "ConnectTimeout": _Row("no connection in time", never_sent=True, timeout=True),
-    "PoolTimeout": _Row("no connection became free in time", never_sent=True, timeout=True),
+    "PoolTimeout": _Row(
+        "no connection became free in time",
+        never_sent=True,
+        timeout=True,
+        hint="Streams that were left open hold their connections: use `with`.",
+    ),
     "ReadTimeout": _Row("no answer in time", timeout=True),
     "WriteTimeout": _Row("the request could not be written in time", timeout=True),
     "TimeoutException": _Row("no answer in time", timeout=True),
@@ -62,7 +68,7 @@ def failure(exc: BaseException, request: Request, *, expired: bool) -> UniGPUErr
         expired: Its deadline has passed.
     """
     row = _row(exc)
-    words, retryable, hint = row.words, True, None
+    words, retryable, hint = row.words, True, row.hint
     for cause in _causes(exc):
         if isinstance(cause, Refused):
             words, retryable = str(cause), cause.retryable

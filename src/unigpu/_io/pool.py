@@ -102,10 +102,10 @@ class _AsyncWaiter:
 
 
 class _AsyncOrigin:
-    __slots__ = ("idle", "key", "total", "waiters")
+    __slots__ = ("closed", "idle", "key", "total", "waiters")
 
     def __init__(self, key: Key) -> None:
-        self.key, self.total = key, 0
+        self.key, self.total, self.closed = key, 0, False
         self.idle: list[AsyncLink] = []
         self.waiters: deque[_AsyncWaiter] = deque()
 
@@ -222,7 +222,7 @@ class AsyncPool:
 
     async def release(self, origin: _AsyncOrigin, link: AsyncLink) -> None:
         """Give *link*, or the right to open another, to the first who waits. Counters change before any await."""
-        good = self._settings.expiry is not None and link.available()
+        good = self._settings.expiry is not None and not origin.closed and link.available()
         link.idle_since = time.monotonic()
         heir = next((one for one in _drain(origin.waiters) if not one.dead), None)
         if heir is not None:
@@ -245,6 +245,7 @@ class AsyncPool:
         if self._home != (os.getpid(), anyio.lowlevel.current_token()):
             return
         for origin in origins.values():
+            origin.closed = True  # what is in use now is closed when it comes back
             while origin.idle:
                 origin.total -= 1
                 await self._close(origin.idle.pop())
@@ -272,10 +273,10 @@ class _SyncWaiter:
 
 
 class _SyncOrigin:
-    __slots__ = ("idle", "key", "lock", "total", "waiters")
+    __slots__ = ("closed", "idle", "key", "lock", "total", "waiters")
 
     def __init__(self, key: Key) -> None:
-        self.key, self.total, self.lock = key, 0, threading.Lock()
+        self.key, self.total, self.closed, self.lock = key, 0, False, threading.Lock()
         self.idle: list[SyncLink] = []
         self.waiters: deque[_SyncWaiter] = deque()
 
@@ -376,9 +377,10 @@ class SyncPool:
 
     def release(self, origin: _SyncOrigin, link: SyncLink) -> None:
         """Give *link*, or the right to open another, to the first who waits."""
-        good = self._settings.expiry is not None and link.available()
+        usable = self._settings.expiry is not None and link.available()
         link.idle_since = time.monotonic()
         with origin.lock:
+            good = usable and not origin.closed
             heir = next((one for one in _drain(origin.waiters) if not one.dead), None)
             if heir is not None:
                 heir.link = link if good else sync_link(origin.key, self._settings)
@@ -400,6 +402,7 @@ class SyncPool:
             origins = list(state.origins.values())
         for origin in origins:
             with origin.lock:
+                origin.closed = True  # what is in use now is closed when it comes back
                 idle, origin.idle = origin.idle, []
                 origin.total -= len(idle)
             for link in idle:

@@ -80,7 +80,7 @@ class _Lookup:
             for token, event in events.items():
                 try:
                     anyio.from_thread.run_sync(event.set, token=token)
-                except (RuntimeError, anyio.RunFinishedError):
+                except RuntimeError:
                     continue  # that loop ended meanwhile: nobody waits there
 
     def result(self) -> list[str]:

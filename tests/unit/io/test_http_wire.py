@@ -273,12 +273,13 @@ RAW_DEFLATE = zlib.compressobj(wbits=-15)
     ("coding", "body"),
     [
         ("gzip", gzip.compress(b"hello" * 100)),
+        ("gzip", gzip.compress(b"hello" * 40) + gzip.compress(b"hello" * 60)),
         ("x-gzip", gzip.compress(b"hello" * 100)),
         ("deflate", zlib.compress(b"hello" * 100)),
         ("deflate", RAW_DEFLATE.compress(b"hello" * 100) + RAW_DEFLATE.flush()),
         ("identity", b"hello" * 100),
     ],
-    ids=["gzip", "x-gzip", "deflate", "bare deflate", "identity"],
+    ids=["gzip", "two members", "x-gzip", "deflate", "bare deflate", "identity"],
 )
 def test_a_coded_body_is_decoded(flavour: Any, ask: Any, serve: Any, coding: str, body: bytes) -> None:
     server = serve(coded(body, coding))
@@ -299,10 +300,12 @@ def test_a_coded_body_is_decoded(flavour: Any, ask: Any, serve: Any, coding: str
         (gzip.compress(b"\0" * 50_000_000), "gzip", "unpacks to more than 200 times"),
         (gzip.compress(b"hello")[:-4], "gzip", "ends too early"),
         (b"not gzip", "gzip", "not coded as it says"),
+        (gzip.compress(b"hello") + b"more", "gzip", "something follows"),
+        (zlib.compress(b"hello") + b"more", "deflate", "something follows"),
         (b"x", "br", "not asked for"),
         (b"x", "gzip, gzip", "not asked for"),
     ],
-    ids=["bomb", "cut", "not gzip", "brotli", "twice"],
+    ids=["bomb", "cut", "not gzip", "tail", "deflate tail", "brotli", "twice"],
 )
 def test_a_hostile_coding_is_refused(flavour: Any, ask: Any, serve: Any, body: bytes, coding: str, words: str) -> None:
     server = serve(coded(body, coding))

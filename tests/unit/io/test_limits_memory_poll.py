@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from unigpu import errors
 from unigpu._io.bridge import run_sync
-from unigpu._io.clock import InstantClock, VirtualClock
+from unigpu._io.clock import InstantClock, RealClock, VirtualClock
 from unigpu._io.contract import CallClass, Headers, Request, Response
 from unigpu._io.limits import Limit, LimitedIo, Limiter
 from unigpu._io.memory import Held, MemoryIo
 from unigpu._io.poll import JOB_PACE, STATE_PACE, Pace, poll
+from unigpu._io.retry import RetryingIo
 
 
 def ok(_: Any = None) -> Response:
@@ -283,3 +284,43 @@ def test_a_hint_replaces_the_pace_where_it_knows() -> None:
     ticks = Ticks(None, None, None, "done")
     ticks.run(hint=lambda: hints.pop(0))
     assert ticks.gaps == [0.5, 0.05, 3.0]
+
+
+# What wraps an `Io` is an `Io`
+
+
+@pytest.mark.parametrize("wrap", [lambda io: RetryingIo(io), lambda io: LimitedIo(io, {"k": Limit(rate=1)})])
+def test_a_wrapper_hands_everything_on(wrap: Any) -> None:
+    clock = VirtualClock(5.0, epoch=1000.0)
+    io = wrap(MemoryIo(ok, clock, sync=True, random=lambda: 0.25))
+
+    async def work() -> int:
+        return 7
+
+    async def main() -> bytes:
+        await io.sleep(2)
+        assert await io.shield(work, seconds=5) == 7
+        for _ in range(2):
+            async with io.stream(request("k")) as reply:
+                assert reply.headers == Headers()
+                body: bytes = await reply.read()
+        return body
+
+    assert run_sync(main()) == b"fine"
+    assert (io.random(), io.wall() - io.now()) == (0.25, 995.0)
+    assert io.now() == (7.0 if isinstance(io, RetryingIo) else 8.0)
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_held_request_is_asked_again_on_the_real_clock_too(sync: bool) -> None:
+    asked: list[float] = []
+
+    def answer(now: float) -> Response | None:
+        asked.append(now)
+        return ok() if len(asked) == 3 else None
+
+    async def main() -> int:
+        io = MemoryIo(lambda _: Held(until=io.now() + 60, poll=answer), RealClock(), sync=sync)
+        return (await io.send(request())).status
+
+    assert (run_sync(main()) if sync else anyio.run(main)) == 200

@@ -297,3 +297,67 @@ def test_an_interrupt_in_the_middle_of_a_call_loses_no_slot(ask: Any, serve: Any
         monkeypatch.undo()
         assert run_sync(io.send(ask(io, server.url))).status == 200
     io.close()
+
+
+def test_what_is_in_use_while_it_is_closed_is_closed_when_it_comes_back(flavour: Any, ask: Any, serve: Any) -> None:
+    ended = threading.Event()
+
+    def script(conn: Any) -> None:
+        conn.request()
+        conn.answer()
+        conn.request()  # returns when the client closes
+        ended.set()
+
+    server = serve(script)
+
+    async def main() -> None:
+        io = flavour.make()
+        async with io.stream(ask(io, server.url)) as reply:
+            if flavour.is_async:
+                await io.aclose()
+            else:
+                io.close()
+            assert await reply.read() == b"ok"
+
+    flavour.run(main)
+    assert ended.wait(10)
+
+
+EMFILE = """
+import resource, socket, sys
+from unigpu import errors
+from unigpu._io.bridge import run_sync
+from unigpu._io.contract import CallClass, Request
+from unigpu._io.http import HttpConfig, SyncHttpIo
+
+io = SyncHttpIo(HttpConfig(trust_env=False, limit=1))
+
+def call():
+    return run_sync(io.send(Request(method="GET", url=sys.argv[1], operation="t", role="create",
+                                    call=CallClass.IDEMPOTENT, deadline=io.now() + 30))).status
+
+assert call() == 200
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+hoard = []
+try:
+    while True:
+        hoard.append(socket.socket())
+except OSError:
+    pass
+try:
+    call()
+except errors.TransportError as exc:
+    print(exc.never_sent, "too many open files" in str(exc))
+for one in hoard:
+    one.close()
+print(call())
+io.close()
+"""
+
+
+def test_no_descriptor_left_is_explained_and_costs_no_slot(serve: Any) -> None:
+    pytest.importorskip("resource")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EMFILE, serve().url], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["True", "True", "200"], done.stderr
