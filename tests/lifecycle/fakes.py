@@ -47,6 +47,7 @@ from unigpu.errors import (
     JobExpired,
     NotFoundError,
     ProviderUnavailableError,
+    RateLimitError,
     TransportError,
 )
 from unigpu.models import Event, JobError, Progress
@@ -412,6 +413,8 @@ async def ask(io: Any, request: Request) -> Any:
         raise ConflictError("it is taken, or busy", provider="fake", status=status, maybe_executed=False)
     if status in (401, 403):
         raise AuthenticationError("the key is not valid", provider="fake", status=status, maybe_executed=False)
+    if status == 429:
+        raise RateLimitError("too many requests", provider="fake", status=status, maybe_executed=False)
     if status >= 500:
         raise ProviderUnavailableError("the platform has a fault", provider="fake", status=status)
     if status >= 400:
