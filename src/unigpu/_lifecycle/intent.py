@@ -170,7 +170,7 @@ class IntentStore:
             data = self._dir.read(name)
             try:
                 intent = None if data is None else parse(data)
-            except ValueError as exc:
+            except (ValueError, RecursionError) as exc:
                 _log.warning("%s is not readable and is ignored: %s", self._dir.path / name, exc)
                 continue
             if intent is not None and intent.file == name and (not key or intent.key == key):
