@@ -169,6 +169,7 @@ class Process:
         self.out: list[str] = []
         self.err: list[str] = []
         self._news = threading.Condition()
+        self._open = 2
         self._pumps = [
             threading.Thread(target=self._pump, args=(self.popen.stdout, self.out), daemon=True),
             threading.Thread(target=self._pump, args=(self.popen.stderr, self.err), daemon=True),
@@ -182,6 +183,9 @@ class Process:
                 with self._news:
                     lines.append(line.rstrip("\n"))
                     self._news.notify_all()
+        with self._news:
+            self._open -= 1  # the process has ended: nobody need wait for a line any more
+            self._news.notify_all()
 
     def wait_for_line(self, pattern: str, lines: list[str] | None = None) -> re.Match[str]:
         where = self.err if lines is None else lines
@@ -189,10 +193,11 @@ class Process:
 
         def look() -> bool:
             found.extend(m for line in where if (m := re.search(pattern, line)))
-            return bool(found)
+            return bool(found) or self._open == 0
 
         with self._news:
-            assert self._news.wait_for(look, PATIENCE), f"{pattern} is not in {self.out + self.err}"
+            self._news.wait_for(look, PATIENCE)
+        assert found, f"{pattern} is not in {self.out + self.err}"
         return found[0]
 
     @property
