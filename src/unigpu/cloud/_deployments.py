@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from unigpu.elasticity.policy import Rule
@@ -13,7 +13,7 @@ from ._leases import Leases
 from ._queue import Jobs, record_id
 from ._records import deployment_record, terms_from
 from ._state import Core, Deployment, Ghost, Refused, Terms
-from .contract import JSON, Persist
+from .contract import JSON, Effect, Persist
 
 STOPPED = {"type": "stopped", "message": "the deployment is stopped; start it first"}
 
@@ -204,7 +204,7 @@ class Deployments:
 
     def reap(self, deployment: Deployment, now: float) -> None:
         """A deleted deployment is gone with its last worker."""
-        if not deployment.deleting or deployment.workers:
+        if not deployment.deletion_told or deployment.workers:
             return
         core = self._core
         del core.deployments[deployment.id]
@@ -213,6 +213,15 @@ class Deployments:
             core.ghosts.append(Ghost(deployment, now + lag))
 
     # The journal.
+
+    def told(self, effects: Sequence[Effect]) -> None:
+        """These are handed to the driver now."""
+        for effect in effects:
+            if isinstance(effect, Persist) and effect.kind == "deployment_gone":
+                deployment = self._core.deployments.get(effect.id)
+                if deployment is not None and deployment.deleting:
+                    deployment.deletion_told = True
+                    self._core.touch(effect.id)
 
     def restore(self, record: Persist, now: float) -> Deployment:
         """A deployment of the journal, without any worker."""
@@ -237,21 +246,24 @@ class Deployments:
         return deployment
 
     def undo_persist(self, record: Persist, now: float) -> None:
-        """A deployment's record could not be written: it is again what it was before."""
+        """A deployment's record could not be written: it is again what it was before.
+
+        After a deletion that failed its workers are gone, and its jobs stay cancelled.
+        """
         core = self._core
         if record.id not in self._before:
             return
         before = self._before.pop(record.id)
         deployment = core.deployments.get(record.id)
         if isinstance(before, Deployment):  # its deletion
-            before.deleting = False
+            before.deleting = before.deletion_told = False
             before.cold_since = now if before.cold_since is None else before.cold_since
             core.deployments[record.id] = before
             core.ghosts = [ghost for ghost in core.ghosts if ghost.deployment is not before]
         elif deployment is None:
             return
         elif before is None:  # its creation
-            deployment.deleting = True
+            deployment.deleting = deployment.deletion_told = True
             self._jobs.cancel_all(deployment, now, why="the deployment could not be recorded")
             self._fleet.stop_all(deployment, now)
         else:

@@ -68,6 +68,7 @@ class _Simulated:
     id: str
     behavior: Behavior
     jobs: dict[str, int] = field(default_factory=dict[str, int])
+    hung: set[str] = field(default_factory=set[str])
 
 
 class Simulation:
@@ -199,6 +200,7 @@ class Simulation:
             self._at(now, lambda then: report(then, busy=True) if still() else None)
             return
         if mode == "hang":
+            worker.hung.add(push.job_id)
             return
         if mode == "crash":
             self._at(now + seconds, lambda then: self._exit(worker, then) if still() else None)
@@ -257,7 +259,7 @@ class Simulation:
 
     def _cancel(self, effect: CancelPush, now: float) -> None:
         worker = self._workers.get(effect.worker_id)
-        if worker is None or effect.job_id not in worker.jobs or worker.behavior.job == "hang":
+        if worker is None or effect.job_id not in worker.jobs or effect.job_id in worker.hung:
             return
 
         def end(then: float) -> None:

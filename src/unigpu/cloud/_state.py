@@ -252,6 +252,7 @@ class Deployment:
 
     Attributes:
         version: Counts replacements; workers of an older one drain.
+        deletion_told: The driver was handed the record of its deletion; before that it can still come back.
         start_failures: Failed starts in a row.
         crashes: Workers in a row that ended by themselves before they proved themselves.
         cold_total, cold_since: Seconds without any ready worker so far, and since when there is none now.
@@ -266,6 +267,7 @@ class Deployment:
     version: int = 1
     stopped: bool = False
     deleting: bool = False
+    deletion_told: bool = False
     woken: bool = False
     secrets_lost: tuple[str, ...] = ()
     start_failures: int = 0

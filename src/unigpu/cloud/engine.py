@@ -155,6 +155,7 @@ class Engine:
         else:  # a mistake of ours must not hang a server
             log.error("the engine did not come to rest within %d rounds", _MOST_ROUNDS)
         effects, core.effects = core.effects, []
+        self.deployments.told(effects)
         return effects
 
     def next_due(self) -> float | None:

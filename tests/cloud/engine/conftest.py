@@ -84,6 +84,9 @@ class Cloud:
         assert reply.status == status if status is not None else reply.status < 300, (reply.status, reply.body)
         return json.loads(reply.body)
 
+    def body(self, name: str = "hello", **changes: Any) -> dict[str, Any]:
+        return put_body(name, **changes)
+
     def deploy(self, name: str = "hello", **changes: Any) -> str:
         self.ask("PUT", self.url(name), put_body(name, **changes), status=201, if_none_match="*")
         return provider_name("default", name)
