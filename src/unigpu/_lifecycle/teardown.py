@@ -83,6 +83,7 @@ async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volum
         scope.event("teardown.done", deployment=info.name, id=info.id)
     finally:
         _release(lock)
+    await forget_expired(scope, deadline=deadline)
 
 
 async def remove(scope: Scope, parts: Sequence[Resource], seen: Survey, *, name: str, deadline: float) -> None:
@@ -132,6 +133,35 @@ async def settle_intents(scope: Scope, parts: Sequence[Resource], key: str, *, d
                 await ensure_absent(scope, kinds[kind], id_, attempt=intent.attempt, seen=None, deadline=deadline)
         store.drop(intent)
     store.sweep_temporary(key)
+
+
+async def forget_expired(scope: Scope, *, deadline: float) -> None:
+    """Drop the intents of deployments whose end has passed and that are seen to be gone.
+
+    An ephemeral deployment's name never comes back, so no later deploy or teardown of the name would settle what a
+    client that was killed had written. Deletes nothing on the platform. Only where looking by name is the truth (atomic
+    parts): what a late list does not show may still be there. Failing to look leaves them for another time.
+    """
+    store = scope.store
+    if store is None:
+        return
+    try:
+        for intent in store.load():
+            ended = intent.expires_at is not None and intent.expires_at <= scope.io.wall()
+            if not ended or (intent.provider, intent.base) != (scope.provider, scope.base):
+                continue
+            parts = scope.driver.parts(info_of(intent))
+            lock = store.try_lock(intent.key) if all(p.consistency.kind == "atomic" for p in parts) else None
+            if lock is None:
+                continue  # its writer lives
+            try:
+                if not (await survey(scope, parts, deadline=deadline)).found:
+                    store.drop(intent)
+                    store.sweep_temporary(intent.key)
+            finally:
+                lock.release()
+    except UniGPUError as exc:
+        _log.debug("expired intents of %s are looked at another time: %s", scope.provider, exc)
 
 
 def known(scope: Scope, name: str) -> DeploymentInfo | None:
