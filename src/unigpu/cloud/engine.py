@@ -17,6 +17,7 @@ from typing import Final
 
 from unigpu.models.deployment import State
 
+from ._callbacks import Callbacks
 from ._deployments import STOPPED, Deployments
 from ._fleet import Fleet
 from ._leases import Leases, NoWorker
@@ -73,6 +74,7 @@ class Engine:
         self.jobs: Final = Jobs(self._core)
         self._fleet = Fleet(self._core, self.jobs, self._leases)
         self.deployments: Final = Deployments(self._core, self._fleet, self.jobs, self._leases)
+        self.callbacks: Final = Callbacks(self._core)
         self.faults: Final = Faults()
         self._faces: dict[str, Face] = {}
 
@@ -113,6 +115,7 @@ class Engine:
         """Take note of what happened. Events of workers that are gone are no news."""
         now = self._core.advance(now)
         if isinstance(event, CallbackDone):
+            self.callbacks.done(event, now)
             return
         worker = self._core.workers.get(event.worker_id)
         if worker is None:
@@ -176,18 +179,11 @@ class Engine:
     def restore(self, records: Iterable[Persist], now: float) -> None:
         """Take a journal back: deployments without workers; jobs that were not at their end are FAILED."""
         now = self._core.advance(now)
-        jobs: list[Persist] = []
-        for record in records:
-            if record.kind == "deployment":
-                self.deployments.restore(record, now)
-            elif record.kind == "job":
-                jobs.append(record)
-        for record in jobs:
-            deployment = self._core.deployments.get(str(record.record.get("deployment")))
-            if deployment is not None:
-                self.jobs.restore(deployment, record.id.removeprefix(f"{deployment.id}/"), record.record, now)
-            else:
-                self._core.effects.append(Persist(kind="job_gone", id=record.id))
+        for record in sorted(records, key=lambda record: record.kind):  # deployments come before their jobs
+            try:
+                self._restore(record, now)
+            except (KeyError, TypeError, ValueError, AttributeError) as exc:
+                log.warning("the record of %s %s cannot be read (%r); it is left out", record.kind, record.id, exc)
 
     def undo_persist(self, record: Persist, now: float) -> None:
         """A record could not be written: take back what it says. A finished job keeps its result in memory."""
@@ -279,6 +275,16 @@ class Engine:
         return self.deployments.state(deployment, now)
 
     # Inside.
+
+    def _restore(self, record: Persist, now: float) -> None:
+        if record.kind == "deployment":
+            self.deployments.restore(record, now)
+        elif record.kind == "job":
+            deployment = self._core.deployments.get(str(record.record.get("deployment")))
+            if deployment is not None:
+                self.jobs.restore(deployment, record.id.removeprefix(f"{deployment.id}/"), record.record, now)
+            else:
+                self._core.effects.append(Persist(kind="job_gone", id=record.id))
 
     def _serving(self, deployment_id: str, now: float, *, wake: bool) -> Deployment:
         deployment = self._core.find(deployment_id)

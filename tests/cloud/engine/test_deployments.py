@@ -378,6 +378,8 @@ def test_a_record_of_a_later_release_does_not_stop_the_others(make_cloud: Any) -
     cloud = make_cloud()
     cloud.deploy()
     records = [Persist(kind="moon", id="x"), *cloud.virtual.journal.values(), Persist(kind="job", id="y", record={})]
+    records.append(Persist(kind="deployment", id="torn", record={"terms": 7}))
+    records.append(Persist(kind="job", id="torn", record={"deployment": cloud.show()["id"], "status": "moon"}))
     other = make_cloud()
     other.engine.restore(records, 0.0)
     assert len(other.engine.deployment_ids()) == 1

@@ -323,6 +323,24 @@ class EngineMachine(RuleBasedStateMachine):
             self.engine.event(WorkerExited(worker_id=id, code=code), self.now)
         self.turn()
 
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), job=st.sampled_from(JOBS))
+    def news_of_a_worker_that_is_gone(self, data: st.DataObject, job: str) -> None:
+        id = data.draw(st.sampled_from(sorted(self.seen)))
+        if id in self.real:
+            return
+        for event in (
+            WorkerStarted(worker_id=id),
+            WorkerReady(worker_id=id),
+            WorkerLog(worker_id=id, text="late"),
+            Chunk(worker_id=id, job_id=job, value=1),
+            JobDone(worker_id=id, job_id=job, output=1),
+            ForwardDone(worker_id=id, lease="lease-1"),
+            WorkerExited(worker_id=id, code=0),
+        ):
+            self.engine.event(event, self.now)
+        self.turn()
+
     @precondition(lambda self: any(worker.jobs for worker in self.real.values()))
     @rule(data=st.data(), how=st.sampled_from(["ok", "ok", "error", "lost", "busy", "twice", "chunk"]))
     def job_done(self, data: st.DataObject, how: str) -> None:
@@ -402,6 +420,7 @@ class EngineMachine(RuleBasedStateMachine):
                 assert id in worker.jobs
             shown = [worker.id for worker in deployment.everyone()]
             assert len(shown) == len(set(shown)), "a worker is shown twice"
+            assert all(worker.running == 0 for worker in deployment.ended)
             for worker in deployment.workers.values():
                 assert worker.running <= worker.concurrency
                 assert (worker.idle_since is not None) <= (worker.running == 0)
