@@ -43,6 +43,7 @@ from unigpu.driver import (
 from unigpu.errors import (
     AuthenticationError,
     ConflictError,
+    DeploymentGone,
     InvalidRequestError,
     JobExpired,
     NotFoundError,
@@ -565,7 +566,10 @@ class FakeDriver:
             "idle_timeout": idle_timeout,
             "scaling": None if scaling is None else scaling.model_dump(),
         }
-        await ask(io, call("patch", self.path(info), body, deadline=deadline))
+        try:
+            await ask(io, call("patch", self.path(info), body, deadline=deadline))
+        except NotFoundError as exc:
+            raise DeploymentGone("it does not exist any more", provider="fake") from exc
 
     async def workers(self, io: Any, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         raw = await ask(io, call("workers", self.path(info), deadline=deadline))

@@ -12,6 +12,8 @@ from unigpu import _lifecycle as life
 from unigpu._io.bridge import run_sync
 from unigpu.errors import (
     AuthenticationError,
+    ConfigurationError,
+    ConflictError,
     DeadlineExceeded,
     InvalidRequestError,
     PartialDeployError,
@@ -19,6 +21,7 @@ from unigpu.errors import (
     StateError,
     TransportError,
     UniGPUError,
+    UnsupportedError,
     WorkerFailed,
 )
 
@@ -398,3 +401,63 @@ def test_after_an_update_the_intent_knows_the_new_spec(world: World) -> None:
         row.spec_hash = None  # type: ignore[assignment]  # a platform whose env cannot be read back
     driver = FakeDriver()
     assert deploy(world, spec(workers=(1, 2), env={"A": "2"}), scope=world.scope(driver=driver)).change == "adopted"
+
+
+def test_a_missing_secret_is_told_while_the_old_deployment_still_serves(world: World) -> None:
+    deploy(world)
+    asked = spec(workers=(1, 2), disk=5, secrets=["TOKEN"])
+
+    def fill(_: Any) -> Any:
+        raise ConfigurationError("TOKEN is not set")
+
+    with pytest.raises(ConfigurationError):
+        deploy(world, asked, scope=world.scope(secrets=fill), if_exists="replace")
+    assert "fake.delete" not in world.cloud.log
+    assert len(world.rows) == 1
+
+
+def test_a_ttl_cannot_be_updated_and_that_is_said(world: World) -> None:
+    info = deploy(world).info
+    with pytest.raises(UnsupportedError, match="fixed"):
+        update(world, info, spec(workers=(1, 2), ttl=60), {"ttl"})
+
+
+def test_a_callback_that_raises_costs_nobody_a_deployment(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def boom(_: Any) -> None:
+        raise ValueError("a fault of the caller")
+
+    scope = life.Scope(**{**world.scope().__dict__, "emit": boom, "progress": boom})
+    with caplog.at_level("ERROR", logger="unigpu"):
+        assert deploy(world, scope=scope).change == "created"
+    assert "on_event raised" in caplog.text
+
+
+def test_one_that_is_deleted_under_a_deploys_hands_is_made_anew_once(world: World) -> None:
+    real: Any = world.cloud.on_patch
+    deleted = [0]
+
+    def patch(url: str, body: Any) -> Any:
+        if deleted[0] < 1:
+            deleted[0] += 1
+            world.cloud.rows.clear()
+        return real(url, body)
+
+    world.cloud.on_patch = patch  # type: ignore[method-assign]  # somebody deletes it between create and warm
+    deployed = deploy(world)
+    assert (deployed.change, len(world.rows)) == ("created", 1)
+
+
+def test_an_update_of_what_another_call_replaced_meanwhile_is_refused(world: World) -> None:
+    info = deploy(world, spec(workers=(1, 2), env={"A": "1"})).info
+    real: Any = world.cloud.on_update
+
+    def late(url: str, body: Any) -> Any:
+        (row,) = world.cloud.rows.values()
+        row.attempt = "another"
+        return real(url, body)
+
+    world.cloud.on_update = late  # type: ignore[method-assign]  # replaced at the last moment
+    before = world.clock.now()
+    with pytest.raises(ConflictError):
+        update(world, info, spec(workers=(1, 2), env={"A": "2"}), {"env"})
+    assert world.clock.now() < before + 10

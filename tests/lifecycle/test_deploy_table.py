@@ -267,7 +267,7 @@ def test_secrets_are_read_after_finding_and_before_the_first_write_and_never_for
 
     def fill(wanted: Any) -> Any:
         asked.append(list(world.cloud.log))
-        return wanted.with_changes(secrets={name: "s3cret" for name in wanted.secrets})
+        return wanted.with_changes(secrets=dict.fromkeys(wanted.secrets, "s3cret"))
 
     wanted = spec(**BASE, secrets=["TOKEN"])
     deploy(world, wanted, scope=world.scope(secrets=fill))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,8 @@ from unigpu.driver import (
 from unigpu.models import Change, Event, Progress
 
 from .intent import IntentStore
+
+_log = logging.getLogger("unigpu.lifecycle")
 
 IfExists = Literal["adopt", "error", "replace"]
 OnFailure = Literal["teardown", "keep"]
@@ -58,9 +61,22 @@ class Scope:
         return self.driver.name
 
     def event(self, kind: str, *, deployment: str | None = None, **fields: object) -> None:
-        self.emit(
-            Event(kind=kind, provider=self.provider, deployment=deployment, time=self.io.wall(), fields=dict(fields))
+        """Tell of an event. A callback that raises is logged: what it is told of has happened all the same."""
+        event = Event(
+            kind=kind, provider=self.provider, deployment=deployment, time=self.io.wall(), fields=dict(fields)
         )
+        try:
+            self.emit(event)
+        except Exception:
+            _log.exception("on_event raised for %s", kind)
+
+    def tell(self, progress: Progress) -> None:
+        """Tell how far a wait is; as `event`."""
+        try:
+            if self.progress is not None:
+                self.progress(progress)
+        except Exception:
+            _log.exception("progress raised")
 
 
 @dataclass(frozen=True, kw_only=True)

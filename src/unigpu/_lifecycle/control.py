@@ -147,12 +147,16 @@ async def settled(
     Raises:
         DeadlineExceeded: it was busy all the time.
         DeploymentGone: it does not exist any more.
+        ConflictError: another create has its name now.
     """
 
     async def tick() -> bool | None:
         try:
             await act()
-        except ConflictError:
+        except ConflictError as exc:
+            now = await read(scope, info, deadline=deadline)
+            if None not in (now.attempt, info.attempt) and now.attempt != info.attempt:
+                raise exc
             return None
         except NotFoundError as exc:
             raise gone(scope, info) from exc

@@ -39,6 +39,8 @@ def compared(spec: DeploymentSpec, content: Content, *, provider: str) -> frozen
     stated = {name for name in spec.stated if name not in _LEFT_OUT}
     if "provider_options" in stated and provider not in spec.provider_options:
         stated.discard("provider_options")  # another provider's block says nothing here
+    if stated & {"handler", "command"}:
+        stated.add(CODE)  # what runs is stated, so its content is, also where one of the two has none
     return frozenset(stated | set(content.items))
 
 

@@ -88,11 +88,9 @@ class _Wait:
         await wake_once(self.scope, now, deadline=self.deadline)
 
     def _tell(self, phase: str) -> None:
-        if self.scope.progress is None:
-            return
         elapsed = self.scope.io.now() - self.began
         rate = worker_rate(self.info)
-        self.scope.progress(
+        self.scope.tell(
             Progress(
                 deployment=self.info.name or self.info.provider_name,
                 provider=self.scope.provider,

@@ -1,0 +1,182 @@
+"""Who one deploy call is, and what it keeps of itself: its identity, its intent, what it made, and its outcome."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from unigpu.driver import Adaptation, Content, DeploymentInfo, DeploymentSpec, Found, Identity, Resource, provider_name
+from unigpu.errors import DeadlineExceeded, StateError, UniGPUError
+from unigpu.models import Change
+
+from ._scope import Deployed, Scope
+from .failure import on_error
+from .identity import identity_of, new_attempt, spec_hash
+from .intent import Intent, Journal, key_of
+from .teardown import Survey, survey
+from .undo import Ledger
+
+_log = logging.getLogger("unigpu.lifecycle")
+
+
+class Attempt:
+    """One deploy or update call. The name's lock is held by the caller.
+
+    Attributes:
+        hash: The hash of the spec and its content.
+        identity: With this call's own random attempt.
+        journal: Its intent, from the first change on.
+        ledger: What it created.
+        info: The deployment as last seen.
+        whole: The last create is done.
+        removed: What existed before was torn down by this call.
+    """
+
+    def __init__(self, scope: Scope, spec: DeploymentSpec, *, deadline: float) -> None:
+        self.scope = scope
+        self.spec = spec
+        self.deadline = deadline
+        self.content: Content = scope.driver.content(spec)
+        self.hash = spec_hash(spec, self.content, provider=scope.provider)
+        self.identity = self.identity_with(new_attempt(), self._expiry())
+        self.key = key_of(scope.provider, scope.base, provider_name(scope.namespace, spec.name))
+        self.journal: Journal | None = None
+        self.ledger = Ledger(scope, self.identity)
+        self.info: DeploymentInfo | None = None
+        self.whole = False
+        self.inherited = False
+        self.removed = False
+        self.adaptations: list[Adaptation] = []
+        self.warnings = list(self.content.notes)
+
+    def begin(self, main: Found | None) -> None:
+        """Write the intent before the first change; what a dead deploy left goes on under its own intent."""
+        if self.journal is not None:
+            return
+        identity = self.identity
+        attempt = main.attempt if main is not None and main.attempt is not None else identity.attempt
+        earlier = next((i for i in self.intents() if main is not None and i.attempt == attempt), None)
+        self.inherited = main is not None
+        self.journal = Journal(
+            self.scope.store,
+            self.scope.io,
+            earlier
+            or Intent(
+                state="pending",
+                provider=self.scope.provider,
+                base=self.scope.base,
+                namespace=self.scope.namespace,
+                name=self.spec.name,
+                provider_name=identity.provider_name,
+                attempt=attempt,
+                spec_hash=self.hash,
+                expires_at=identity.expires_at if main is None else main.expires_at,
+            ),
+        )
+        self.journal.begin()
+        self.ledger.journal = self.journal
+
+    def commit(self, deployed: Deployed) -> Deployed:
+        """It stands: its intent says so, and no other intent of the name is needed.
+
+        Where that cannot be written the intent is removed (which needs no room on the disk): a pending one would let a
+        later deploy take what stands for debris.
+        """
+        store, journal, info = self.scope.store, self.journal, deployed.info
+        if store is None:
+            return deployed
+        if journal is not None and info.attempt not in (None, journal.intent.attempt):
+            journal.drop()  # another call was faster: this one made nothing that stays
+            journal = None
+        try:
+            if journal is not None:
+                journal.mark("committed")
+            for intent in store.load(self.key):
+                if journal is not None and intent.file == journal.intent.file:
+                    continue
+                if journal is None and intent.attempt == info.attempt and intent.state == "committed":
+                    now = info.spec_hash or (self.hash if deployed.change == "updated" else intent.spec_hash)
+                    Journal(store, self.scope.io, intent).rewrite(spec_hash=now)
+                else:
+                    store.drop(intent)
+            store.sweep_temporary(self.key)
+        except StateError as exc:
+            if journal is not None:
+                journal.drop()
+            return replace(deployed, warnings=(*deployed.warnings, f"it stands, but is not recorded: {exc.message}"))
+        return deployed
+
+    async def failed(self, exc: BaseException, *, keep: bool) -> None:
+        """Undo or keep what this call made; the caller raises *exc* again."""
+        if self.removed and isinstance(exc, UniGPUError):
+            exc.hint = f"{exc.hint or ''} The one that existed before was already torn down.".strip()
+        await on_error(
+            self.scope,
+            exc,
+            self.ledger,
+            None if self.inherited and self.ledger.is_empty else self.journal,
+            spec=self.spec,
+            info=self.info,
+            whole=self.whole,
+            keep=keep,
+            deadline=self.deadline,
+        )
+
+    def intents(self) -> Sequence[Intent]:
+        return [] if self.scope.store is None else self.scope.store.load(self.key)
+
+    def unfinished(self) -> Sequence[Intent]:
+        """Intents of dead writers: the lock of the name is ours, so nobody else is writing."""
+        return [i for i in self.intents() if i.state != "committed" and i.attempt != self.identity.attempt]
+
+    def known_hash(self, main: Found) -> str | None:
+        """What this machine's intent keeps of it, for platforms that do not show a spec."""
+        for intent in reversed(self.intents()):
+            if (main.kind, main.id) in intent.resources and intent.attempt == (main.attempt or intent.attempt):
+                return intent.spec_hash
+        return None
+
+    async def survey(self, spec: DeploymentSpec) -> Survey:
+        return await survey(self.scope, self.resources(spec), deadline=self.deadline)
+
+    def resources(self, spec: DeploymentSpec) -> Sequence[Resource]:
+        return self.scope.driver.resources(spec, self.identity)
+
+    def filled(self) -> DeploymentSpec:
+        """The spec with its secrets' values: read as late as this, and kept nowhere."""
+        return self.spec if self.scope.secrets is None else self.scope.secrets(self.spec)
+
+    def identity_with(self, attempt: str, expires_at: float | None) -> Identity:
+        return identity_of(
+            self.spec,
+            provider=self.scope.provider,
+            namespace=self.scope.namespace,
+            spec_hash=self.hash,
+            attempt=attempt,
+            expires_at=expires_at,
+        )
+
+    def _expiry(self) -> float | None:
+        ttl = self.spec.ttl
+        return None if ttl is None else float(math.ceil(self.scope.io.wall() + ttl))
+
+    def check_time(self) -> None:
+        if self.scope.io.now() >= self.deadline:
+            raise DeadlineExceeded(
+                f"deploying {self.spec.name} on {self.scope.provider} did not end in time",
+                provider=self.scope.provider,
+                deployment=self.spec.name,
+                stop_reason="deadline",
+            )
+
+    def deployed(self, info: DeploymentInfo, change: Change) -> Deployed:
+        self.info = info
+        return Deployed(
+            info=info,
+            change=change,
+            adaptations=tuple(self.adaptations),
+            spec=self.spec,
+            warnings=tuple(dict.fromkeys(self.warnings)),
+        )

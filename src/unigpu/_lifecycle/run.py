@@ -1,0 +1,312 @@
+"""The steps of a deploy: find, decide, create what is absent, change what is there, wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from unigpu.driver import Adaptation, DeploymentInfo, DeploymentSpec, Found, Pauses, State, Updates
+from unigpu.errors import ConflictError, DeploymentGone, NameConflict, UniGPUError, UnsupportedError
+from unigpu.models import Change
+
+from . import control
+from ._scope import Deployed, IfExists, Wait
+from .attempt import Attempt
+from .decide import Decision, Limits, decide, limits_to_change
+from .identity import CODE, compared, differing
+from .intent import Intent
+from .ready import gone, start_once, wait_ready
+from .teardown import Survey, remove
+from .undo import Ledger, ensure_absent, may_have_acted
+
+_log = logging.getLogger("unigpu.lifecycle")
+
+_ROUNDS: Final = 6
+"""How often one deploy looks again because another one was faster."""
+_PAUSE: Final = 0.2
+
+
+class Run(Attempt):
+    """The steps of one deploy or update call."""
+
+    # -- deploy ---------------------------------------------------------------------------------------------------
+
+    async def deploy(self, if_exists: IfExists) -> Deployed:
+        """Find, decide and act; look again where another deploy was faster."""
+        ended = False
+        for turn in range(_ROUNDS):
+            seen = await self.survey(self.spec)
+            try:
+                return await self._act(seen, if_exists)
+            except (ConflictError, DeploymentGone) as exc:
+                # Deleted under our hands: once that is made anew, a second time somebody means it.
+                if turn + 1 == _ROUNDS or (isinstance(exc, DeploymentGone) and ended):
+                    raise
+                ended = ended or isinstance(exc, DeploymentGone)
+                _log.info("%s: changed by another call meanwhile, looking again (%s)", self.spec.name, exc)
+            self.check_time()
+            await self.scope.io.sleep(_PAUSE * (1 + self.scope.io.random()))
+        raise AssertionError("unreachable: the last round returns or raises")
+
+    async def _act(self, seen: Survey, if_exists: IfExists) -> Deployed:
+        seen = await self._wait_for_end(seen)
+        main, info = seen.main, seen.info
+        stale = self.unfinished()
+        if main is None or info is None:
+            return await self._create(await self._clear_half(seen))
+        if self.ledger.is_mine(main):  # an earlier round's create of this very call
+            return await self._create(seen)
+        if main.expires_at is not None and main.expires_at <= self.scope.io.wall():
+            self.warnings.append(f"{self.spec.name} had expired; it was torn down and created anew")
+            return await self._create(await self._remove(seen))
+        debris = _is_debris(main, stale)
+        try:
+            decision = self._decide(main, info, if_exists)
+        except NameConflict:
+            if not debris:
+                raise
+            # What a crashed deploy of this machine left was never handed to anybody: nothing is lost by ending it.
+            return await self._create(await self._remove(seen))
+        if decision.action == "recreate":
+            self.adaptations.append(_downtime(self.spec, decision.fields))
+            return await self._create(await self._remove(seen))
+        return await self._use(seen, main, info, decision, debris=debris)
+
+    async def _use(
+        self, seen: Survey, main: Found, info: DeploymentInfo, decision: Decision, *, debris: bool
+    ) -> Deployed:
+        """Adopt what exists; complete, update and scale it as decided. It is not ours to undo."""
+        scope = self.scope
+        change: Change = "adopted"
+        self.ledger.release()  # a part that an earlier round made belongs to this one now
+        self.info = info
+        self.warnings.extend(decision.warnings)
+        missing = len(seen.by_kind) < len(self.resources(self.spec))
+        if missing or debris:  # a deploy that stopped half way is finished: each step is harmless to repeat
+            info = await self._complete(seen, main, limits_of=None if debris else info)
+        if decision.action == "update":
+            info = await self._update_in_place(main, info)
+            change = "updated"
+        if decision.limits and not (missing or debris):
+            info = await self._scale(info, decision.limits)
+            change = change if change == "updated" else "scaled"
+        if info.state is State.STOPPED and isinstance(scope.driver, Pauses):
+            self.warnings.append(f"{self.spec.name} was stopped; it was started again")
+            await start_once(scope, info, deadline=self.deadline)
+        self.ledger.release()
+        return self.deployed(info, change)
+
+    async def _create(self, seen: Survey) -> Deployed:
+        """Create what *seen* lacks, cold and recorded, and then set the limits."""
+        info = await self._complete(seen, None)
+        mine = self.ledger.is_mine(_main_of(seen, self.ledger))
+        return self.deployed(info, "created" if mine else "adopted")
+
+    async def _complete(
+        self, seen: Survey, main: Found | None, *, limits_of: DeploymentInfo | None = None
+    ) -> DeploymentInfo:
+        """Create each part that is absent, in order, then warm the whole.
+
+        Args:
+            limits_of: What was in use: of its limits only the stated ones change.
+        """
+        scope = self.scope
+        made: dict[str, Found] = dict(seen.by_kind)
+        self.begin(main)
+        spec = self.filled()
+        resources = self.resources(spec)
+        for resource in resources:
+            if resource.kind in made:
+                continue
+            self.check_time()
+            made[resource.kind] = await self.ledger.create(resource, dict(made), deadline=self.deadline)
+        if len(resources) > 1 and len(seen.by_kind) < len(resources):
+            await self._check_whole(len(resources))
+        info = _info_of(made)
+        if info is None:
+            raise AssertionError(f"{scope.provider}: no resource of a deployment shows it (Found.info)")
+        self.info, self.whole = info, True
+        if limits_of is not None and limits_of.workers is not None and "workers" not in spec.stated:
+            spec = spec.with_changes(workers=limits_of.workers)
+        await scope.driver.warm(scope.io, info, spec, deadline=self.deadline)
+        return info
+
+    async def _check_whole(self, parts: int) -> None:
+        """A teardown of the same name may have taken earlier parts while later ones were made: look again then."""
+        if len((await self.survey(self.spec)).by_kind) < parts:
+            raise ConflictError(
+                f"parts of {self.spec.name} were deleted while it was deployed",
+                provider=self.scope.provider,
+                deployment=self.spec.name,
+            )
+
+    async def _clear_half(self, seen: Survey) -> Survey:
+        """Parts without the one that is called: kept where they are of this spec, else ended."""
+        if not seen.found:
+            return seen
+        if all(found.spec_hash in (None, self.hash) for _, found in seen.found):
+            return seen
+        return await self._remove(seen)
+
+    async def _remove(self, seen: Survey) -> Survey:
+        """End what exists, verified, before something else takes its name."""
+        self.filled()  # a secret that is missing is told while the old one still serves
+        self.begin(None)
+        resources = self.resources(self.spec)
+        await remove(self.scope, resources, seen, name=self.spec.name, deadline=self.deadline)
+        self.removed = True
+        return await self.survey(self.spec)
+
+    # -- update ---------------------------------------------------------------------------------------------------
+
+    async def update(self, info: DeploymentInfo, changed: frozenset[str]) -> Deployed:
+        """Bring an existing deployment to the spec: in place where the platform can, else anew."""
+        if "ttl" in changed:
+            raise UnsupportedError(
+                f"the end of {self.spec.name} was fixed when it was created",
+                provider=self.scope.provider,
+                deployment=self.spec.name,
+                capability="ttl_change",
+                hint="Tear it down and deploy it again with another ttl.",
+            )
+        seen = await self.survey(self.spec)
+        main, now = seen.main, seen.info
+        if main is None or now is None or (None not in (info.attempt, main.attempt) and info.attempt != main.attempt):
+            raise gone(self.scope, info)
+        self.info = now
+        stated = compared(self.spec, self.content, provider=self.scope.provider)
+        differs = set(differing(main.spec_hash or self.known_hash(main), self.hash, stated) or ())
+        fields = frozenset((changed & stated) | (differs & {CODE}))
+        limits = limits_to_change(now, self.spec)
+        driver = self.scope.driver
+        if not fields:
+            if limits:
+                return self.deployed(await self._scale(now, limits), "scaled")
+            return self.deployed(now, "adopted")
+        if isinstance(driver, Updates) and driver.updatable(fields):
+            now = await self._update_in_place(main, now)
+            if limits:
+                now = await self._scale(now, limits)
+            return self.deployed(now, "updated")
+        self.adaptations.append(_downtime(self.spec, tuple(sorted(fields))))
+        seen = await self._remove(seen)
+        try:
+            return await self._create(seen)
+        except ConflictError:  # somebody took the name while it was free
+            return await self.deploy("replace")
+
+    async def _update_in_place(self, main: Found, info: DeploymentInfo) -> DeploymentInfo:
+        scope, driver = self.scope, self.scope.driver
+        if not isinstance(driver, Updates):
+            raise AssertionError("decided to update on a platform that cannot")
+        # The attempt, the name and the end never change: they belong to the create.
+        identity = self.identity_with(main.attempt or info.attempt or self.identity.attempt, main.expires_at)
+        spec = self.filled()
+
+        async def act() -> None:
+            await driver.update(scope.io, info, spec, identity, deadline=self.deadline)
+
+        try:
+            await control.settled(scope, info, act, deadline=self.deadline, what=f"updating {self.spec.name}")
+        except UniGPUError as exc:
+            if not may_have_acted(exc):
+                raise
+            now = await driver.read(scope.io, info, deadline=self.deadline)  # the answer is lost: what is so decides
+            if now is None or now.spec_hash != self.hash:
+                raise
+            return now
+        now = await driver.read(scope.io, info, deadline=self.deadline)
+        if now is None:
+            raise gone(scope, info)
+        return now
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    async def finish(self, deployed: Deployed, wait: Wait) -> Deployed:
+        """Wait as asked, and read what is so."""
+        scope = self.scope
+        if wait is False:
+            now = await scope.driver.read(scope.io, deployed.info, deadline=self.deadline)
+            if now is None:
+                raise gone(scope, deployed.info)
+            info = now
+        else:
+            worker = wait == "worker"
+            info = await wait_ready(scope, deployed.info, wake=worker, need_worker=worker, deadline=self.deadline)
+        self.info = info
+        return Deployed(
+            info=info,
+            change=deployed.change,
+            adaptations=deployed.adaptations,
+            spec=deployed.spec,
+            warnings=deployed.warnings,
+        )
+
+    async def _wait_for_end(self, seen: Survey) -> Survey:
+        """What is being deleted is waited for, not adopted."""
+        for resource, found in reversed(seen.found):
+            if found.info is not None and found.info.state in (State.DELETING, State.GONE):
+                await ensure_absent(
+                    self.scope, resource, found.id, attempt=found.attempt, seen=found, deadline=self.deadline
+                )
+                seen = await self.survey(self.spec)
+        return seen
+
+    async def _scale(self, info: DeploymentInfo, limits: Limits) -> DeploymentInfo:
+        return await control.scale(
+            self.scope,
+            info,
+            workers=limits.workers,
+            idle_timeout=limits.idle_timeout,
+            scaling=limits.scaling,
+            deadline=self.deadline,
+        )
+
+    def _decide(self, main: Found, info: DeploymentInfo, if_exists: IfExists) -> Decision:
+        driver = self.scope.driver
+        return decide(
+            main,
+            info,
+            self.spec,
+            self.content,
+            new_hash=self.hash,
+            known_hash=self.known_hash(main),
+            if_exists=if_exists,
+            updatable=driver.updatable if isinstance(driver, Updates) else lambda _: False,
+            wall=self.scope.io.wall(),
+        )
+
+
+def _is_debris(main: Found, stale: Sequence[Intent]) -> bool:
+    """Whether a deploy that died on this machine made it: it carries its attempt, or its recorded id."""
+    return any(
+        intent.attempt == main.attempt if main.attempt is not None else (main.kind, main.id) in intent.resources
+        for intent in stale
+    )
+
+
+def _info_of(made: Mapping[str, Found]) -> DeploymentInfo | None:
+    for found in reversed(list(made.values())):
+        if found.info is not None:
+            ids = {kind: one.id for kind, one in made.items()}
+            return found.info.model_copy(update={"ids": {**found.info.ids, **ids}})
+    return None
+
+
+def _main_of(seen: Survey, ledger: Ledger) -> Found:
+    for _, found in reversed(ledger.made):
+        if found.info is not None:
+            return found
+    if seen.main is None:
+        raise AssertionError("a whole deployment has a part that is called")
+    return seen.main
+
+
+def _downtime(spec: DeploymentSpec, fields: tuple[str, ...]) -> Adaptation:
+    return Adaptation(
+        field="if_exists",
+        asked=f"a change of {', '.join(fields)}",
+        got="torn down and created anew: downtime, and a new URL where the platform gives one",
+        reason="the platform cannot change that in place",
+    )
