@@ -192,7 +192,7 @@ class ProcessBackend:
         with contextlib.suppress(OSError):  # a full disk: the next supervisor finds that the process is gone
             self._note(worker.id, None)
         reason, cause = self._explain(worker, code)
-        self._log(worker.id, worker, "system", reason)
+        self._log(worker.id, worker, "system", exit_words(code))
         if worker.log is not None:
             worker.log.close()
         self._emit(WorkerExited(worker_id=worker.id, code=code, reason=reason, cause=cause))

@@ -248,7 +248,7 @@ def test_a_disk_full_at_any_write_is_a_clear_error_and_never_a_half_deployment(w
             with pytest.raises(StateError):
                 world.do(world.driver.scale(world.io, keep, workers=(0, 7), deadline=world.by()))
             with pytest.raises(StateError):
-                world.do(world.driver.delete(world.io, keep.id, deadline=world.by()))
+                world.do(world.driver.parts(keep)[0].delete(world.io, keep.id, deadline=world.by()))
         finally:
             _full_at(pid, resource.RLIM_INFINITY)
         world.until(lambda part=part: not world.do(part.find(world.io, deadline=world.by())), "undone")
@@ -357,12 +357,19 @@ _RACER = """
 """
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.05])
-def test_four_processes_race_through_twenty_rounds_and_nothing_is_lost_or_left(pause: float, world: Any) -> None:
+@pytest.mark.parametrize(
+    ("rounds", "pause"),
+    [
+        (5, 0.0),
+        pytest.param(25, 0.0, marks=pytest.mark.full),
+        pytest.param(25, 0.05, marks=pytest.mark.full),
+    ],
+)
+def test_four_processes_race_and_nothing_is_lost_or_left(rounds: int, pause: float, world: Any) -> None:
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(_RACER)]
     racers = [
         subprocess.Popen(
-            [*command, str(n), "20", str(world.state), str(pause)],
+            [*command, str(n), str(rounds), str(world.state), str(pause)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=world.project,
         )
         for n in range(4)
@@ -372,13 +379,13 @@ def test_four_processes_race_through_twenty_rounds_and_nothing_is_lost_or_left(p
     outs = [json.loads(out) for out, _ in said]
     assert [failed for failed, _, _ in outs] == [[]] * 4
     assert sum(lost for _, lost, _ in outs) == 0
-    assert sum(called for _, _, called in outs) == 8
+    assert sum(called for _, _, called in outs) == 4 * len(range(3, rounds, 10))
     assert not world.lives()
     world.until(lambda: not world.processes(), "no process is left")
     assert not (world.home / "supervisor.json").exists()
     assert not (world.home / "journal").exists()
     endings = (world.home / "supervisor.log").read_text().count("ending: nothing is deployed")
-    print(f"80 rounds, 0 failed, 0 lost, {endings} supervisors that ended")
+    print(f"{4 * rounds} rounds, 0 failed, 0 lost, {endings} supervisors that ended")
 
 
 def test_a_server_that_is_configured_by_its_address_is_used_and_nothing_is_started(

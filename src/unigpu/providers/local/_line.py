@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from unigpu.driver import UNSET, CallClass, Io, Request, Response, Role, check
-from unigpu.errors import StateError, TransportError
+from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Request, Response, Role, check
+from unigpu.errors import DeploymentGone, JobExpired, StateError, TransportError
 
 from . import launch
 from ._wire import refusal
@@ -83,6 +84,55 @@ class Line:
                     return self._checked(response), link
             await io.sleep(_PAUSE)
 
+    async def about(
+        self, io: Io, method: str, info: DeploymentInfo, path: str, operation: str, *, deadline: float, **more: Any
+    ) -> Response:
+        """A call about a deployment that should be there.
+
+        Raises:
+            DeploymentGone: it is not.
+        """
+        where = f"/deployments/{info.provider_name}{path}"
+        reply = await self.call(io, method, where, operation, deadline=deadline, **more)
+        if reply is None or _is_gone(reply[0], operation):
+            raise gone(info.name)
+        return ok(reply, deployment=info.name)
+
+    async def job(
+        self,
+        io: Io,
+        method: str,
+        info: DeploymentInfo,
+        job_id: str,
+        path: str,
+        operation: str,
+        *,
+        deadline: float,
+        hold: float = 0.0,
+        params: tuple[tuple[str, str], ...] = (),
+    ) -> Response:
+        """A call about a job; *hold*: seconds for which the answer may wait for news.
+
+        Raises:
+            JobExpired: it is not known (any more).
+            DeploymentGone: nor is its deployment.
+        """
+        if hold > 0:
+            params = (*params, ("wait", f"{hold:g}"))
+        where = f"/deployments/{info.provider_name}/jobs/{quote(job_id, safe='')}{path}"
+        reply = await self.call(io, method, where, operation, deadline=deadline, params=params, role="jobs", wait=hold)
+        if reply is None or _is_gone(reply[0], operation):
+            raise gone(info.name)
+        if is_absent(reply[0]):
+            raise JobExpired(
+                f"the local supervisor does not know job {job_id}: {refusal(reply[0]).error.message or 'it is gone'}",
+                job_id=job_id,
+                provider="local",
+                operation=f"local.{operation}",
+                deployment=info.name,
+            )
+        return ok(reply, deployment=info.name)
+
     async def _link(self, io: Io, *, start: bool, deadline: float) -> launch.Link | None:
         if self.fixed is not None:
             return self.fixed
@@ -131,3 +181,24 @@ def ok(reply: tuple[Response, launch.Link], *, deployment: str | None) -> Respon
 
 def plain(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
+
+
+def is_absent(response: Response) -> bool:
+    return response.status == 404
+
+
+def _is_gone(response: Response, operation: str) -> bool:
+    """Whether the deployment itself is not there (an unknown job or worker is another matter)."""
+    if response.status != 404:
+        return False
+    return refusal(response).error.type == "gone" or operation.startswith("deployment.")
+
+
+def gone(name: str | None) -> DeploymentGone:
+    return DeploymentGone(
+        f"{name or 'the deployment'} does not exist on local any more",
+        status=404,
+        provider="local",
+        deployment=name,
+        maybe_executed=False,
+    )

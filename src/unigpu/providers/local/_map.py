@@ -18,6 +18,7 @@ from unigpu.driver import (
     JobStatus,
     LogLine,
     Rate,
+    Scaling,
     State,
     Timing,
     Worker,
@@ -93,6 +94,10 @@ def stated(spec: DeploymentSpec) -> dict[str, Any]:
     if "secrets" in spec.stated:
         told["secrets"] = sorted(spec.secrets)
     return told
+
+
+def scaling_of(scaling: Scaling | None) -> dict[str, Any] | None:
+    return None if scaling is None else scaling.model_dump()
 
 
 def patch_body(

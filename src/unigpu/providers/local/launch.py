@@ -189,12 +189,14 @@ async def _started(io: Io, process: subprocess.Popen[bytes]) -> None:
     try:
         while process.poll() is None:
             if io.now() >= deadline:
-                process.kill()
                 raise DeadlineExceeded(f"the local supervisor did not start in {_START_S:g} s", provider="local")
             await io.sleep(_PAUSE / 2)
-    finally:
-        # Also when the caller leaves: it ends by itself in a moment, and must not stay as a zombie.
-        output = process.communicate()[0]
+    except BaseException:
+        # Whoever leaves early waits for nothing and leaves no zombie; a supervisor that got so far ends by itself.
+        process.kill()
+        process.communicate()
+        raise
+    output = process.communicate()[0]
     if process.returncode:
         words = output.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it gave no reason"]
         if process.returncode == _CANNOT_WRITE:

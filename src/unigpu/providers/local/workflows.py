@@ -5,10 +5,9 @@ A call never starts a supervisor just to look: where none lives and no journal w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -18,12 +17,10 @@ from unigpu.driver import (
     CallClass,
     Checked,
     ChunkPage,
-    Consistency,
     Content,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
-    Found,
     Identity,
     InputModel,
     Invocation,
@@ -33,30 +30,26 @@ from unigpu.driver import (
     Pace,
     Rate,
     Resource,
-    Response,
     Scaling,
     Worker,
 )
-from unigpu.errors import ConfigurationError, ConflictError, DeploymentGone, JobExpired
+from unigpu.errors import ConfigurationError, DeploymentGone
 from unigpu.models._values import duration
 
 from . import _map, content, launch
 from ._line import Line, ok, plain
+from ._resource import LocalResource, Place, get, put
 from ._wire import (
-    DeletedWire,
     DeploymentsWire,
-    DeploymentWire,
     JobWire,
     LinesWire,
     PageWire,
     WorkerListWire,
     parse,
-    refusal,
 )
 
 IDLE_EXIT: Final = 3600.0
 LONG_POLL: Final = 20.0
-_ATOMIC: Final = Consistency(kind="atomic")
 _LOOK_S: Final = 10.0
 _FOLLOW_S: Final = 0.25
 
@@ -110,8 +103,8 @@ class LocalDriver:
             fixed = launch.Link(base=_map.base_url(self._options.base_url), token=plain(self._options.token))
         elif self._options.token is not None:
             raise ConfigurationError("local: token= belongs to base_url=; a supervisor of this machine has its own")
-        self._home = home
         self._line = Line(home=home, fixed=fixed)
+        self._place = Place(line=self._line, home=home, python=self._options.python)
 
     # -- before anything is sent -------------------------------------------------------------------------------------
 
@@ -131,10 +124,10 @@ class LocalDriver:
         return _map.RATE
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
-        return (_Deployment(self, identity.provider_name, spec=spec, identity=identity),)
+        return (LocalResource(place=self._place, id=identity.provider_name, spec=spec, identity=identity),)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        return (_Deployment(self, info.provider_name),)
+        return (LocalResource(place=self._place, id=info.provider_name),)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -145,18 +138,11 @@ class LocalDriver:
         return tuple(map(_map.info_of, parse(DeploymentsWire, ok(reply, deployment=None)).deployments))
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
-        wire = await self.get(io, info.provider_name, deadline=deadline)
+        wire = await get(self._place, io, info.provider_name, deadline=deadline)
         return None if wire is None else _map.info_of(wire)
 
-    async def get(self, io: Io, id: str, *, deadline: float) -> DeploymentWire | None:
-        """The deployment as the supervisor shows it; ``None`` where it certainly does not exist."""
-        reply = await self._line.call(io, "GET", f"/deployments/{id}", "deployment.get", deadline=deadline)
-        if reply is None or _is_absent(reply[0]):
-            return None
-        return parse(DeploymentWire, ok(reply, deployment=None))
-
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
-        response = await self._about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        response = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
         return tuple(map(_map.worker_of, parse(WorkerListWire, response).workers))
 
     async def logs(
@@ -192,7 +178,9 @@ class LocalDriver:
             while more:
                 path = f"/workers/{quote(id, safe='')}/logs"
                 params = (("after", str(after.get(id, 0))),)
-                response = await self._about(io, "GET", info, path, "worker.logs", deadline=deadline, params=params)
+                response = await self._line.about(
+                    io, "GET", info, path, "worker.logs", deadline=deadline, params=params
+                )
                 page = parse(LinesWire, response)
                 found += [_map.line_of(line, id) for line in page.lines]
                 more = bool(page.lines) and page.after > after.get(id, 0)
@@ -201,74 +189,11 @@ class LocalDriver:
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
-    async def put(
-        self,
-        io: Io,
-        spec: DeploymentSpec,
-        identity: Identity,
-        *,
-        now: DeploymentInfo | None,
-        deadline: float,
-    ) -> DeploymentWire:
-        """Create it cold (*now* is ``None``), or replace what is there, with the limits that are not stated kept.
-
-        Raises:
-            ConflictError: the name is taken meanwhile, or what is there is not *now* any more.
-        """
-        stated = spec.stated
-        keep = now is not None
-        workers = (0, spec.workers[1])
-        idle_timeout, scaling = spec.idle_timeout, _scaling(spec.scaling)
-        if now is not None:
-            workers = spec.workers if "workers" in stated or now.workers is None else now.workers
-            if "idle_timeout" not in stated and now.idle_timeout is not None:
-                idle_timeout = now.idle_timeout
-            if "scaling" not in stated:
-                scaling = now.details.get("scaling")
-        body = _map.put_body(
-            spec,
-            identity,
-            workers=workers,
-            idle_timeout=idle_timeout,
-            scaling=scaling,
-            origin=self.content(spec).origin,
-            cwd=launch.working_directory(),
-            python=self._options.python or launch.interpreter(),
-            env=self._hidden_env(spec),
-            folders=self._folders(spec, identity.namespace),
-        )
-        condition = ("if-match", f'"{now.attempt}"') if now is not None else ("if-none-match", "*")
-        reply = await self._line.call(
-            io,
-            "PUT",
-            f"/deployments/{identity.provider_name}",
-            "deployment.put",
-            json=body,
-            headers=(condition,),
-            deadline=deadline,
-            start=not keep,
-        )
-        if reply is None:
-            raise _gone(identity.name)
-        if reply[0].status == 412:
-            there = refusal(reply[0]).deployment
-            if not keep and there is not None and there.attempt == identity.attempt:
-                return there  # our own create, whose answer was lost
-            raise ConflictError(
-                f"{identity.name}: {refusal(reply[0]).error.message or 'it changed meanwhile'}",
-                status=412,
-                provider="local",
-                operation="local.deployment.put",
-                deployment=identity.name,
-                maybe_executed=False,
-            )
-        return parse(DeploymentWire, ok(reply, deployment=identity.name))
-
     async def update(
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
         """Old workers finish what they run while new ones start; what waits goes on waiting."""
-        await self.put(io, spec, identity, now=info, deadline=deadline)
+        await put(self._place, io, spec, identity, now=info, deadline=deadline)
 
     def updatable(self, fields: frozenset[str]) -> bool:
         """All but what makes another thing of it."""
@@ -288,44 +213,34 @@ class LocalDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        body = _map.patch_body(workers, idle_timeout, _scaling(scaling))
-        await self._about(io, "PATCH", info, "", "deployment.patch", json=body, deadline=deadline)
+        body = _map.patch_body(workers, idle_timeout, _map.scaling_of(scaling))
+        await self._line.about(io, "PATCH", info, "", "deployment.patch", json=body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._about(io, "POST", info, "/wake", "deployment.wake", deadline=deadline)
+        await self._line.about(io, "POST", info, "/wake", "deployment.wake", deadline=deadline)
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._about(io, "POST", info, "/stop", "deployment.stop", deadline=deadline)
+        await self._line.about(io, "POST", info, "/stop", "deployment.stop", deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._about(io, "POST", info, "/start", "deployment.start", deadline=deadline)
-
-    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        """Delete it, and where that leaves nothing, wait until the supervisor is gone. Absent is success."""
-        reply = await self._line.call(
-            io, "DELETE", f"/deployments/{id}", "deployment.delete", deadline=deadline, cleanup=True
-        )
-        if reply is None or _is_absent(reply[0]):
-            return
-        if parse(DeletedWire, ok(reply, deployment=None)).last and self._home is not None and self._line.fixed is None:
-            await launch.gone(io, self._home, reply[1], deadline=deadline)
+        await self._line.about(io, "POST", info, "/start", "deployment.start", deadline=deadline)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         body = _map.job_body(call, stream=info.worker_protocol != "foreign")
-        response = await self._about(
+        response = await self._line.about(
             io, "POST", info, "/jobs", "job.submit", json=body, role="jobs", deadline=call.deadline
         )
         return _map.job_of(parse(JobWire, response))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         hold = _hold(io, wait, deadline)
-        response = await self._job(io, "GET", info, job_id, "", "job.get", hold=hold, deadline=deadline)
+        response = await self._line.job(io, "GET", info, job_id, "", "job.get", hold=hold, deadline=deadline)
         return _map.job_of(parse(JobWire, response))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
-        response = await self._job(io, "POST", info, job_id, "/cancel", "job.cancel", deadline=deadline)
+        response = await self._line.job(io, "POST", info, job_id, "/cancel", "job.cancel", deadline=deadline)
         return _map.job_of(parse(JobWire, response))
 
     async def chunks(
@@ -333,146 +248,11 @@ class LocalDriver:
     ) -> ChunkPage:
         hold = _hold(io, wait, deadline)
         params = (("after", str(after)),)
-        response = await self._job(
+        response = await self._line.job(
             io, "GET", info, job_id, "/stream", "job.stream", hold=hold, params=params, deadline=deadline
         )
         return _map.page_of(parse(PageWire, response))
 
-    # -- inside -------------------------------------------------------------------------------------------------------
-
-    async def _about(
-        self, io: Io, method: str, info: DeploymentInfo, path: str, operation: str, *, deadline: float, **more: Any
-    ) -> Response:
-        """A call about a deployment that should be there.
-
-        Raises:
-            DeploymentGone: it is not.
-        """
-        reply = await self._line.call(
-            io, method, f"/deployments/{info.provider_name}{path}", operation, deadline=deadline, **more
-        )
-        if reply is None or _is_gone(reply[0], operation):
-            raise _gone(info.name)
-        return ok(reply, deployment=info.name)
-
-    async def _job(
-        self,
-        io: Io,
-        method: str,
-        info: DeploymentInfo,
-        job_id: str,
-        path: str,
-        operation: str,
-        *,
-        deadline: float,
-        hold: float = 0.0,
-        params: tuple[tuple[str, str], ...] = (),
-    ) -> Response:
-        if hold > 0:
-            params = (*params, ("wait", f"{hold:g}"))
-        where = f"/deployments/{info.provider_name}/jobs/{quote(job_id, safe='')}{path}"
-        reply = await self._line.call(
-            io, method, where, operation, deadline=deadline, params=params, role="jobs", wait=hold
-        )
-        if reply is None or _is_gone(reply[0], operation):
-            raise _gone(info.name)
-        if _is_absent(reply[0]):
-            raise JobExpired(
-                f"the local supervisor does not know job {job_id}: {refusal(reply[0]).error.message or 'it is gone'}",
-                job_id=job_id,
-                provider="local",
-                operation=f"local.{operation}",
-                deployment=info.name,
-            )
-        return ok(reply, deployment=info.name)
-
-    def _hidden_env(self, spec: DeploymentSpec) -> dict[str, str]:
-        """Values of secrets, the callers' token, and where a handler outside the working directory is imported from.
-
-        Raises:
-            ConfigurationError: a value is missing.
-        """
-        env: dict[str, str] = {}
-        for name, value in spec.secrets.items():
-            if not isinstance(value, SecretStr):
-                raise ConfigurationError(f"secrets: {name} has no value to send", provider="local")
-            env[name] = value.get_secret_value()
-        if spec.auth is not None and not isinstance(spec.auth, str) and spec.auth.env not in env:
-            token = launch.own_variable(spec.auth.env)
-            if not token:
-                raise ConfigurationError(
-                    f"auth: the variable {spec.auth.env} is not set in this environment", provider="local"
-                )
-            env[spec.auth.env] = token
-        if spec.handler is not None and "PYTHONPATH" not in spec.env:
-            source = content.find_handler(spec.handler, cwd=Path(launch.working_directory()))
-            if source.import_from is not None:
-                env["PYTHONPATH"] = str(source.import_from)
-        return env
-
-    def _folders(self, spec: DeploymentSpec, namespace: str) -> Mapping[str, str]:
-        if not spec.volumes:
-            return {}
-        if self._home is None:
-            raise ConfigurationError("volumes are folders under a state directory, and this client has none")
-        return {v.name: launch.volume_folder(self._home, namespace, v.name) for v in spec.volumes}
-
-
-@dataclass(frozen=True, slots=True)
-class _Deployment:
-    """The one thing that a local deployment consists of."""
-
-    driver: LocalDriver
-    id: str
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
-
-    kind: str = _map.KIND
-    call: CallClass = CallClass.IDEMPOTENT
-    consistency: Consistency = _ATOMIC
-    bills_cold: str | None = None
-
-    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        found = await self.read(io, self.id, deadline=deadline)
-        return () if found is None else (found,)
-
-    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
-        if self.spec is None or self.identity is None:
-            raise AssertionError("a part of something that exists is never created")
-        return _map.found_of(await self.driver.put(io, self.spec, self.identity, now=None, deadline=deadline))
-
-    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        wire = await self.driver.get(io, id, deadline=deadline)
-        return None if wire is None else _map.found_of(wire)
-
-    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        await self.driver.delete(io, id, deadline=deadline)
-
-
-def _scaling(scaling: Scaling | None) -> dict[str, Any] | None:
-    return None if scaling is None else scaling.model_dump()
-
 
 def _hold(io: Io, wait: float, deadline: float) -> float:
     return max(0.0, min(wait, LONG_POLL, deadline - io.now() - 0.5))
-
-
-def _is_absent(response: Response) -> bool:
-    return response.status == 404
-
-
-def _is_gone(response: Response, operation: str) -> bool:
-    """Whether the deployment itself is not there (an unknown job or worker is another matter)."""
-    if response.status != 404:
-        return False
-    return refusal(response).error.type == "gone" or operation.startswith("deployment.")
-
-
-def _gone(name: str | None) -> DeploymentGone:
-    return DeploymentGone(
-        f"{name or 'the deployment'} does not exist on local any more",
-        status=404,
-        provider="local",
-        deployment=name,
-        maybe_executed=False,
-    )
