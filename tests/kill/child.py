@@ -1,9 +1,9 @@
 """The client processes that get killed: a nursery that has everything imported, and forks one process per job.
 
 Run as ``python child.py``: it reads one JSON job a line, forks a process for it, and answers ``{"id", "pid"}`` and
-later ``{"id", "status"}`` (as `os.waitstatus_to_exitcode` tells it). What a process saw stands in the job's ``out`` file, a
-JSON object a line. A fork costs milliseconds where a new interpreter costs a third of a second, and processes that
-start warm race closer to each other.
+later ``{"id", "status"}`` (as `os.waitstatus_to_exitcode` tells it). What a process saw stands in the job's ``out``
+file, a JSON object a line. A fork costs milliseconds where a new interpreter costs a third of a second, and processes
+that start warm race closer to each other.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import trio
 
 import unigpu
@@ -34,11 +35,11 @@ TWICE = 2
 class Steps:
     """Counts the moments of one operation, and acts at one of them."""
 
-    def __init__(self, at: int | None, act: Callable[[], None]) -> None:
+    def __init__(self, at: int | None, act: Callable[[], object]) -> None:
         self.on = False
         self.names: list[str] = []
+        self.act = act
         self._at = at
-        self._act = act
         self._seen: dict[str, int] = {}
 
     def __call__(self, name: str) -> None:
@@ -49,7 +50,7 @@ class Steps:
             return
         self.names.append(name)
         if len(self.names) - 1 == self._at:
-            self._act()
+            self.act()
 
     def watch(self, client: Any) -> None:
         """Count around every request, every start of a supervisor, every wait, and every write of an intent."""
@@ -128,7 +129,8 @@ async def workflow(job: dict[str, Any], client: Any, steps: Steps) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    number = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT}[job.get("act", "kill")]
+    act = job.get("act", "kill")
+    number = signal.SIGINT if act == "interrupt" else signal.SIGKILL
     steps = Steps(job.get("at"), lambda: os.kill(os.getpid(), number))
     options: dict[str, Any] = {"state_dir": job["state"], "config": job["config"]}
 
@@ -142,7 +144,13 @@ def run(job: dict[str, Any]) -> None:
     async def over(client: unigpu.AsyncClient) -> None:
         async with client:
             go_on(client)
-            await workflow(job, client, steps)
+            with anyio.CancelScope() as scope:
+                if act == "cancel":
+                    task = asyncio.current_task() if flavour == "asyncio" else None
+                    steps.act = scope.cancel if task is None else task.cancel
+                await workflow(job, client, steps)
+            if scope.cancelled_caught:
+                raise asyncio.CancelledError
 
     flavour = job.get("flavour", "sync")
     try:

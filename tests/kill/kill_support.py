@@ -68,6 +68,10 @@ class Process:
         """Its exit code; minus the signal that ended it."""
         return self._nursery.status(self._id)
 
+    def is_over(self) -> bool:
+        """Whether it is done, well or not (a killed one never says so)."""
+        return any("steps" in line or "error" in line for line in self.said())
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
