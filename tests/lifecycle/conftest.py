@@ -1,4 +1,4 @@
-"""Makes the fakes importable as ``lifecycle_fakes`` whatever the import mode."""
+"""Makes the fakes importable as ``lifecycle_*`` whatever the import mode."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("lifecycle_fakes", Path(__file__).with_name("fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-if "lifecycle_fakes" not in sys.modules:
-    _module = importlib.util.module_from_spec(_spec)
-    sys.modules["lifecycle_fakes"] = _module
-    _spec.loader.exec_module(_module)
+for _name, _file in (
+    ("lifecycle_cloud", "fake_cloud.py"),
+    ("lifecycle_driver", "fake_driver.py"),
+    ("lifecycle_fakes", "fakes.py"),
+):
+    if _name not in sys.modules:
+        _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(_file))
+        assert _spec is not None
+        assert _spec.loader is not None
+        _module = importlib.util.module_from_spec(_spec)
+        sys.modules[_name] = _module
+        _spec.loader.exec_module(_module)
 
 
 @pytest.fixture
