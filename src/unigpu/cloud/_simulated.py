@@ -109,6 +109,10 @@ class Simulation:
         if self._workers.pop(worker_id, None) is not None:
             self._emit(WorkerExited(worker_id=worker_id, code=-9, reason=reason, cause=cause), now)
 
+    def forget(self, worker_id: str) -> None:
+        """A worker is gone, and nobody says so: its driver lost sight of it."""
+        self._workers.pop(worker_id, None)
+
     def forward(self, forward: Forward, now: float, answer: Callable[[Reply], None]) -> None:
         """Let a worker answer a request; one that is gone is a 502 of ours."""
         worker = self._workers.get(forward.worker_id)

@@ -72,6 +72,11 @@ def test_no_record_and_no_repr_holds_a_secret_but_the_worker_gets_it(make_cloud:
         ({"launch": {}}, "launch"),
         ({"launch": {"handler": "a:b", "env": {"A": 1}}}, "launch.env"),
         ({"launch": {"argv": "ls"}}, "launch.argv"),
+        ({"launch": {"argv": ["a\0b"]}}, "launch.argv"),
+        ({"launch": {"handler": "a:b", "env": {"A=B": "1"}}}, "launch.env"),
+        ({"launch": {"handler": "a:b", "env": {"A": "\ud800"}}}, "launch.env"),
+        ({"launch": {"handler": "a:b", "port": 0}}, "launch.port"),
+        ({"spec": {"secrets": 5}}, "spec.secrets"),
         ({"scaling": {"signal": "moon", "target": 1}}, "scaling.signal"),
         ({"scaling": {"signal": "requests", "target": 0}}, "target"),
         ({"expires_at": "tomorrow"}, "expires_at"),
@@ -86,7 +91,7 @@ def test_a_wrong_body_is_refused_naming_the_field(cloud: Any, change: dict[str, 
     assert cloud.ask("GET", "/v1/deployments")["deployments"] == []
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"a": NaN}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"a": NaN}', b'{"a": 1e999}', b"\xff", b"[" * 100_000])
 def test_a_body_that_is_no_json_object_is_refused(cloud: Any, body: bytes) -> None:
     call = HttpCall(
         method="PUT", path=cloud.url(), headers={"authorization": "Bearer t0ken"}, body=body, host="127.0.0.1"

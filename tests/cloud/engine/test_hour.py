@@ -135,6 +135,56 @@ def test_wake_starts_one_worker_that_stays_for_an_idle_timeout(make_cloud: Any) 
     assert cloud.virtual.effects["StartWorker"] == 1
 
 
+def test_a_worker_waits_for_its_machine_without_being_billed(make_cloud: Any) -> None:
+    cloud = make_cloud(Behavior(cold_start=2.0), placing=30.0)
+    cloud.deploy()
+    cloud.submit("j1")
+    cloud.advance(20)
+    assert [worker["state"] for worker in cloud.workers()] == ["PLACING"]
+    assert cloud.ask("GET", "/v1/meter")["billed_s"] == 0
+    assert cloud.finish("j1")["cold_start_s"] == pytest.approx(32.0)
+
+
+def test_a_worker_that_is_not_placed_yet_ends_without_having_started(make_cloud: Any) -> None:
+    cloud = make_cloud(placing=30.0)
+    cloud.deploy(workers={"min": 1, "max": 1})
+    cloud.advance(5)
+    cloud.ask("DELETE", cloud.url())
+    cloud.ask("GET", cloud.url(), status=404)
+    cloud.advance(100)
+    assert "StartWorker" not in cloud.virtual.effects
+
+
+def test_scaling_by_queue_delay_adds_workers_one_by_one(make_cloud: Any) -> None:
+    cloud = make_cloud(Behavior(cold_start=5.0, duration=100.0))
+    cloud.deploy(workers={"min": 0, "max": 4}, scaling={"signal": "queue_delay", "target": 10})
+    for n in range(4):
+        cloud.submit(f"j{n}")
+    totals = []
+    for _ in range(5):
+        cloud.advance(4)
+        totals.append(cloud.show()["workers_total"])
+    assert totals == [1, 1, 2, 3, 4]  # at 0, at 10, and then each as soon as the last is ready
+    cloud.ask("PATCH", cloud.url(), {"scaling": {"signal": "requests", "target": 4}})
+    assert cloud.show()["scaling"] == {"signal": "requests", "target": 4}
+    cloud.ask("PATCH", cloud.url(), {"scaling": None})
+    assert cloud.show()["scaling"] is None
+    cloud.ask("PATCH", cloud.url(), {"concurrency": 4}, status=400)
+
+
+def test_a_stopped_worker_whose_end_nobody_reports_is_gone_after_a_while(make_cloud: Any) -> None:
+    cloud = make_cloud(exit_limit=10.0, delete_grace=2.0)
+    cloud.deploy(workers={"min": 1, "max": 1})
+    cloud.advance(2)
+    (worker,) = cloud.workers()
+    cloud.virtual.simulation.forget(worker["id"])
+    cloud.ask("DELETE", cloud.url())
+    cloud.advance(11)
+    assert cloud.show()["state"] == "DELETING"
+    cloud.advance(2)
+    cloud.ask("GET", cloud.url(), status=404)
+
+
 def test_a_pod_is_one_worker_that_does_not_stop_for_being_idle(make_cloud: Any) -> None:
     cloud = make_cloud()
     cloud.deploy(kind="pod", workers={"min": 1, "max": 1}, idle_timeout=1)

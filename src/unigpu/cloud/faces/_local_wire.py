@@ -14,6 +14,7 @@ from unigpu.elasticity.policy import Declared, QueueDelay, RequestsPerWorker, Ru
 from unigpu.models.identity import provider_name
 
 _DATA: Final = ("name", "namespace", "attempt", "spec_hash", "origin", "constants", "spec", "scaling")
+_MOST_SECONDS: Final = 1e11  # an epoch time in the year 5138
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -25,10 +26,10 @@ def parse_object(body: bytes) -> Mapping[str, Any]:
     """The body as a JSON object.
 
     Raises:
-        BadRequest: where it is none; NaN and infinities are none either.
+        BadRequest: where it is none; NaN and infinities are none either, also those written as ``1e999``.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as exc:
         raise BadRequest(f"the body is not JSON: {type(exc).__name__}") from None
     if not isinstance(value, dict):
@@ -52,7 +53,9 @@ def parse_put(pname: str, body: Mapping[str, Any]) -> Terms:
     interface = _choice(body, "interface", ("function", "http"))
     if not launch.get("handler") and not launch.get("argv"):
         raise BadRequest("launch: a handler or an argv is needed")
-    scaling = body.get("scaling")
+    scaling, port = body.get("scaling"), launch.get("port")
+    if port is not None:
+        _count(port, "launch.port", most=65_535)
     return Terms(
         launch=Launch(
             argv=_words(launch, "argv"),
@@ -60,7 +63,7 @@ def parse_put(pname: str, body: Mapping[str, Any]) -> Terms:
             env={**env, **constants},
             cwd=_optional_text(launch, "cwd"),
             python=_optional_text(launch, "python"),
-            extra={"port": launch.get("port"), "interface": interface},
+            extra={"port": port, "interface": interface},
         ),
         interface="http" if interface == "http" else "function",
         kind="pod" if kind == "pod" else "serverless",
@@ -233,18 +236,32 @@ def _no_constant(name: str) -> JSON:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number that can be kept")
+    return value
+
+
 def _text(body: Mapping[str, Any], field: str) -> str:
     value = body.get(field)
     if not isinstance(value, str) or not value:
         raise BadRequest(f"{field}: a text is needed")
-    return value
+    return _clean(value, field)
 
 
 def _optional_text(body: Mapping[str, Any], field: str) -> str | None:
     value = body.get(field)
     if value is not None and not isinstance(value, str):
         raise BadRequest(f"{field}: a text or null is needed")
-    return value
+    return None if value is None else _clean(value, field)
+
+
+def _clean(text: str, field: str) -> str:
+    """A text that can be an argument or a variable of a process."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BadRequest(f"{field}: a text has characters that no process can be given")
+    return text
 
 
 def _choice(body: Mapping[str, Any], field: str, known: tuple[str, str]) -> str:
@@ -261,9 +278,9 @@ def _flag(body: Mapping[str, Any], field: str) -> bool:
     return value
 
 
-def _count(value: object, field: str, *, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10_000:
-        raise BadRequest(f"{field}: a whole number from {least} to 10000 is needed")
+def _count(value: object, field: str, *, least: int = 1, most: int = 10_000) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadRequest(f"{field}: a whole number from {least} to {most} is needed")
     return value
 
 
@@ -282,8 +299,8 @@ def _workers(value: object) -> tuple[int, int]:
 
 def _seconds(body: Mapping[str, Any], field: str, default: float, *, least: float | None = None) -> float:
     value = body.get(field, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadRequest(f"{field}: a number is needed")
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MOST_SECONDS:
+        raise BadRequest(f"{field}: a number up to {_MOST_SECONDS:g} is needed")
     if value < (least or 0.0) or (least is None and value == 0):
         raise BadRequest(f"{field}: a number above 0 is needed")
     return float(value)
@@ -302,7 +319,9 @@ def _texts(body: Mapping[str, Any], field: str, *, where: str | None = None) -> 
     found = _mapping(body, field)
     if not all(isinstance(value, str) for value in found.values()):
         raise BadRequest(f"{where or field}: texts are needed")
-    return dict(found)
+    if any(not name or "=" in name for name in found):
+        raise BadRequest(f"{where or field}: a variable's name is empty or has a '='")
+    return {_clean(name, where or field): _clean(value, where or field) for name, value in found.items()}
 
 
 def _words(body: Mapping[str, Any], field: str) -> tuple[str, ...]:
@@ -312,13 +331,16 @@ def _words(body: Mapping[str, Any], field: str) -> tuple[str, ...]:
     words = cast("Sequence[object]", value)
     if not all(isinstance(word, str) for word in words):
         raise BadRequest(f"launch.{field}: a list of texts is needed")
-    return tuple(str(word) for word in words)
+    return tuple(_clean(str(word), f"launch.{field}") for word in words)
 
 
 def _secret_names(spec: Mapping[str, Any]) -> frozenset[str]:
     """The variables whose values are secrets: the spec's ``secrets`` (names), and that of its ``auth`` token."""
+    secrets: object = spec.get("secrets") or ()
+    if not isinstance(secrets, Sequence | Mapping) or isinstance(secrets, str):
+        raise BadRequest("spec.secrets: a list of names is needed")
+    names = {str(name) for name in cast("Sequence[object]", secrets)}
     auth = spec.get("auth")
-    names: list[Any] = list(spec.get("secrets") or ())
     if isinstance(auth, Mapping):
-        names.append(cast("Mapping[str, Any]", auth).get("env"))
-    return frozenset(str(name) for name in names if name)
+        names.add(str(cast("Mapping[str, Any]", auth).get("env")))
+    return frozenset(names)
