@@ -102,7 +102,7 @@ class Directory:
                     os.close(fd)
                 self._hook("mid write")
                 os.replace(temp, self.path / name)
-            except OSError:
+            except (OSError, KeyboardInterrupt):
                 with contextlib.suppress(OSError):
                     os.unlink(temp)
                 raise
