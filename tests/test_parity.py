@@ -1,4 +1,4 @@
-"""`Client` and `AsyncClient`, and their handles, are one surface: names, parameters, defaults, annotations, docstrings."""
+"""`Client` and `AsyncClient`, and their handles, are one surface: names, parameters, defaults, docstrings."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"
 RENAMED |= {"__next__": "__anext__"}
 # No I/O happens where these are called.
 NEVER_AWAITED = {"__init__", "__iter__", "stream", "map", "logs", "capabilities", "__repr__", "__del__"}
-VERBS = set(
-    "deploy invoke scale teardown submit stream map get deployments workers logs wait_ready wake stop start update "
-    "capabilities close".split()
-)
+VERBS = {
+    "deploy", "invoke", "scale", "teardown", "submit", "stream", "map", "get", "deployments", "workers", "logs",
+    "wait_ready", "wake", "stop", "start", "update", "capabilities", "close",
+}  # fmt: skip
 
 
 def methods(cls: type) -> dict[str, Any]:

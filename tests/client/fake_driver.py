@@ -1,4 +1,4 @@
-"""A cloud in memory with jobs, and a driver for it: what the clients' tests stand on. No sockets, any clock, threads."""
+"""A cloud in memory with jobs, and a driver for it: no sockets, any clock, any number of threads."""
 
 from __future__ import annotations
 
@@ -180,9 +180,7 @@ class FakeDriver:
             self.cloud.most_running = max(self.cloud.most_running, len(running))
         return self.job(io, call.job_id)
 
-    async def status(
-        self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float
-    ) -> JobInfo:
+    async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         self.cloud.note(f"status {job_id}")
         return self.job(io, job_id)
 

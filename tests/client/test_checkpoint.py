@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unigpu import CheckpointMismatch, Client, ConfigurationError, JobFailed, Result, ResultUnknown, StateError, _registry
+from unigpu import (
+    CheckpointMismatch,
+    Client,
+    ConfigurationError,
+    JobFailed,
+    Result,
+    ResultUnknown,
+    StateError,
+    _registry,
+)
 from unigpu._client._checkpoint import Checkpoint, digest
 from unigpu.driver import CallClass
 
@@ -110,9 +119,7 @@ def test_a_failed_input_is_raised_and_runs_again_next_time(flavour: Any, cloud: 
     flavour.run(work, "fake")
 
 
-def test_where_the_platform_makes_the_id_it_is_written_before_we_wait(
-    flavour: Any, cloud: Any, tmp_path: Path
-) -> None:
+def test_where_the_platform_makes_the_id_it_is_written_before_we_wait(flavour: Any, cloud: Any, tmp_path: Path) -> None:
     class Theirs(_registry.load("fake")):  # type: ignore[misc]  # a driver whose platform makes the ids
         submit_call = CallClass.USER_DECIDES
 
@@ -127,9 +134,7 @@ def test_where_the_platform_makes_the_id_it_is_written_before_we_wait(
         flavour.run(work, "fake")
 
 
-def test_a_file_of_another_deployment_or_with_other_inputs_is_refused(
-    flavour: Any, cloud: Any, tmp_path: Path
-) -> None:
+def test_a_file_of_another_deployment_or_with_other_inputs_is_refused(flavour: Any, cloud: Any, tmp_path: Path) -> None:
     file = tmp_path / "progress.jsonl"
 
     async def work(client: Any) -> None:
@@ -169,9 +174,10 @@ def test_keys_follow_the_inputs_and_must_differ(flavour: Any, cloud: Any, tmp_pa
 def test_two_maps_cannot_use_one_file(cloud: Any, tmp_path: Path) -> None:
     with Client("fake") as client:
         app = client.deploy(**HELLO)
-        with app.map(some(3), checkpoint=tmp_path / "c", progress="off"):
-            with pytest.raises(ConfigurationError, match="in use"):
-                app.map(some(3), checkpoint=tmp_path / "c")
+        first = app.map(some(3), checkpoint=tmp_path / "c", progress="off")
+        with pytest.raises(ConfigurationError, match="in use"):
+            app.map(some(3), checkpoint=tmp_path / "c")
+        first.close()
         list(app.map(some(3), checkpoint=tmp_path / "c", progress="off"))
 
 

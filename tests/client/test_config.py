@@ -56,7 +56,7 @@ def test_the_state_directory_has_its_own_order(project: Path, monkeypatch: pytes
 def test_a_table_in_pyproject_is_the_same_and_the_nearest_file_counts(project: Path) -> None:
     (project / "pyproject.toml").write_text('[tool.unigpu]\nprovider = "of-pyproject"\n')
     assert load().provider == "of-pyproject"
-    (project / "deep" / "pyproject.toml").write_text('[tool.other]\nx = 1\n')
+    (project / "deep" / "pyproject.toml").write_text("[tool.other]\nx = 1\n")
     assert load().provider == "of-pyproject", "a pyproject.toml without our table is passed by"
     (project / "deep" / "unigpu.toml").write_text('provider = "nearer"\n')
     assert load().provider == "nearer"
@@ -74,7 +74,7 @@ def test_a_profile_is_another_set_of_names(project: Path, monkeypatch: pytest.Mo
     assert (load(profile="ci").provider, load(profile="ci").namespace) == ("fake", "ci")
     monkeypatch.setenv("UNIGPU_PROFILE", "ci")
     assert load().namespace == "ci"
-    with pytest.raises(ConfigurationError, match="no profile 'cii'.*did you mean 'ci'"):
+    with pytest.raises(ConfigurationError, match=r"no profile 'cii'.*did you mean 'ci'"):
         load(profile="cii")
 
 
@@ -187,9 +187,9 @@ def test_driver_options_of_file_and_argument_are_merged_and_checked_when_used(pr
         client.deployments(provider="fake")
         driver = client._core.home.driver("fake")
         assert dict(driver.config.options) == {"speed": 3, "base_url": "http://x"}  # type: ignore[attr-defined]  # the fake
-    with Client("fake", driver_options={"fake": {"sped": 3}}) as client:
-        with pytest.raises(ConfigurationError, match="did you mean 'speed'"):
-            client.deployments(provider="fake")
+    wrong = Client("fake", driver_options={"fake": {"sped": 3}})
+    with pytest.raises(ConfigurationError, match="did you mean 'speed'"):
+        wrong.deployments(provider="fake")
 
 
 def test_only_the_configuration_reads_the_environment() -> None:

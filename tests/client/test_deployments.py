@@ -118,7 +118,7 @@ def test_the_bodys_error_is_raised_and_a_failed_teardown_is_a_note_on_it(flavour
 
 def test_a_failed_teardown_at_exit_is_raised_when_the_body_was_fine(flavour: Any, cloud: Any) -> None:
     async def work(client: Any) -> None:
-        with pytest.raises(TeardownIncomplete):  # noqa: PT012 - the block is the test
+        with pytest.raises(TeardownIncomplete):
             async with await client.deploy(**HELLO):
                 cloud.fail_deletes = ProviderUnavailableError("no deletes today")
 
@@ -297,7 +297,12 @@ def test_clients_and_handles_cannot_be_pickled(cls: Any, cloud: Any) -> None:
 
 def test_a_mistyped_keyword_names_the_nearest_field_or_parameter(flavour: Any, cloud: Any) -> None:
     async def work(client: Any) -> None:
-        for wrong, right in (("worker", "workers"), ("handlr", "handler"), ("if_exist", "if_exists"), ("time", "timeout")):
+        for wrong, right in (
+            ("worker", "workers"),
+            ("handlr", "handler"),
+            ("if_exist", "if_exists"),
+            ("time", "timeout"),
+        ):
             with pytest.raises(ConfigurationError, match=f"did you mean {right}="):
                 await client.deploy(name="x", **{wrong: 1})
         with pytest.raises(ConfigurationError, match="needs a name"):

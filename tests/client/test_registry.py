@@ -77,7 +77,7 @@ def test_a_module_without_the_class_is_told(plugins: Any) -> None:
 @pytest.mark.parametrize(("api", "upgrade"), [(2, "Upgrade unigpu"), (0, "Upgrade unigpu_old")])
 def test_another_version_of_the_contract_is_refused_with_both_numbers(plugins: Any, api: int, upgrade: str) -> None:
     plugins("unigpu_old", "old", GOOD.replace("driver_api = 1", f"driver_api = {api}").replace('"good"', '"old"'))
-    with pytest.raises(ConfigurationError, match=f"version {api} .*has version 1") as caught:
+    with pytest.raises(ConfigurationError, match=rf"version {api} .*has version 1") as caught:
         _registry.load("old")
     assert upgrade in str(caught.value).replace("-", "_")
 
@@ -91,7 +91,7 @@ def test_two_packages_of_one_name_are_both_named(plugins: Any) -> None:
 
 def test_a_driver_that_calls_itself_otherwise_is_refused(plugins: Any) -> None:
     plugins("unigpu_alias", "alias", GOOD)
-    with pytest.raises(ConfigurationError, match="registers 'alias'.*calls itself 'good'"):
+    with pytest.raises(ConfigurationError, match=r"registers 'alias'.*calls itself 'good'"):
         _registry.load("alias")
 
 

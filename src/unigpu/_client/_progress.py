@@ -43,7 +43,11 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         if self._call is not None:
-            self._call(progress)
+            try:
+                self._call(progress)
+            except Exception:  # an observer's own fault must not undo a deploy
+                _log.exception("the progress function failed, and is not called again")
+                self._call = None
         elif self._show:
             line = describe(progress)
             _write("\r" + line.ljust(self._width))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from unigpu import __version__
 from unigpu._io.http import AsyncHttpIo, HttpConfig, SyncHttpIo
 from unigpu._io.retry import RetryingIo
 from unigpu.driver import Io
@@ -51,7 +51,7 @@ class Ways:
 def http_config(transport: Transport | None = None) -> HttpConfig:
     """How this package speaks HTTP."""
     given: Any = transport  # `HttpIo` checks that it is one of httpx's own classes
-    return HttpConfig(user_agent=f"unigpu/{metadata.version('unigpu')}", transport=given)
+    return HttpConfig(user_agent=f"unigpu/{__version__}", transport=given)
 
 
 def sync_ways(config: HttpConfig) -> Ways:
