@@ -70,7 +70,7 @@ class Fleet:
             self._end(deployment, worker, WorkerState.FAILED, words, now)
             starting = before in (WorkerState.PLACING, WorkerState.STARTING)
             if before is not WorkerState.DRAINING:
-                message = f"a worker {words} " + ("before it was ready" if starting else "while it was in service")
+                message = f"a worker ended {'before it was ready' if starting else 'while it was in service'}: {words}"
                 self._failed(deployment, worker, event.cause or "crash_loop", message, now, start=starting)
 
     # What the engine does at each look.
@@ -247,7 +247,7 @@ class Fleet:
         core.meter.close(worker.id, now)
         worker.state, worker.reason, worker.ended_at, worker.idle_since = state, reason, now, None
         self._count_cold(deployment, now)
-        self._jobs.lose_all(deployment, worker, now, why=f"the worker {reason or 'ended'}")
+        self._jobs.lose_all(deployment, worker, now, why=f"the worker ended ({reason or 'no reason was told'})")
         self._leases.drop_all(worker)
         deployment.workers.pop(worker.id, None)
         core.workers.pop(worker.id, None)

@@ -27,7 +27,7 @@ def test_a_crash_loop_is_told_quickly_with_its_last_lines(make_cloud: Any) -> No
     shown = cloud.show()
     assert shown["state"] == "FAILED"
     assert shown["failure"]["reason"] == "crash_loop"
-    assert "exited with code 3 before it was ready" in shown["reason"]
+    assert "ended before it was ready: exited with code 3" in shown["reason"]
     assert cloud.virtual.effects["StartWorker"] == 3
     before = cloud.now
     second = cloud.submit("j2")
