@@ -80,7 +80,11 @@ async def _forward(call: HttpCall, address: tuple[str, int] | None, send: Send) 
 
 async def _bad_gateway(send: Send, words: str) -> None:
     body = b'{"error":{"type":"bad_gateway","message":"the worker gave no answer: %s"}}' % _plain(words)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-unigpu-error", b"bad_gateway"),  # so that it is told from the server's own answers
+    ]
     await send({"type": "http.response.start", "status": 502, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

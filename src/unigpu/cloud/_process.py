@@ -42,8 +42,10 @@ class ProcessGroup:
         self._watch()
 
     @classmethod
-    def spawn(cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None, on_line: OnLine) -> ProcessGroup:
-        """Start *argv* with exactly *env*.
+    def spawn(
+        cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None, on_line: OnLine, umask: int = -1
+    ) -> ProcessGroup:
+        """Start *argv* with exactly *env*; *umask* -1 is ours.
 
         Raises:
             OSError: there is no such program or folder, or the machine has no room for another process.
@@ -59,6 +61,7 @@ class ProcessGroup:
                 stdout=pipes[0][1],
                 stderr=pipes[1][1],
                 start_new_session=True,
+                umask=umask,
             )
         except BaseException:
             for read, _ in pipes:
@@ -112,8 +115,7 @@ class ProcessGroup:
             asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
 
     async def _look(self) -> None:
-        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while os.waitid(os.P_PID, self.pid, look) is None:  # noqa: ASYNC110, ASYNC222 - WNOHANG returns at once
+        while self._popen.poll() is None:  # noqa: ASYNC110 - nothing tells of its end here
             await asyncio.sleep(_PAUSE)
         self._on_end()
 

@@ -70,12 +70,14 @@ class ProcessSettings:
         drain: Seconds a portable worker may finish its calls after SIGTERM.
         log_dir: Where a log file per worker is kept; ``None``: nowhere.
         tag: Marks every process, so that what a crash left can be found.
+        umask: What files of the workers are protected by; -1: as those of this process.
     """
 
     start_limit: float | None = None
     drain: float = 30.0
     log_dir: Path | None = None
     tag: str | None = None
+    umask: int = -1
     environ: Mapping[str, str] = field(default_factory=_launch.own_environment, repr=False)
 
 
@@ -167,8 +169,12 @@ class ProcessBackend:
         if _launch.is_ours(launch):
             env.setdefault("UNIGPU_DRAIN", f"{settings.drain:g}")
         file = LogFile(settings.log_dir / f"{worker_id}.log") if settings.log_dir is not None else None
+
         # Lines can only come in a later turn of the loop, when the worker has its place in the table.
-        group = ProcessGroup.spawn(argv, env=env, cwd=launch.cwd, on_line=lambda s, t: self._on_line(worker_id, s, t))
+        def on_line(stream: str, text: str) -> None:
+            self._on_line(worker_id, stream, text)
+
+        group = ProcessGroup.spawn(argv, env=env, cwd=launch.cwd, on_line=on_line, umask=settings.umask)
         try:
             self._note(worker_id, {"pid": group.pid, "started": group.started})
         except OSError:

@@ -105,6 +105,8 @@ class Journal:
             self._compact(least=_COMPACT_BYTES)
 
     def _append(self, line: bytes, *, sync: bool) -> None:
+        if os.fstat(self._fd).st_size != self._size:
+            os.ftruncate(self._fd, self._size)  # half a record, left where taking it back had failed
         rest = memoryview(line)
         try:
             while rest:

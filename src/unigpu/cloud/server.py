@@ -107,14 +107,16 @@ class CloudServer:
         failed: list[Persist] = []
         if self._closed:
             return failed
-        for effect in self.engine.tick(self.clock()):
-            if isinstance(effect, Persist):
-                if not self._write(effect):
-                    failed.append(effect)
-            else:
-                self._carry_out(effect)
-        self._ask_held()
-        self._plan()
+        try:
+            for effect in self.engine.tick(self.clock()):
+                if isinstance(effect, Persist):
+                    if not self._write(effect):
+                        failed.append(effect)
+                else:
+                    self._carry_out(effect)
+            self._ask_held()
+        finally:
+            self._plan()  # whatever went wrong in this turn, there is a next one
         return failed
 
     def close(self) -> None:

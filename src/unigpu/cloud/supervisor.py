@@ -47,6 +47,7 @@ _LOOK_S: Final = 0.5
 _LINGER_S: Final = 0.05  # for the last answer to leave
 _LAST_GRACE_S: Final = 0.3  # for workers after the last DELETE, which promises an end within half a second
 _STOP_GRACE_S: Final = 5.0
+_STUCK_S: Final = 5.0
 _SYNC_S: Final = 1.0
 
 
@@ -97,13 +98,13 @@ def _report(fd: int) -> int:
 
 
 def _detached(state_dir: Path, idle_exit: float, tell: _Teller) -> int:
-    os.umask(0o077)
+    umask = os.umask(0o077)  # our own files are private; what workers write is as its user wants it
     handler: logging.Handler | None = None
     try:
         os.chdir(state_dir)
         _redirect(state_dir / "supervisor.err")
         handler = _log_to(state_dir / "supervisor.log")
-        asyncio.run(Supervisor(state_dir, idle_exit=idle_exit).run(lambda: tell(0)))
+        asyncio.run(Supervisor(state_dir, idle_exit=idle_exit, umask=umask).run(lambda: tell(0)))
     except OSError as exc:
         log.exception("the supervisor ends")
         tell(CANNOT_WRITE, f"{exc.strerror or exc}: {exc.filename or state_dir}")
@@ -148,10 +149,11 @@ class Supervisor:
         OSError: from `run`, before it listens: the state directory cannot be written.
     """
 
-    def __init__(self, state_dir: Path, *, idle_exit: float = IDLE_EXIT) -> None:
+    def __init__(self, state_dir: Path, *, idle_exit: float = IDLE_EXIT, umask: int = -1) -> None:
         self._dir = state_dir
         self._info = state_dir / "supervisor.json"
         self._idle_exit = idle_exit
+        self._umask = umask
         self._token = secrets.token_urlsafe(32)
         self._closing = asyncio.Event()
         self._grace = _STOP_GRACE_S
@@ -174,7 +176,9 @@ class Supervisor:
             def note(worker_id: str, record: Any) -> None:
                 journal.note("worker", worker_id, None if record is None else {**record, "boot": boot_id()})
 
-            backend = ProcessBackend(server.emit, settings=ProcessSettings(log_dir=logs, tag=tag), note=note)
+            backend = ProcessBackend(
+                server.emit, settings=ProcessSettings(log_dir=logs, tag=tag, umask=self._umask), note=note
+            )
             server.backend = backend
             listener = listen("127.0.0.1", 0)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -191,7 +195,9 @@ class Supervisor:
                 log.info("ending: %s", self._why)
                 await asyncio.sleep(_LINGER_S)
                 server.close()
-                await backend.close(grace=self._grace)
+                with contextlib.suppress(TimeoutError):  # what cannot be killed is left to the next one's reaping
+                    async with asyncio.timeout(self._grace + _STUCK_S):
+                        await backend.close(grace=self._grace)
             if not engine.deployment_ids():
                 (self._dir / "journal").unlink(missing_ok=True)
         finally:

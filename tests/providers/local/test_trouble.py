@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -411,3 +414,47 @@ def test_a_server_that_is_configured_by_its_address_is_used_and_nothing_is_start
         served.stdout.close()  # type: ignore[union-attr]  # it is a pipe
     with pytest.raises(TransportError):
         world.read(info)
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.full)])
+def test_the_supervisor_is_killed_at_random_moments_and_every_answer_is_true(kills: int, world: Any) -> None:
+    rng = random.Random(11)
+    stop = threading.Event()
+    killed: list[int] = []
+
+    def killer() -> None:
+        while len(killed) < kills:
+            if stop.wait(rng.random() * 1.5):
+                return
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                pid = world.supervisor()["pid"]
+                if world.lives():
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    rounds = done = 0
+    try:
+        while thread.is_alive():
+            rounds += 1
+            spec = DeploymentSpec(name="hello", handler="app.py:echo")
+            identity = world.identity(spec)
+            (part,) = world.driver.resources(spec, identity)
+            found = world.do(part.create_cold(world.io, {}, deadline=world.by()))
+            assert found.attempt == identity.attempt  # it is ours, however often it was sent
+            job = world.call(found.info, {"n": rounds})
+            if job.status is JobStatus.DONE:
+                assert job.output["got"] == {"n": rounds}
+                done += 1
+            else:
+                assert job.error is not None
+                assert job.error.message == "supervisor restarted"
+            world.teardown(found.info)
+            assert world.do(part.find(world.io, deadline=world.by())) == ()
+    finally:
+        stop.set()
+        thread.join()
+    world.until(lambda: not world.lives(), "the last DELETE ended the last one")
+    world.until(lambda: not world.processes(), "no process is left")
+    print(f"{rounds} rounds, {len(killed)} kills, {done} calls answered, 0 lost, 0 left")

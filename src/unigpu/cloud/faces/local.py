@@ -73,7 +73,7 @@ class LocalFace:
     """
 
     name = "local"
-    hosts = LOOPBACK
+    hosts: tuple[str, ...] = LOOPBACK
 
     def __init__(self, engine: Engine, *, token: str | None = None, info: Mapping[str, JSON] | None = None) -> None:
         self._engine = engine

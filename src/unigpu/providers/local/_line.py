@@ -151,7 +151,8 @@ class Line:
         """Whether it was answered by one that ends, or by a stranger on its port."""
         if response.status == 503 and refusal(response).error.type == "closing":
             return self.fixed is None
-        return response.status == 401 and not self._is_still(link)
+        # Its port may be another program's by now, whose "not found" is no news of ours.
+        return response.status >= 400 and not self._is_still(link)
 
     def _checked(self, response: Response) -> Response:
         if response.status == 507:
