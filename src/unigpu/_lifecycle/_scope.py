@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from unigpu._io.stamp import for_cleanup
 from unigpu.driver import (
     Adaptation,
     DeploymentInfo,
@@ -59,6 +60,10 @@ class Scope:
     @property
     def provider(self) -> str:
         return self.driver.name
+
+    def for_cleanup(self) -> Scope:
+        """The same, for what ends things: its requests pass the breaker and the retry tokens by."""
+        return replace(self, io=for_cleanup(self.io))
 
     def event(self, kind: str, *, deployment: str | None = None, **fields: object) -> None:
         """Tell of an event. A callback that raises is logged: what it is told of has happened all the same."""

@@ -7,6 +7,7 @@ import math
 from typing import Final
 
 from unigpu._io.poll import JOB_PACE, poll
+from unigpu._io.stamp import for_cleanup
 from unigpu.driver import CallClass, DeploymentInfo, Invocation, JobInfo, JobStatus, Submits
 from unigpu.errors import (
     DeadlineExceeded,
@@ -122,6 +123,9 @@ class JobWait:
             )
         except (DeadlineExceeded, WorkerFailed) as exc:
             return await self.give_up(exc)
+        except DeploymentGone as exc:
+            exc.maybe_executed = True  # the job was in its queue: nobody may take this for "not sent"
+            raise
         except _NO_NEWS as exc:
             raise is_unknown(self.scope, self.info, job_id, exc) from exc
 
@@ -173,7 +177,7 @@ class JobWait:
 
     async def abandon(self) -> JobInfo | None:
         """Cancel the job, whatever cancels us; ``None`` where it is not known what became of it."""
-        job_id, io = self.job_id, self.scope.io
+        job_id, io = self.job_id, for_cleanup(self.scope.io)
         if job_id is None:
             return None
 

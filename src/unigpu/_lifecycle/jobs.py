@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
+from unigpu._io.stamp import for_cleanup
 from unigpu.driver import DeploymentInfo, Invocation, Invokes, JobInfo, JobStatus, Result, State, Submits
 from unigpu.errors import (
     JobCancelled,
@@ -104,7 +105,7 @@ async def job_result(scope: Scope, info: DeploymentInfo, job_id: str, options: C
 
 async def job_cancel(scope: Scope, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
     """Cancel a job. One that had ended stays as it ended."""
-    return await submits(scope).cancel(scope.io, info, job_id, deadline=deadline)
+    return await submits(scope).cancel(for_cleanup(scope.io), info, job_id, deadline=deadline)
 
 
 def result_of(job: JobInfo, *, total: float | None, provider: str, deployment: str | None) -> Result:

@@ -66,6 +66,7 @@ async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volum
         TeardownIncomplete: with what is still there, or could not be verified.
         AuthenticationError, PermissionDeniedError: the key does not allow it; ``may_bill`` names what is left.
     """
+    scope = scope.for_cleanup()
     key = key_of(scope.provider, scope.base, info.provider_name)
     # Ending must not wait for a deploy that waits for its workers: that one's writer settles its own intent.
     lock = None if scope.store is None else scope.store.try_lock(key)

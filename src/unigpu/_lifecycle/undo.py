@@ -158,7 +158,8 @@ class Ledger:
 
     async def undo(self) -> tuple[tuple[str, str], ...]:
         """Take back what this call made, last first. Returns what could not be taken back, as ``(kind, id)``."""
-        io = self._scope.io
+        scope = self._scope.for_cleanup()
+        io = scope.io
         deadline = io.now() + UNDO_SECONDS
         leaked: list[tuple[str, str]] = []
         if self.unsure is not None:
@@ -176,7 +177,7 @@ class Ledger:
         for resource, found in reversed(self.made):
             try:
                 await ensure_absent(
-                    self._scope, resource, found.id, attempt=self._identity.attempt, seen=None, deadline=deadline
+                    scope, resource, found.id, attempt=self._identity.attempt, seen=None, deadline=deadline
                 )
             except UniGPUError as exc:
                 _log.warning("could not take back %s %s: %s", resource.kind, found.id, exc)
@@ -197,7 +198,7 @@ async def ensure_absent(
     Raises:
         DeadlineExceeded: it is still there.
     """
-    io = scope.io
+    io = scope.for_cleanup().io
     first = [seen]
 
     async def tick() -> bool | None:

@@ -1,0 +1,71 @@
+"""An `Io` that stamps what is sent through it, so that code in between need not know why it was called.
+
+Cleaning up (undo, teardown, cancel, gc) must never be refused because earlier calls failed: what it would leave behind
+bills. And a wait within a wait ends with the outer one: of two deadlines the earlier counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import TypeVar
+
+from .contract import Io, Request, Response, StreamResponse
+
+T = TypeVar("T")
+
+__all__ = ["StampingIo", "for_cleanup", "within"]
+
+
+class StampingIo:
+    """See the module.
+
+    Args:
+        cleanup: Whether its requests pass breaker and retry tokens by (`Request.cleanup`).
+        deadline: None of its requests ends later.
+    """
+
+    def __init__(self, io: Io, *, cleanup: bool = False, deadline: float = math.inf) -> None:
+        self._io = io
+        self.cleanup, self.deadline = cleanup, deadline
+
+    async def send(self, request: Request) -> Response:
+        """As `Io.send`."""
+        return await self._io.send(self._stamped(request))
+
+    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamResponse]:
+        """As `Io.stream`."""
+        return self._io.stream(self._stamped(request))
+
+    async def sleep(self, seconds: float) -> None:
+        await self._io.sleep(seconds)
+
+    def now(self) -> float:
+        return self._io.now()
+
+    def wall(self) -> float:
+        return self._io.wall()
+
+    def random(self) -> float:
+        return self._io.random()
+
+    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+        return await self._io.shield(work, seconds=seconds)
+
+    def _stamped(self, request: Request) -> Request:
+        cleanup, deadline = request.cleanup or self.cleanup, min(request.deadline, self.deadline)
+        if (cleanup, deadline) == (request.cleanup, request.deadline):
+            return request
+        return replace(request, cleanup=cleanup, deadline=deadline)
+
+
+def for_cleanup(io: Io) -> Io:
+    """*io* for what ends things."""
+    return io if isinstance(io, StampingIo) and io.cleanup else StampingIo(io, cleanup=True)
+
+
+def within(io: Io, deadline: float) -> Io:
+    """*io* for calls that must all be over by *deadline*, whatever deadline of their own they have."""
+    return StampingIo(io, deadline=deadline)
