@@ -461,3 +461,31 @@ def test_an_update_of_what_another_call_replaced_meanwhile_is_refused(world: Wor
     with pytest.raises(ConflictError):
         update(world, info, spec(workers=(1, 2), env={"A": "2"}), {"env"})
     assert world.clock.now() < before + 10
+
+
+def test_an_undo_never_takes_what_another_create_put_in_its_place(world: World) -> None:
+    world.cloud.cold_start = 50
+
+    def swap(progress: Any) -> None:
+        if progress.elapsed > 5:
+            (row,) = world.cloud.rows.values()
+            row.attempt = "theirs"
+            world.cloud.start_failure = "crash_loop: exit code 1"
+
+    with pytest.raises(WorkerFailed):
+        deploy(world, scope=life.Scope(**{**world.scope().__dict__, "progress": swap}))
+    (row,) = world.cloud.rows.values()
+    assert row.attempt == "theirs"
+    assert world.intents() == []
+
+
+def test_what_another_create_put_in_its_place_is_not_said_to_be_created_here(world: World) -> None:
+    world.cloud.cold_start = 50
+
+    def swap(progress: Any) -> None:
+        (row,) = world.cloud.rows.values()
+        row.attempt = "theirs"
+
+    deployed = deploy(world, scope=life.Scope(**{**world.scope().__dict__, "progress": swap}))
+    assert (deployed.change, deployed.info.attempt) == ("adopted", "theirs")
+    assert world.intents() == []

@@ -308,6 +308,31 @@ def test_a_killed_holder_lets_go_and_a_pid_means_nothing(store: IntentStore, tmp
     assert f"{KEY}.lock" not in files(tmp_path)
 
 
+@pytest.mark.processes
+def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from unigpu._lifecycle.intent import IntentStore
+store = IntentStore({str(tmp_path / "state")!r})
+lock = store.try_lock({KEY!r})
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(ready[1], b"x")
+    os.read(go[0], 1)  # lives on, and must not hold the lock
+    os._exit(0)
+os.read(ready[0], 1)
+assert store.is_locked({KEY!r})  # the child's start let nothing go
+os.close(lock._fd)  # the parent dies
+assert not store.is_locked({KEY!r})
+os.write(go[1], b"x")
+os.waitpid(child, 0)
+print("free")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "free", done.stderr
+
+
 def test_many_threads_hold_it_one_at_a_time(store: IntentStore) -> None:
     inside, most, rounds = [0], [0], [0]
 

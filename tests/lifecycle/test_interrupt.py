@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from lifecycle_fakes import Killer, World, options, spec
+from lifecycle_fakes import FakeIo, Killer, World, options, spec
 
 from unigpu import _lifecycle as life
 from unigpu._io.bridge import run_sync
@@ -162,6 +162,56 @@ def test_cancellation_at_any_await_undoes_it_on_trio(tmp_path: Path, capsys: pyt
     assert cancelled > len(names) * 0.8
     with capsys.disabled():
         print(f" [{cancelled} of {len(names)} cancelled]", end="")
+
+
+def test_a_create_that_is_under_way_is_never_cut_off_so_it_cannot_act_after_its_undo(tmp_path: Path) -> None:
+    names = points(tmp_path)
+
+    class Late(FakeIo):
+        """A create whose caller leaves acts all the same, later."""
+
+        async def send(self, request: Any) -> Any:
+            if request.operation != "fake.create":
+                return await super().send(request)
+            self.point("before create")
+            try:
+                for _ in range(3):
+                    await self.turn()
+            except BaseException:
+                late.append(request)
+                raise
+            return self.cloud.handle(request)
+
+    for at in (n for n, name in enumerate(names) if "write" in name or "create" in name):
+        for loop in ("asyncio", "trio"):
+            world, late = make(tmp_path / f"{at}{loop}", virtual=True), list[Any]()
+
+            async def run(cancel: Callable[[], Any], world: World = world, at: int = at) -> None:
+                seen = [0]
+
+                def hook(_: str) -> None:
+                    seen[0] += 1
+                    if seen[0] == at + 1:
+                        cancel()
+
+                await deploy(world.scope(hook=hook, io=Late(world.cloud, sync=False, hook=hook)))
+
+            if loop == "asyncio":
+
+                async def main(run: Any = run) -> None:
+                    task: asyncio.Task[Any] = asyncio.ensure_future(run(lambda: task.cancel()))
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+                asyncio.run(main())
+            else:
+
+                async def tmain(run: Any = run) -> None:
+                    with trio.CancelScope() as scope:
+                        await run(scope.cancel)
+
+                trio.run(tmain)
+            assert late == [], (names[at], loop)
 
 
 # -- calls ----------------------------------------------------------------------------------------------------------

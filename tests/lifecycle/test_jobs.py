@@ -169,6 +169,30 @@ def test_start_timeout_counts_only_while_no_worker_is_ready(world: World) -> Non
     assert invoke(world, info, {"seconds": 90}, start_timeout=20).output
 
 
+def test_a_worker_that_is_lost_in_between_adds_only_its_own_cold_start(world: World) -> None:
+    world.cloud.cold_start = 15
+    info = deploy(world)
+    began, lost = world.clock.now(), [0]
+
+    def lose(now: float) -> None:
+        if now > began + 40 and not lost[0]:
+            lost[0] += 1
+            (row,) = world.cloud.rows.values()
+            row.started = [now]
+
+    world.clock.on_jump(lose)
+    assert invoke(world, info, {"queue": 60}, start_timeout=40, timeout=300).output  # 15 s and 15 s without a worker
+    assert lost == [1]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_job_that_runs_has_a_worker_whatever_the_count_says(world: World, tells: bool) -> None:
+    info = deploy(world, workers=(1, 1))
+    world.cloud.tells_ready = tells
+    world.cloud.ready = lambda row: 0  # type: ignore[method-assign]  # a platform that counts idle workers only
+    assert invoke(world, info, {"seconds": 80}, start_timeout=20).output
+
+
 @pytest.mark.parametrize("tells", [True, False])
 def test_readiness_is_read_from_the_deployment_where_jobs_do_not_tell(world: World, tells: bool) -> None:
     world.cloud.tells_ready = tells

@@ -58,6 +58,21 @@ def test_waking_starts_one_worker_and_waits_for_it(world: World) -> None:
     assert world.cloud.log.count("fake.wake") == 1
 
 
+def test_one_that_should_have_a_worker_and_stays_cold_is_woken(world: World) -> None:
+    info = deploy(world, workers=(1, 2))
+    (row,) = world.cloud.rows.values()
+    row.started = []  # its machine was restarted
+    assert wait(world, info).state == "READY"
+    assert world.cloud.log.count("fake.wake") == 1
+
+
+def test_one_that_may_be_cold_is_not_woken_by_who_only_waits(world: World) -> None:
+    info = deploy(world, workers=(0, 2))
+    with pytest.raises(DeadlineExceeded):
+        wait(world, info, need_worker=True, deadline=world.clock.now() + 60)
+    assert "fake.wake" not in world.cloud.log
+
+
 def test_wake_returns_at_once_and_pays_for_one_start(world: World) -> None:
     info = deploy(world, workers=(0, 2))
     before = world.clock.now()

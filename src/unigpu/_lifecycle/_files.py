@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import sys
+import weakref
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final
@@ -168,6 +169,7 @@ class Lock:
     def __init__(self, fd: int, path: Path) -> None:
         self._fd: int | None = fd
         self._path = path
+        _held.add(self)
 
     def release(self) -> None:
         fd, self._fd = self._fd, None
@@ -179,6 +181,24 @@ class Lock:
                     os.unlink(self._path)
         finally:
             os.close(fd)
+
+    def forget(self) -> None:
+        """In a forked child: the lock is the parent's, and must not outlive it here."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)  # flock is let go by the last descriptor, so the parent keeps it
+
+
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_held):
+        lock.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 def temp_prefix(name: str) -> str:

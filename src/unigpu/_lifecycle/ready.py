@@ -40,6 +40,7 @@ class _Wait:
         self.deadline = deadline
         self.began = scope.io.now()
         self.woken = 0
+        self.cold = 0
         self.diagnosis = Diagnosis(scope, info)
 
     async def run(self) -> DeploymentInfo:
@@ -70,7 +71,10 @@ class _Wait:
         if now.state is State.COLD and not self.need_worker and (now.workers is None or now.workers[0] == 0):
             self._tell("ready")
             return now
-        if now.state is State.STOPPED or (now.state is State.COLD and self.wake):
+        self.cold = self.cold + 1 if now.state is State.COLD else 0
+        # One that should have a worker and stays cold lost it with its supervisor or host: it is paid for anyway.
+        overdue = self.cold > 1 and now.workers is not None and now.workers[0] > 0 and isinstance(scope.driver, Wakes)
+        if now.state is State.STOPPED or (now.state is State.COLD and (self.wake or overdue)):
             await self._wake(now)
         workers: Sequence[Worker] = ()
         if now.state not in (State.COLD, State.STOPPED):
@@ -80,7 +84,7 @@ class _Wait:
         return None
 
     async def _wake(self, now: DeploymentInfo) -> None:
-        if not self.wake:
+        if now.state is State.STOPPED and not self.wake:
             raise is_stopped(self.scope, now)
         if self.woken >= _WAKES:
             return

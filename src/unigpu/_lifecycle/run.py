@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from unigpu.driver import Adaptation, DeploymentInfo, DeploymentSpec, Found, Pauses, State, Updates
@@ -235,13 +236,10 @@ class Run(Attempt):
             worker = wait == "worker"
             info = await wait_ready(scope, deployed.info, wake=worker, need_worker=worker, deadline=self.deadline)
         self.info = info
-        return Deployed(
-            info=info,
-            change=deployed.change,
-            adaptations=deployed.adaptations,
-            spec=deployed.spec,
-            warnings=deployed.warnings,
-        )
+        replaced = None not in (info.attempt, deployed.info.attempt) and info.attempt != deployed.info.attempt
+        if replaced:  # while we waited another create took the name: what serves now is not ours to end
+            self.ledger.release()
+        return replace(deployed, info=info, change="adopted" if replaced else deployed.change)
 
     async def _wait_for_end(self, seen: Survey) -> Survey:
         """What is being deleted is waited for, not adopted."""
