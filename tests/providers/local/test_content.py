@@ -43,6 +43,16 @@ def test_a_module_a_package_and_a_file_are_found_from_the_working_directory(tmp_
         assert found.import_from is None or target.startswith(("d/", "/"))
 
 
+def test_another_function_of_the_same_file_is_another_handler(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def one(input): return 1\ndef two(input): return 2\n")
+    one, two, also_one = (
+        content_of(spec(target), cwd=str(tmp_path)).items for target in ("app:one", "app:two", "app.py:one")
+    )
+    assert one["code"] == two["code"]
+    assert one["handler"] != two["handler"]
+    assert one == also_one
+
+
 def test_a_module_that_only_this_program_can_import_tells_where_from(tmp_path: Path, monkeypatch: Any) -> None:
     make(tmp_path, **{"scripts/deep_one.py": "def f(i): ...\n", "scripts/deep_pkg/__init__.py": "def f(i): ...\n"})
     monkeypatch.syspath_prepend(str(tmp_path / "scripts"))

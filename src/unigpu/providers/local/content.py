@@ -53,7 +53,9 @@ def content_of(spec: DeploymentSpec, *, cwd: str) -> Content:
     if spec.handler is not None:
         source = find_handler(spec.handler, cwd=here)
         code, notes = fingerprint(source.root)
-        return Content(items={"handler": str(source.file), "code": code}, origin=str(source.file.parent), notes=notes)
+        name = spec.handler.rpartition(":")[2]
+        items = {"handler": f"{source.file}:{name}", "code": code}  # "app:f" and "app.py:f" are one
+        return Content(items=items, origin=str(source.file.parent), notes=notes)
     files = [path for word in spec.command or () if word.endswith(".py") and (path := here / word).is_file()]
     digests: list[str] = []
     notes = ()
