@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.cloud.contract import HttpCall, Reply
+from unigpu.cloud.contract import HttpCall, JobDone, Reply
 from unigpu.cloud.virtual import Behavior
 
 BROKEN = Behavior(start="crash", cold_start=0.2, lines=("loading", "ModuleNotFoundError: torch"), code=3)
@@ -201,6 +201,47 @@ def test_a_worker_that_is_busy_for_ever_is_replaced(make_cloud: Any) -> None:
     cloud.advance(30)
     assert "busy" in cloud.workers()[0]["reason"]
     assert cloud.virtual.effects["Push"] < 400  # not a hot loop
+
+
+def test_a_worker_that_lost_a_job_is_left_alone_until_its_end_is_known(make_cloud: Any) -> None:
+    cloud = make_cloud(Behavior(duration=10.0))
+    cloud.deploy(idempotent=True)
+    cloud.submit("j1")
+    cloud.advance(2)
+    worker = cloud.job("j1")["worker_id"]
+    cloud.engine.event(JobDone(worker_id=worker, job_id="j1", lost=True), cloud.now)
+    cloud.advance(0.5)
+    assert cloud.job("j1")["status"] == "QUEUED"
+    assert cloud.virtual.effects["Push"] == 1
+
+
+def test_a_stream_of_which_some_was_read_is_not_begun_again(make_cloud: Any) -> None:
+    def run(_: Any) -> Any:
+        yield from range(4)
+
+    cloud = make_cloud(Behavior(run=run, duration=8.0))
+    cloud.deploy(idempotent=True)
+    cloud.submit("j1", stream=True)
+    cloud.advance(4)
+    job = cloud.job("j1")
+    cloud.virtual.crash(job["worker_id"])
+    assert (cloud.job("j1")["status"], cloud.job("j1")["lost"]) == ("FAILED", True)
+    page = cloud.ask("GET", cloud.url(rest="/jobs/j1/stream"))
+    assert (page["chunks"], page["end"]) == ([0], True)
+
+
+def test_a_broken_deployment_is_tried_with_one_worker_however_many_call(make_cloud: Any) -> None:
+    cloud = make_cloud(BROKEN)
+    cloud.deploy(workers={"min": 0, "max": 5})
+    cloud.submit("j")
+    cloud.finish("j")
+    started = cloud.virtual.effects["StartWorker"]
+    cloud.advance(400)
+    for n in range(5):
+        cloud.submit(f"j{n}")
+    cloud.advance(1)
+    assert cloud.virtual.effects["StartWorker"] == started + 1
+    assert [cloud.job(f"j{n}")["status"] for n in range(5)] == ["FAILED"] * 5
 
 
 def test_a_handlers_own_error_is_data_and_no_failure_of_the_worker(make_cloud: Any) -> None:

@@ -119,6 +119,19 @@ def test_constant_load_starts_no_worker_after_the_first_ones(make_cloud: Any) ->
     assert cloud.virtual.effects["StartWorker"] == settled
 
 
+def test_light_load_keeps_one_worker_busy_so_that_the_others_can_leave(make_cloud: Any) -> None:
+    cloud = make_cloud(Behavior(cold_start=1.0, duration=2.0))
+    cloud.deploy(workers={"min": 0, "max": 3}, idle_timeout=20)
+    for n in range(3):
+        cloud.submit(f"burst{n}")
+    cloud.advance(5)
+    assert cloud.show()["ready_workers"] == 3
+    for n in range(10):
+        cloud.submit(f"j{n}")
+        cloud.advance(5)
+    assert cloud.show()["ready_workers"] == 1
+
+
 def test_wake_starts_one_worker_that_stays_for_an_idle_timeout(make_cloud: Any) -> None:
     cloud = make_cloud(Behavior(cold_start=5.0))
     cloud.deploy(workers={"min": 0, "max": 3}, idle_timeout=20)
