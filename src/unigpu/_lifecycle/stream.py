@@ -10,6 +10,7 @@ from unigpu._io.poll import JOB_PACE, poll
 from unigpu.driver import ChunkPage, DeploymentInfo, Invocation, JobStatus, Result, Streams, StreamsJobs, Timing
 from unigpu.errors import (
     DeadlineExceeded,
+    DeploymentGone,
     InvalidResponseError,
     JobExpired,
     ProviderUnavailableError,
@@ -167,6 +168,9 @@ class StreamRun:
                 raise
             return ChunkPage(after=after, end=True)
         except JobExpired:
+            raise
+        except DeploymentGone as exc:
+            exc.maybe_executed = True  # the job was in its queue
             raise
         except _NO_NEWS as exc:
             raise self._broken(exc) from exc
