@@ -194,6 +194,15 @@ class IntentStore:
             if tmp and (owner == key or not self._dir.is_locked(f"{owner}.lock")):
                 self._dir.remove(name)
 
+    def sweep_locks(self) -> None:
+        """Remove the lock files of names that have nothing else here: of writers that died before their first write."""
+        names = self._dir.names("")
+        kept = {name.partition(".")[0] for name in names if name.endswith(".json")}
+        for name in names:
+            key = name.removesuffix(".lock")
+            if key != name and key not in kept and (lock := self._dir.try_lock(name)) is not None:
+                lock.release()
+
 
 class Journal:
     """The intent of one deploy while it runs; without a store it keeps nothing.

@@ -161,6 +161,7 @@ async def forget_expired(scope: Scope, *, deadline: float) -> None:
                     store.sweep_temporary(intent.key)
             finally:
                 lock.release()
+        store.sweep_locks()
     except UniGPUError as exc:
         _log.debug("expired intents of %s are looked at another time: %s", scope.provider, exc)
 
