@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ._state import Core
+from ._core import Core
 from .contract import Callback, CallbackDone
 
 Told = Callable[[int, int | None, float], None]

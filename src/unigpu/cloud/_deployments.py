@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from unigpu.elasticity.policy import Rule
 from unigpu.models.deployment import State
 
+from ._core import Core
 from ._fleet import Fleet
 from ._leases import Leases
-from ._queue import Jobs, record_id
-from ._records import deployment_record, terms_from
-from ._state import Core, Deployment, Ghost, Refused, Terms
+from ._queue import Jobs
+from ._records import deployment_record, record_id, terms_from
+from ._state import Deployment, Ghost, Refused, Terms
 from .contract import JSON, Effect, Persist
 
 STOPPED = {"type": "stopped", "message": "the deployment is stopped; start it first"}

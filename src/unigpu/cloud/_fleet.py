@@ -7,9 +7,10 @@ import logging
 from unigpu.elasticity.policy import View, WorkerView, desired
 from unigpu.models.deployment import WorkerState
 
+from ._core import Core
 from ._leases import Leases
 from ._queue import Jobs
-from ._state import Core, Deployment, Failure, Worker
+from ._state import Deployment, Failure, Worker
 from .contract import JSON, StartWorker, StopWorker, WorkerExited, WorkerReady, WorkerStarted
 
 log = logging.getLogger("unigpu.cloud.engine")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ._core import Core
 from ._queue import mark_busy, mark_idle, pick
-from ._state import Core, Deployment, Ticket, Worker
+from ._state import Deployment, Ticket, Worker
 from .contract import JSON, Dropped, Forward, Hold, HttpCall, Reply
 
 NoWorker = Callable[[Deployment, Mapping[str, JSON]], Reply]

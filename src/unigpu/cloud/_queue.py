@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Final
 
 from unigpu.models.deployment import WorkerState
 from unigpu.models.job import JobStatus
 
-from ._state import Core, Deployment, Job, Refused, Worker
+from ._core import Core
+from ._records import job_from, job_record, record_id
+from ._state import Deployment, Job, Refused, Worker
 from .contract import JSON, CancelPush, Chunk, JobDone, Persist, Push
 
-RESTARTED = {"type": "WorkerLost", "message": "supervisor restarted"}
+_MOST_REMEMBERED: Final = 10_000
+RESTARTED: Final = {"type": "WorkerLost", "message": "supervisor restarted"}
 
 
 def digest_of(*parts: JSON) -> str:
@@ -247,42 +251,13 @@ class Jobs:
 
     def restore(self, deployment: Deployment, id: str, record: Mapping[str, JSON], now: float) -> None:
         """A job of the journal. One that was not at its end is FAILED now: nobody knows how far it came."""
-        core = self._core
-        status = JobStatus(str(record["status"]))
-        finished = record.get("finished_at")
-        submitted = core.monotonic(float(record.get("submitted_at") or core.wall(now)))
-        job = Job(
-            id=id,
-            deployment_id=deployment.id,
-            input=None,
-            digest=str(record.get("digest", "")),
-            execution_timeout=float(record.get("execution_timeout") or deployment.terms.execution_timeout),
-            stream=bool(record.get("stream")),
-            idempotent=bool(record.get("idempotent")),
-            submitted_at=submitted,
-            queued_at=submitted,
-            cold_mark=0.0,
-            status=status,
-            output=record.get("output"),
-            error=record.get("error"),
-            lost=bool(record.get("lost")),
-            worker_id=record.get("worker_id"),
-            execution_s=record.get("execution_s"),
-            waited=float(record.get("waited") or 0.0),
-            cold=float(record.get("cold") or 0.0),
-            tries=int(record.get("tries") or 0),
-            chunks=list(record.get("chunks") or []),
-        )
-        started = record.get("started_at")
-        job.started_at = None if started is None else core.monotonic(float(started))
+        job = job_from(record, id, deployment, self._core)
+        if not job.status.is_terminal:
+            job.status, job.lost, job.error, job.finished_at = JobStatus.FAILED, True, dict(RESTARTED), now
+            self._persist(job)
         deployment.jobs[id] = job
-        if status.is_terminal:
-            job.finished_at = core.monotonic(float(finished)) if finished is not None else now
-            core.at(job.finished_at + core.settings.result_ttl, lambda _: self._forget(deployment, job))
-            return
-        job.status, job.lost, job.error, job.finished_at = JobStatus.FAILED, True, dict(RESTARTED), now
-        self._persist(job)
-        core.at(now + core.settings.result_ttl, lambda _: self._forget(deployment, job))
+        kept_from = now if job.finished_at is None else job.finished_at
+        self._core.at(kept_from + self._core.settings.result_ttl, lambda _: self._forget(deployment, job))
 
     # Inside.
 
@@ -355,44 +330,14 @@ class Jobs:
     def _forget(self, deployment: Deployment, job: Job) -> None:
         if deployment.jobs.get(job.id) is job:
             del deployment.jobs[job.id]
-            deployment.expired_jobs.append(job.id)
+            deployment.expired_jobs[job.id] = None
+            if len(deployment.expired_jobs) > _MOST_REMEMBERED:
+                del deployment.expired_jobs[next(iter(deployment.expired_jobs))]
             self._core.effects.append(Persist(kind="job_gone", id=record_id(job)))
 
     def _persist(self, job: Job) -> None:
         core = self._core
-
-        def epoch(at: float | None) -> float | None:
-            return None if at is None else core.wall(at)
-
-        record: dict[str, JSON] = {
-            "deployment": job.deployment_id,
-            "status": job.status.value,
-            "digest": job.digest,
-            "execution_timeout": job.execution_timeout,
-            "stream": job.stream,
-            "idempotent": job.idempotent,
-            "submitted_at": epoch(job.submitted_at),
-        }
-        if job.status.is_terminal:
-            record |= {
-                "output": job.output,
-                "error": job.error,
-                "lost": job.lost,
-                "worker_id": job.worker_id,
-                "started_at": epoch(job.started_at),
-                "finished_at": epoch(job.finished_at),
-                "execution_s": job.execution_s,
-                "waited": job.waited,
-                "cold": job.cold,
-                "tries": job.tries,
-                "chunks": list(job.chunks),
-            }
-        core.effects.append(Persist(kind="job", id=record_id(job), record=record))
-
-
-def record_id(job: Job) -> str:
-    """A job's id in the journal: unique over all deployments."""
-    return f"{job.deployment_id}/{job.id}"
+        core.effects.append(Persist(kind="job", id=record_id(job), record=job_record(job, core.wall)))
 
 
 def mark_busy(core: Core, worker: Worker, now: float) -> None:

@@ -1,13 +1,15 @@
-"""Deployments as records of a journal, and back. A record holds no value of a secret, only its name."""
+"""Deployments and jobs as records of a journal, and back. A record holds no value of a secret, only its name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from unigpu.elasticity.policy import rule_from, rule_record
+from unigpu.models.job import JobStatus
 
-from ._state import Deployment, Terms
+from ._core import Core
+from ._state import Deployment, Job, Terms
 from .contract import JSON, Launch
 
 _PLAIN: Final = (
@@ -57,4 +59,80 @@ def terms_from(record: Mapping[str, JSON]) -> Terms:
         secret_names=frozenset(plain.get("secret_names") or ()),
         data=dict(record.get("data") or {}),
         **{name: plain[name] for name in _PLAIN if name in plain},
+    )
+
+
+def record_id(job: Job) -> str:
+    """A job's id in the journal: unique over all deployments."""
+    return f"{job.deployment_id}/{job.id}"
+
+
+def job_record(job: Job, wall: Callable[[float], float]) -> dict[str, JSON]:
+    """What must survive of a job: that it was taken, and once it ended, how. Its input is not kept."""
+
+    def epoch(at: float | None) -> float | None:
+        return None if at is None else wall(at)
+
+    record: dict[str, JSON] = {
+        "deployment": job.deployment_id,
+        "status": job.status.value,
+        "digest": job.digest,
+        "execution_timeout": job.execution_timeout,
+        "stream": job.stream,
+        "idempotent": job.idempotent,
+        "submitted_at": epoch(job.submitted_at),
+    }
+    if job.status.is_terminal:
+        record |= {
+            "output": job.output,
+            "error": job.error,
+            "lost": job.lost,
+            "worker_id": job.worker_id,
+            "started_at": epoch(job.started_at),
+            "finished_at": epoch(job.finished_at),
+            "execution_s": job.execution_s,
+            "waited": job.waited,
+            "cold": job.cold,
+            "tries": job.tries,
+            "chunks": list(job.chunks),
+        }
+    return record
+
+
+def job_from(record: Mapping[str, JSON], id: str, deployment: Deployment, core: Core) -> Job:
+    """The job of a record.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+
+    def moment(name: str) -> float | None:
+        value = record.get(name)
+        return None if value is None else core.monotonic(float(value))
+
+    submitted = moment("submitted_at")
+    at = core.now if submitted is None else submitted
+    return Job(
+        id=id,
+        deployment_id=deployment.id,
+        input=None,
+        digest=str(record.get("digest", "")),
+        execution_timeout=float(record.get("execution_timeout") or deployment.terms.execution_timeout),
+        stream=bool(record.get("stream")),
+        idempotent=bool(record.get("idempotent")),
+        submitted_at=at,
+        queued_at=at,
+        cold_mark=0.0,
+        status=JobStatus(str(record["status"])),
+        output=record.get("output"),
+        error=record.get("error"),
+        lost=bool(record.get("lost")),
+        worker_id=record.get("worker_id"),
+        started_at=moment("started_at"),
+        finished_at=moment("finished_at"),
+        execution_s=record.get("execution_s"),
+        waited=float(record.get("waited") or 0.0),
+        cold=float(record.get("cold") or 0.0),
+        tries=int(record.get("tries") or 0),
+        chunks=list(record.get("chunks") or []),
     )

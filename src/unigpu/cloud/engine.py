@@ -18,11 +18,12 @@ from typing import Final
 from unigpu.models.deployment import State
 
 from ._callbacks import Callbacks
+from ._core import Core
 from ._deployments import STOPPED, Deployments
 from ._fleet import Fleet
 from ._leases import Leases, NoWorker
 from ._queue import Jobs
-from ._state import Core, Deployment, EngineSettings, Job, LogRecord, Refused, Terms, Worker
+from ._state import Deployment, EngineSettings, Job, LogRecord, Refused, Terms, Worker
 from .contract import (
     JSON,
     Answer,

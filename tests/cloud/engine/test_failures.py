@@ -215,6 +215,19 @@ def test_a_worker_that_lost_a_job_is_left_alone_until_its_end_is_known(make_clou
     assert cloud.virtual.effects["Push"] == 1
 
 
+def test_a_lost_job_does_not_prove_its_worker(make_cloud: Any) -> None:
+    cloud = make_cloud(Behavior(duration=10.0))
+    cloud.deploy()
+    for n in range(3):
+        cloud.advance(20)
+        cloud.submit(f"j{n}")
+        cloud.advance(3)
+        worker = cloud.job(f"j{n}")["worker_id"]
+        cloud.engine.event(JobDone(worker_id=worker, job_id=f"j{n}", lost=True), cloud.now)
+        cloud.virtual.crash(worker)
+    assert cloud.submit("next")["error"]["reason"] == "crash_loop"
+
+
 def test_a_stream_of_which_some_was_read_is_not_begun_again(make_cloud: Any) -> None:
     def run(_: Any) -> Any:
         yield from range(4)
