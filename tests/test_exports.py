@@ -42,7 +42,8 @@ opened = []
 before = set(sys.modules)
 sys.addaudithook(lambda event, args: opened.append((event, args[:2])) if event in ("open", "socket.__new__") else None)
 import unigpu
-heavy = {"httpx", "httpcore", "pydantic", "anyio", "tenacity", "asyncio", "unigpu.errors", "unigpu._config"}
+heavy = {"httpx", "httpcore", "pydantic", "anyio", "tenacity", "asyncio", "unigpu.errors", "unigpu._config", "unigpu._io"}
+heavy |= {"logging", "typing"}
 assert not heavy & (set(sys.modules) - before), heavy & set(sys.modules)
 files = [a for e, a in opened if e == "open" and not str(a[0]).endswith((".py", ".pyc"))]
 assert not files, files
@@ -54,7 +55,7 @@ assert threading.active_count() == 1
 
 def test_the_library_logs_nothing_unless_the_application_asks() -> None:
     out = _run(
-        "import logging, unigpu; log = logging.getLogger('unigpu'); log.warning('x');"
+        "import logging, unigpu; unigpu.Client; log = logging.getLogger('unigpu'); log.warning('x');"
         "print([type(h).__name__ for h in log.handlers], log.level)"
     )
     assert out.strip() == "['NullHandler'] 0"

@@ -106,7 +106,8 @@ class UniGPUError(Exception):
         may_bill: What exists, or may exist, and may still cost money.
         hint: What to do next.
         stop_reason: Why retrying stopped: ``attempts``, ``deadline``, ``retry_after``,
-            ``tokens``, ``class`` (this call is never repeated blindly).
+            ``tokens`` (too many calls failed lately), ``breaker`` (the last ones all did),
+            ``class`` (this call is never repeated blindly).
         attempts: How many times the request was sent.
     """
 
@@ -233,7 +234,16 @@ class TransportTimeout(TransportError):
 
 
 class CircuitOpen(TransportError):
-    """Not sent: the last calls to this provider all failed; it is tried again a little later."""
+    """Not sent: the last calls to this provider all failed; it is tried again a little later.
+
+    Attributes:
+        retry_after: Seconds until it is tried again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **rest: Any) -> None:
+        rest.setdefault("never_sent", True)
+        super().__init__(message, **rest)
+        self.retry_after = retry_after
 
 
 class StreamInterrupted(TransportError):

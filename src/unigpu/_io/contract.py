@@ -92,6 +92,9 @@ class Request:
         read_timeout: Seconds without a byte before the attempt is given up; ``None``: the deadline alone.
         limit_key: The client-side rate bucket, where the platform has one.
         cleanup: Cleaning up passes breaker and retry tokens by (never the deadline).
+        deployment: The deployment's logical name, where the call is about one: for logs, and for role ``worker``.
+        reroutes: Without a connection the driver turns to another address: such a failure says nothing about the
+            provider, so it costs no retry token and the breaker does not count it.
     """
 
     method: str
@@ -107,6 +110,8 @@ class Request:
     read_timeout: float | None = None
     limit_key: str | None = None
     cleanup: bool = False
+    deployment: str | None = None
+    reroutes: bool = False
 
     def __repr__(self) -> str:  # no query, no user, no header, no body: each may hold a secret
         scheme, _, rest = self.url.partition("?")[0].partition("//")
@@ -140,6 +145,7 @@ class Response:
                 f"{self.operation or 'the call'}: the reply (HTTP {self.status}) is not JSON: {type(exc).__name__}",
                 operation=self.operation or None,
                 maybe_executed=True,
+                retryable=True,  # a cut body, or a page of something in between: the same call may succeed later
             ) from None
 
 

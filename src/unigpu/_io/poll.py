@@ -1,6 +1,7 @@
 """The one waiting loop: ask, and ask again less and less often, until there is an answer or the deadline.
 
 A tick that fails is no news: the thing that is waited for goes on. Five failures in a row, or failures for 60 s, raise.
+A reply that was read and makes no sense is news: asking again would bring the same, so it raises at once.
 """
 
 from __future__ import annotations
@@ -126,4 +127,5 @@ async def poll(
 
 def _is_no_news(error: UniGPUError, failures: int, seconds: float) -> bool:
     refused = isinstance(error, TransportError) and error.never_sent and not error.retryable
-    return not refused and failures < FAILURES and seconds < SILENCE
+    misread = isinstance(error, InvalidResponseError) and not error.retryable
+    return not (refused or misread) and failures < FAILURES and seconds < SILENCE

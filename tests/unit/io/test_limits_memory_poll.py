@@ -228,11 +228,21 @@ def test_the_deadline_ends_it_with_what_was_waited_for() -> None:
         errors.TransportTimeout("slow"),
         errors.RateLimitError("429"),
         errors.ProviderUnavailableError("503"),
-        errors.InvalidResponseError("html"),
+        errors.InvalidResponseError("html", retryable=True),
     ],
 )
 def test_four_failed_ticks_in_a_row_are_no_news(error: Exception) -> None:
     assert Ticks(*[error] * 4, None, *[error] * 4, "done").run() == "done"
+
+
+def test_a_reply_that_was_misread_raises_at_once_and_one_that_is_no_json_is_no_news() -> None:
+    ticks = Ticks(errors.InvalidResponseError("a field is missing"), "too late")
+    with pytest.raises(errors.InvalidResponseError):
+        ticks.run()
+    assert len(ticks.at) == 1
+    with pytest.raises(errors.InvalidResponseError) as caught:
+        Response(status=200, headers=Headers(), content=b"<html>").json()
+    assert Ticks(caught.value, "done").run() == "done"
 
 
 def test_five_in_a_row_raise_the_last() -> None:
