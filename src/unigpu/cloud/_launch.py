@@ -13,7 +13,8 @@ from ._push import Door
 from .contract import Launch
 
 HOST: Final = "127.0.0.1"
-_INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ")
+_MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
+_INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", *_MEASURED)
 _DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _LOWEST_PORT: Final = 10_240
 _PORT_TRIES: Final = 200

@@ -20,6 +20,7 @@ _READ: Final = 65_536
 _LINE: Final = 8_192  # characters; a longer line is told in pieces
 _BURST: Final = 262_144  # bytes a pipe may give in one _PAUSE: a flood waits in it, and we stay awake
 _PAUSE: Final = 0.05
+_PROC: Final = Path("/proc")
 _LAST_BYTES: Final = 1_048_576  # at most so much is read after the end
 
 OnLine = Callable[[str, str], None]
@@ -216,10 +217,15 @@ def exit_words(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-def start_time(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks since boot; with the pid it names one process of one boot."""
+def start_time(pid: int) -> int | str | None:
+    """When a process began, in the kernel's ticks since boot; with the pid it names one process of one boot.
+
+    Where there is no ``/proc`` (macOS), a text of `ps`, good to the second.
+    """
+    if not _PROC.is_dir():
+        return _ask("ps", "-o", "lstart=", "-p", str(pid))
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = (_PROC / str(pid) / "stat").read_text()
         return int(stat.rpartition(")")[2].split()[19])  # field 22 of proc_pid_stat(5); the name may hold spaces
     except (OSError, ValueError, IndexError):
         return None
@@ -227,12 +233,23 @@ def start_time(pid: int) -> int | None:
 
 def boot_id() -> str:
     """Which boot, and which numbering of processes (a container's is its own), pids of this process belong to."""
+    if not _PROC.is_dir():
+        return _ask("sysctl", "-n", "kern.boottime") or "unknown"
     parts: list[str] = []
     with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append((_PROC / "sys/kernel/random/boot_id").read_text().strip())
     with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
+        parts.append(os.readlink(_PROC / "self/ns/pid"))
     return "/".join(parts) or "unknown"
+
+
+def _ask(*argv: str) -> str | None:
+    """What a small program of the system says in one line, or ``None``."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603 - fixed words
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def oom_kills() -> int | None:

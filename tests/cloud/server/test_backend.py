@@ -129,7 +129,7 @@ def test_a_worker_sees_what_was_declared_and_a_handful_of_ours_and_nothing_else(
             "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX",
             "PYTHONUNBUFFERED", "DECLARED", "PORT",
         }  # fmt: skip
-        assert {name for name in env if not name.startswith("UNIGPU_")} <= allowed
+        assert {name for name in env if not name.startswith(("UNIGPU_", "COVERAGE_"))} <= allowed
         pid = rig.all(WorkerStarted)[0].pid
         assert os.readlink(f"/proc/{pid}/fd/0") == os.devnull
 

@@ -64,8 +64,9 @@ async def app(scope, receive, send):
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        seen = {"method": scope["method"], "raw_path": scope["raw_path"].decode(), "query": scope["query_string"].decode(),
-                "headers": {k.decode(): v.decode() for k, v in scope["headers"]}, "length": len(body), "body": body[:20].decode()}
+        seen = {"method": scope["method"], "raw_path": scope["raw_path"].decode(), "length": len(body),
+                "query": scope["query_string"].decode(), "body": body[:20].decode(),
+                "headers": {k.decode(): v.decode() for k, v in scope["headers"]}}
         await reply(json.dumps(seen).encode(), 201, [(b"x-a", b"1"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")])
 import uvicorn
 uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="error", lifespan="off")

@@ -27,7 +27,19 @@ PROTOCOL: Final = 1
 _PAUSE: Final = 0.02
 _START_S: Final = 30.0
 _CANNOT_WRITE: Final = 3
-_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "PYTHONPATH", "PYTHONHOME")
+_MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
+_INHERITED: Final = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    "TZ",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    *_MEASURED,
+)
 _NEEDED: Final = ("starlette", "uvicorn")
 
 
