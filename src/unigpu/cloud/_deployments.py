@@ -216,9 +216,11 @@ class Deployments:
     # The journal.
 
     def told(self, effects: Sequence[Effect]) -> None:
-        """These are handed to the driver now."""
-        for effect in effects:
-            if isinstance(effect, Persist) and effect.kind == "deployment_gone":
+        """These are handed to the driver now: what was handed out before is written, and cannot be taken back."""
+        records = [effect for effect in effects if isinstance(effect, Persist) and effect.kind != "job"]
+        self._before = {effect.id: self._before[effect.id] for effect in records if effect.id in self._before}
+        for effect in records:
+            if effect.kind == "deployment_gone":
                 deployment = self._core.deployments.get(effect.id)
                 if deployment is not None and deployment.deleting:
                     deployment.deletion_told = True

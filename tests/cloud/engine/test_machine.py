@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -470,7 +471,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 TestEngine = EngineMachine.TestCase
 TestEngine.settings = settings(
-    max_examples=60,
+    max_examples=2000 if os.environ.get("UNIGPU_FULL") == "1" else 60,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
