@@ -171,9 +171,8 @@ class FakeDriver:
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         row = self.row(info)
         self.cloud.note(f"submit {call.job_id}")
-        if row.stopped:
-            raise ConflictError("it is stopped")
-        self.begin(io, row)
+        if not row.stopped:
+            self.begin(io, row)
         with self.cloud.lock:
             self.cloud.jobs.setdefault(call.job_id, Entry(info.provider_name, call, io.now()))
             running = [e for e in self.cloud.jobs.values() if io.now() < e.began + float(e.call.input.get("sleep", 0))]
@@ -217,7 +216,10 @@ class FakeDriver:
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         self.cloud.note("start")
         await io.sleep(0.01)
-        self.row(info).stopped = False
+        row = self.row(info)
+        row.stopped = False
+        if any(entry.row == info.provider_name for entry in self.cloud.jobs.values()):
+            self.begin(io, row)
 
     def updatable(self, fields: frozenset[str]) -> bool:
         return "image" not in fields
@@ -252,6 +254,8 @@ class FakeDriver:
             state = State.READY if self.is_ready(io, row) else State.STARTING
         spec = row.spec
         stated = spec.model_dump(include=set(spec.model_fields_set) - {"secrets"}, mode="json", exclude_none=True)
+        if spec.secrets:
+            stated["secrets"] = dict.fromkeys(spec.secrets)  # names only, as a platform would
         return DeploymentInfo(
             provider="fake",
             name=row.name,

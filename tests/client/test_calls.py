@@ -15,12 +15,14 @@ from unigpu import (
     Client,
     ConfigurationError,
     DeadlineExceeded,
+    DeploymentGone,
     InvalidInput,
     JobCancelled,
     JobFailed,
     JobStatus,
     NoWorkerReady,
     PayloadTooLarge,
+    State,
     UnsupportedError,
     WorkerLost,
     _registry,
@@ -171,6 +173,21 @@ def test_a_leaked_async_stream_warns(cloud: Any) -> None:
     asyncio.run(work())
 
 
+@instant
+def test_a_stream_that_failed_is_over_and_warns_of_nothing(cloud: Any) -> None:
+    async def work() -> None:
+        async with AsyncClient("fake") as client:
+            app = await client.deploy(**HELLO)
+            stream = app.stream({"fail": "broken"})
+            with pytest.raises(JobFailed):
+                await anext(stream)
+            assert [chunk async for chunk in stream] == []
+            del stream
+            gc.collect()
+
+    asyncio.run(work())
+
+
 INPUTS_THAT_ARE_NOT_JSON = [
     ({"a": {1, 2}}, "$.a"),
     ({"a": [1, {"b": object()}]}, "$.a[1].b"),
@@ -278,6 +295,59 @@ def test_fifty_callers_of_one_client_send_one_start(cloud: Any) -> None:
         assert cloud.count("start") == 1
 
     asyncio.run(work())
+
+
+def test_fifty_calls_of_a_stopped_deployment_send_one_start(cloud: Any) -> None:
+    async def work() -> None:
+        async with AsyncClient("fake") as client:
+            app = await client.deploy(**HELLO)
+            await app.stop()
+            cloud.log.clear()
+            results = await asyncio.gather(*(client.invoke("hello", {"i": i}) for i in range(50)))
+            assert [r.output["i"] for r in results] == list(range(50))
+        assert cloud.count("start") == 1
+
+    asyncio.run(work())
+
+
+def test_when_the_one_that_starts_it_is_cancelled_another_one_does(cloud: Any) -> None:
+    async def work() -> None:
+        async with AsyncClient("fake") as client:
+            app = await client.deploy(**HELLO)
+            await app.stop()
+            cloud.log.clear()
+            first = asyncio.create_task(app.start())
+            while cloud.count("start") == 0:
+                await asyncio.sleep(0)
+            second = asyncio.create_task(app.start())
+            await asyncio.sleep(0)
+            first.cancel()
+            assert (await second).state is not State.STOPPED
+            assert cloud.count("start") == 2
+
+    asyncio.run(work())
+
+
+@instant
+def test_a_call_that_may_have_run_is_not_sent_again_to_a_new_deployment_of_the_name(flavour: Any, cloud: Any) -> None:
+    class Replaced(_registry.load("fake")):  # type: ignore[misc]  # torn down and made anew while a job runs
+        async def status(self, *args: Any, **options: Any) -> Any:
+            raise DeploymentGone("it is gone", maybe_executed=False)
+
+        async def chunks(self, *args: Any, **options: Any) -> Any:
+            raise DeploymentGone("it is gone", maybe_executed=False)
+
+    async def work(client: Any) -> None:
+        await client.deploy(**HELLO)
+        with pytest.raises(DeploymentGone) as caught:
+            await client.invoke("hello", {"sleep": 1})
+        assert caught.value.maybe_executed
+        with pytest.raises(DeploymentGone):
+            [_ async for _ in client.stream("hello", {"sleep": 1})]
+        assert cloud.count("submit") == 2
+
+    with _registry.using("fake", Replaced):
+        flavour.run(work, "fake")
 
 
 def test_sixteen_threads_use_one_client_and_wake_once(cloud: Any) -> None:

@@ -159,6 +159,12 @@ def test_a_provider_without_its_key_names_the_variables(monkeypatch: pytest.Monk
         client.workers("x")
 
 
+def test_a_key_for_a_provider_that_there_is_not_is_a_mistyped_name(cloud: Any) -> None:
+    for given in ({"api_key": {"fakee": "k"}}, {"provider": "fakee", "api_key": "k"}):
+        with pytest.raises(ConfigurationError, match="did you mean 'fake'"):
+            Client(**given)  # type: ignore[arg-type]  # one of several arguments
+
+
 def test_declared_deployments_defaults_and_what_differs_on_a_provider(project: Path, cloud: Any) -> None:
     (project / "unigpu.toml").write_text(
         'provider = "fake"\n[defaults]\nidle_timeout = "2m"\n[deployments.summarize]\nhandler = "app:f"\n'

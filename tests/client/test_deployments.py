@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from unigpu import (
     AsyncClient,
@@ -172,6 +173,33 @@ def test_update_changes_single_fields_of_a_handle_and_of_a_name(flavour: Any, cl
         await client.teardown("hello")
 
     flavour.run(from_elsewhere, "fake")
+
+
+def test_updating_an_adopted_deployment_keeps_what_others_had_stated(flavour: Any, cloud: Any) -> None:
+    with Client("fake") as other:
+        other.deploy(**HELLO, env={"A": "1"}, workers=(0, 3), secrets={"T": SecretStr("hunter2")})
+
+    async def work(client: Any) -> None:
+        app = await client.deploy(**HELLO)
+        assert str(app.rate) == "idle $0.00/h, at most $6.00/h", "what it costs is what it is, not what was asked"
+        with pytest.raises(ConfigurationError, match="T is not set"):
+            await app.update(concurrency=2)
+        await app.update(concurrency=2, secrets={"T": SecretStr("hunter3")})
+        (row,) = cloud.rows.values()
+        assert (row.spec.concurrency, row.spec.env, row.spec.workers) == (2, {"A": "1"}, (0, 3))
+        assert (await app.update(concurrency=3)).info.concurrency == 3, "values that this handle was given are kept"
+
+    flavour.run(work, "fake")
+
+
+def test_a_with_block_whose_client_was_closed_says_what_is_left(flavour: Any, cloud: Any) -> None:
+    async def work(client: Any) -> None:
+        with pytest.raises(ClientClosed) as caught:
+            async with await client.deploy(**HELLO):
+                await client.aclose()
+        assert caught.value.may_bill == ("hello on fake",)
+
+    flavour.run(work, "fake")
 
 
 def test_update_needs_the_whole_spec_where_the_platform_does_not_tell_it(flavour: Any, cloud: Any) -> None:

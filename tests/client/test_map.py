@@ -25,6 +25,7 @@ from unigpu import (
     JobFailed,
     NotFoundError,
 )
+from unigpu._io.clock import InstantClock, VirtualClock, use_clock
 
 HELLO: dict[str, Any] = {"name": "hello", "handler": "app:hello", "progress": "off", "workers": (0, 4)}
 
@@ -112,6 +113,32 @@ def test_failures_may_come_as_results(flavour: Any, cloud: Any) -> None:
         assert [r.key for r in found] == ["0", "1", "2", "3"]
 
     flavour.run(work, "fake")
+
+
+def test_a_sync_map_pulls_its_inputs_in_the_consumers_own_thread(cloud: Any) -> None:
+    threads: set[int] = set()
+
+    def mine() -> Iterator[dict[str, Any]]:
+        for i in range(20):
+            threads.add(threading.get_ident())
+            yield {"i": i}
+
+    with Client("fake") as client:
+        list(client.deploy(**HELLO).map(mine(), progress="off"))
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("clock", [InstantClock, VirtualClock])
+def test_a_map_of_hours_passes_at_once_on_a_clock_that_a_test_moves(flavour: Any, cloud: Any, clock: Any) -> None:
+    cloud.cold_start = 300.0
+
+    async def work(client: Any) -> None:
+        app = await client.deploy(**HELLO)
+        found = [r async for r in app.map(inputs(8, sleep=300), start_timeout=7200, timeout=10**6, progress="off")]
+        assert [r.output["i"] for r in found] == list(range(8))
+
+    with use_clock(clock()):
+        flavour.run(work, "fake")
 
 
 def test_an_error_of_the_input_iterator_is_the_users_own(flavour: Any, cloud: Any) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
-from pydantic import SecretStr
-
 from unigpu import _config, _registry
 from unigpu.driver import Driver, DriverConfig
 from unigpu.elasticity import capabilities as _flags
@@ -78,7 +76,7 @@ class Seen:
 class Flight:
     """One start of a deployment that several callers wait for."""
 
-    done: bool = False
+    state: Literal["flying", "landed", "lost"] = "flying"
     error: UniGPUError | None = None
 
 
@@ -92,6 +90,9 @@ class Home:
     def __init__(self, settings: _config.Settings, on_event: Callable[[Event], None] | None) -> None:
         if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison] - users without a type checker
             raise ConfigurationError("on_event: give a function that takes an Event.")
+        for name in settings.given_keys:
+            if name not in _registry.installed():
+                _registry.load(name)  # raises, with the nearest: a key for nobody is a mistyped name
         self.settings = settings
         self.namespace = settings.namespace
         self.closed = False
@@ -362,10 +363,3 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     for name in fields:
         if name not in DeploymentSpec.model_fields:
             raise _values.unknown_field(name, DeploymentSpec.model_fields, _PARAMETERS)
-
-
-def api_keys_known(keys: Mapping[str, SecretStr]) -> None:
-    """Raise `ConfigurationError` for a key of a provider that there is not."""
-    for name in keys:
-        if name not in _registry.installed():
-            _registry.load(name)

@@ -221,7 +221,7 @@ class StreamSource:
             self._run = await self._opened(False)
         try:
             chunk = await self._first(self._run) if self._may_reopen else await self._run.__anext__()
-        except StopAsyncIteration:
+        except BaseException:  # the end, or an error: what raised has decided about the job
             self.ended = True
             raise
         self._may_reopen = False
@@ -230,7 +230,9 @@ class StreamSource:
     async def _first(self, run: StreamRun) -> Any:
         try:
             return await run.__anext__()
-        except NotFoundError:
+        except NotFoundError as exc:
+            if exc.maybe_executed:
+                raise
             self._may_reopen = False
             self._run = await self._opened(True)
             return await self._run.__anext__()

@@ -9,8 +9,9 @@ from typing import Any, Final, cast
 from unigpu import _lifecycle
 from unigpu._lifecycle import Scope
 from unigpu.elasticity.capabilities import Capabilities
-from unigpu.errors import ConfigurationError, NotFoundError, UniGPUError
+from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError
 from unigpu.models import DeploymentInfo, DeploymentSpec, LogLine, State, Worker, provider_name, scale_range
+from unigpu.models.spec import Secrets
 
 from . import _values
 from ._base import CONTROL_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
@@ -66,6 +67,8 @@ class Core(Finder):
             )
             seen = self._seen(done.info, done.spec)
             seen.change, seen.owned = done.change, done.change == "created"
+            if done.change not in ("created", "updated"):
+                seen.spec = None  # of what was adopted only the stated part is known
             seen.adaptations = (*adaptations, *done.adaptations)
             self.home.remember(done.info)
             self._tell(seen, done.spec, reporter, done.warnings)
@@ -94,8 +97,8 @@ class Core(Finder):
         reporter = Reporter(progress)
 
         async def act(scope: Scope, seen: Seen) -> None:
-            base = seen.spec or _told_spec(seen.info)
-            asked = base.with_changes(**changes)
+            seen.info = await _lifecycle.read(scope, seen.info, deadline=deadline)
+            asked = _whole_spec(seen).with_changes(**changes)
             spec, adaptations = self.home.gate(asked, seen.info.provider, adapt=on_unsupported == "adapt")
             done = await _lifecycle.update(
                 scope,
@@ -106,7 +109,7 @@ class Core(Finder):
                 deadline=deadline,
             )
             fresh = self._seen(done.info, done.spec)
-            seen.info, seen.spec, seen.rate, seen.change = done.info, done.spec, fresh.rate, done.change
+            seen.info, seen.rate, seen.change, seen.spec = done.info, fresh.rate, done.change, done.spec
             seen.adaptations = (*adaptations, *done.adaptations)
             self._tell(seen, done.spec, reporter, done.warnings)
 
@@ -176,7 +179,7 @@ class Core(Finder):
 
         The body's error stays the one that is raised; a failed teardown is a note on it.
         """
-        if seen.gone or self.home.closed:
+        if seen.gone:
             return
         if not seen.owned:
             _log.info("left running: %s (adopted, not created here)", seen.label)
@@ -185,11 +188,14 @@ class Core(Finder):
         scope = self.scope_of(info)
 
         async def end() -> None:
+            self.home.open()
             await _lifecycle.teardown(scope, info, deadline=self.io.now() + TEARDOWN_SECONDS)
 
         try:
             await self.io.shield(end, seconds=TEARDOWN_SECONDS)
         except BaseException as exc:
+            if isinstance(exc, ClientClosed):
+                exc.may_bill = (f"{seen.label} on {info.provider}",)
             if body is None or not isinstance(exc, Exception):
                 raise
             body.add_note(f"unigpu: and tearing down {seen.label} on {info.provider} failed: {exc}")
@@ -321,17 +327,25 @@ class Core(Finder):
                 await close()
 
 
-def _told_spec(info: DeploymentInfo) -> DeploymentSpec:
-    """The stated fields, as the platform tells them (local does)."""
-    told: object = info.details.get("spec")
+def _whole_spec(seen: Seen) -> DeploymentSpec:
+    """All stated fields of what runs: as the platform tells them (local does), else as this handle deployed them.
+
+    Values of secrets are told by no platform; those that this handle was given are kept.
+    """
+    told: object = seen.info.details.get("spec")
     if not isinstance(told, Mapping):
+        if seen.spec is not None:
+            return seen.spec
         raise ConfigurationError(
-            f"{info.name or info.provider_name}: {info.provider} does not tell the whole spec of what runs, "
+            f"{seen.label}: {seen.info.provider} does not tell the whole spec of what runs, "
             "so single fields cannot be changed from here.",
-            provider=info.provider,
+            provider=seen.info.provider,
             hint='Give the whole spec: deploy(..., if_exists="replace").',
         )
-    return DeploymentSpec.model_validate(dict(cast("Mapping[str, Any]", told)))
+    spec = DeploymentSpec.model_validate(dict(cast("Mapping[str, Any]", told)))
+    kept: Secrets = {} if seen.spec is None else seen.spec.secrets
+    values = {name: kept.get(name) if value is None else value for name, value in spec.secrets.items()}
+    return spec.with_changes(secrets=values) if spec.secrets else spec
 
 
 def _declared(info: DeploymentInfo, given: Mapping[str, object]) -> DeploymentInfo:

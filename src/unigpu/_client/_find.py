@@ -45,8 +45,8 @@ class Finder:
         seen = await self.target(deployment, deadline)
         try:
             await act(self.scope_of(seen.info, reporter), seen)
-        except NotFoundError:
-            if isinstance(deployment, DeploymentView):
+        except NotFoundError as exc:
+            if isinstance(deployment, DeploymentView) or exc.maybe_executed:
                 raise
             name, provider = self._address(deployment)
             self.home.forget(*self.home.key(provider, name))
@@ -122,9 +122,8 @@ class Finder:
         """Single flight: of many callers of this client that start one deployment, one sends, and all wait."""
         key = (verb, *self.home.flight_key(info))
         mine = Flight()
-        flight = self.home.flights.setdefault(key, mine)
-        if flight is not mine:
-            while not flight.done:
+        while (flight := self.home.flights.setdefault(key, mine)) is not mine:
+            while flight.state == "flying":
                 if self.io.now() >= deadline:
                     raise DeadlineExceeded(
                         f"{info.name or info.provider_name}: another call of this client is still starting it.",
@@ -135,14 +134,18 @@ class Finder:
                 await self.io.sleep(_FLIGHT_TICK)
             if flight.error is not None:
                 raise copy.copy(flight.error)  # each caller has a traceback of its own
-            return
+            if flight.state == "landed":
+                return
+            # It was cancelled on the way: somebody else starts it.
         try:
             await work()
+            mine.state = "landed"
         except UniGPUError as exc:
             mine.error = exc
             raise
         finally:
-            mine.done = True
+            if mine.state == "flying":
+                mine.state = "lost"
             self.home.flights.pop(key, None)
 
     async def _start_shared(self, info: DeploymentInfo, deadline: float) -> None:
@@ -177,7 +180,8 @@ class Finder:
     def _seen(self, info: DeploymentInfo, spec: DeploymentSpec | None) -> Seen:
         rate = info.rate
         if spec is not None and rate == Rate():
-            rate = self.home.driver(info.provider).rate(spec)
+            as_it_is = spec if info.workers is None or spec.kind == "pod" else spec.with_changes(workers=info.workers)
+            rate = self.home.driver(info.provider).rate(as_it_is)
         ends = None if info.expires_at is None else self.home.ttl_enforcer(info, spec)
         return Seen(info, spec=spec, rate=rate, ttl_enforced_by=ends)
 
