@@ -51,7 +51,7 @@ coverage: $(VENV)/.dev ## The tests, with branch coverage, also of child process
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 full: $(VENV)/.dev ## The whole matrices, of which `make test` runs a seeded tenth
-	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m full -p no:randomly
+	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m "full or kill" -p no:randomly
 
 benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
 	$(BIN)/python benchmarks/run.py

@@ -89,3 +89,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("kill"))
         if item.get_closest_marker("full") and not FULL:
             item.add_marker(pytest.mark.skip(reason="the whole matrix runs with UNIGPU_FULL=1 (make full)"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line over all tests that kill processes; here, because only the controller of parallel workers sees all."""
+    found = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+        for name, value in report.user_properties
+        if name == "unigpu kill counts"
+    ]
+    if found:
+        deploys, leaked, doubled = (sum(column) for column in zip(*found, strict=True))
+        terminalreporter.write_line(f"kills and races: {deploys} deploys tried, {leaked} leaked, {doubled} doubled")

@@ -12,7 +12,7 @@ from kill_support import APP, FULL, until
 
 pytestmark = [pytest.mark.kill, pytest.mark.processes]
 
-ROUNDS = 20 if FULL else 4
+ROUNDS = 20 if FULL else 2
 
 
 def race(home: Any, jobs: list[dict[str, Any]]) -> list[Any]:

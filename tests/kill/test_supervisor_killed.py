@@ -19,7 +19,7 @@ from unigpu.errors import JobFailed, UniGPUError, WorkerLost
 
 pytestmark = [pytest.mark.kill, pytest.mark.processes]
 
-RANDOM_KILLS = 20 if FULL else 4
+RANDOM_KILLS = 20 if FULL else 3
 
 
 def test_a_supervisor_killed_at_a_random_time_leaves_nothing_after_the_next_deploy_and_teardown(
@@ -109,7 +109,7 @@ def test_a_worker_killed_in_a_call_is_lost_and_an_idempotent_call_is_tried_again
 
 
 def test_workers_killed_from_outside_are_replaced_and_not_doubled(home: Any, counts: Any, dice: random.Random) -> None:
-    rounds = 10 if FULL else 3
+    rounds = 10 if FULL else 2
     with home.client() as client:
         deployed = client.deploy(name="one", progress="off", **{**home.spec(), "workers": (0, 1)})
         counts.deploys += 1
