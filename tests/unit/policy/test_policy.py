@@ -152,6 +152,13 @@ def test_an_idle_worker_leaves_at_its_timeout_and_the_check_is_set_for_it() -> N
     assert desired(RequestsPerWorker(), replace(view, now=160.0, idle_timeout=None)).drain == ()
 
 
+@pytest.mark.parametrize(("least", "queued", "left"), [(0, 0, 3), (2, 0, 1), (0, 2, 1), (3, 0, 0), (1, 1, 2)])
+def test_of_those_that_may_leave_only_those_above_least_and_load_do(least: int, queued: int, left: int) -> None:
+    workers = tuple(WorkerView(id=f"w{n}", phase="ready", idle_since=float(n)) for n in range(3))
+    view = View(now=500.0, min_workers=least, max_workers=3, idle_timeout=60.0, queued=queued, workers=workers)
+    assert desired(RequestsPerWorker(), view).drain == ("w0", "w1", "w2")[:left]  # the longest idle first
+
+
 def test_declared_replicas_follow_the_least_whatever_the_load() -> None:
     view = View(now=0, min_workers=3, max_workers=3, queued=500, oldest_queued_at=0.0)
     assert desired(Declared(), view).workers == 3
