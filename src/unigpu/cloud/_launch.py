@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from .contract import Launch
 HOST: Final = "127.0.0.1"
 _MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
 _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", *_MEASURED)
+_TOKEN: Final = "UNIGPU_WORKER_TOKEN"
 _DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _LOWEST_PORT: Final = 10_240
 _PORT_TRIES: Final = 200
@@ -70,10 +72,20 @@ def _activate(env: dict[str, str], python: str) -> None:
             env["CONDA_PREFIX"] = str(folder.parent)
 
 
-def door(launch: Launch, port: int) -> Door:
-    """Where a worker started so takes jobs."""
-    token = launch.env.get(launch.env.get("UNIGPU_AUTH", ""))
-    route = launch.env.get("UNIGPU_ROUTE")
+def lock_door(env: dict[str, str]) -> None:
+    """Let a worker of ours take calls of ours alone, unless its deployment has a token of its own.
+
+    Loopback is open to every user of the machine, and to every page that a browser on it shows.
+    """
+    if not env.get("UNIGPU_AUTH"):
+        env["UNIGPU_AUTH"] = _TOKEN
+        env[_TOKEN] = secrets.token_urlsafe(24)
+
+
+def door(launch: Launch, env: Mapping[str, str], port: int) -> Door:
+    """Where a worker started with this environment takes jobs."""
+    token = env.get(env.get("UNIGPU_AUTH", ""))
+    route = env.get("UNIGPU_ROUTE")
     if is_ours(launch) or not route:
         return Door(host=HOST, port=port, token=token)
     return Door(host=HOST, port=port, route=route, raw=True, token=token)

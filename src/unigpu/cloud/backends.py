@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from . import _launch
 from ._http1 import Exchange, UpstreamError
-from ._logfile import LogFile
+from ._logfile import LogFile, prune
 from ._process import ProcessGroup, exit_words, oom_kills
 from ._push import Door, push
 from .contract import (
@@ -88,8 +88,8 @@ Note = Callable[[str, Mapping[str, JSON] | None], None]
 @dataclass(slots=True)
 class _Worker:
     id: str
-    launch: Launch
-    port: int
+    ours: bool
+    door: Door
     group: ProcessGroup
     log: LogFile | None
     oom_before: int | None
@@ -97,10 +97,6 @@ class _Worker:
     pushes: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
     ready: bool = False
     told: str | None = None  # why we ended it, where we did
-
-    @property
-    def door(self) -> Door:
-        return _launch.door(self.launch, self.port)
 
 
 class ProcessBackend:
@@ -135,7 +131,7 @@ class ProcessBackend:
 
     def address(self, worker_id: str) -> tuple[str, int] | None:
         worker = self._workers.get(worker_id)
-        return (_launch.HOST, worker.port) if worker is not None and worker.group.alive else None
+        return (worker.door.host, worker.door.port) if worker is not None and worker.group.alive else None
 
     async def close(self, *, grace: float) -> None:
         for worker_id in list(self._workers):
@@ -163,11 +159,13 @@ class ProcessBackend:
     def _spawn(self, worker_id: str, launch: Launch) -> _Worker:
         settings = self._settings
         argv = _launch.command(launch)
-        taken = frozenset(w.port for w in self._workers.values())
+        taken = frozenset(w.door.port for w in self._workers.values())
         port = _launch.free_port(taken, stated=_launch.stated_port(launch))
         env = _launch.environment(launch, port=port, own=settings.environ, tag=settings.tag)
-        if _launch.is_ours(launch):
+        ours = _launch.is_ours(launch)
+        if ours:
             env.setdefault("UNIGPU_DRAIN", f"{settings.drain:g}")
+            _launch.lock_door(env)
         file = LogFile(settings.log_dir / f"{worker_id}.log") if settings.log_dir is not None else None
 
         # Lines can only come in a later turn of the loop, when the worker has its place in the table.
@@ -181,7 +179,7 @@ class ProcessBackend:
             # Not recorded, a crash of ours would leave it running for ever.
             self._task(group.stop(0.0, group=True), name=f"undo {worker_id}")
             raise
-        return _Worker(worker_id, launch, port, group, file, oom_kills())
+        return _Worker(worker_id, ours, _launch.door(launch, env, port), group, file, oom_kills())
 
     async def _watch(self, worker: _Worker) -> None:
         probe = asyncio.create_task(self._until_ready(worker))
@@ -199,8 +197,9 @@ class ProcessBackend:
             self._note(worker.id, None)
         reason, cause = self._explain(worker, code)
         self._log(worker.id, worker, "system", exit_words(code))
-        if worker.log is not None:
+        if worker.log is not None and self._settings.log_dir is not None:
             worker.log.close()
+            prune(self._settings.log_dir)
         self._emit(WorkerExited(worker_id=worker.id, code=code, reason=reason, cause=cause))
 
     def _explain(self, worker: _Worker, code: int) -> tuple[str, str | None]:
@@ -230,7 +229,9 @@ class ProcessBackend:
             self._task(worker.group.stop(0.0, group=True), name=f"kill {worker.id}")
             return
         worker.ready = True
-        self._emit(WorkerReady(worker_id=worker.id, address=f"{_launch.HOST}:{worker.port}", pid=worker.group.pid))
+        self._emit(
+            WorkerReady(worker_id=worker.id, address=f"{worker.door.host}:{worker.door.port}", pid=worker.group.pid)
+        )
 
     def _stop(self, worker_id: str, grace: float) -> None:
         worker = self._workers.get(worker_id)
@@ -239,7 +240,7 @@ class ProcessBackend:
         if worker.group.stopping and grace > 0:
             return
         # A portable worker tells its own children; a command gets what a terminal's Ctrl-C would reach.
-        group = not _launch.is_ours(worker.launch)
+        group = not worker.ours
         self._task(worker.group.stop(grace, group=group), name=f"stop {worker_id}")
 
     # -- lines ---------------------------------------------------------------------------------------------------
@@ -304,10 +305,10 @@ async def _is_ready(worker: _Worker) -> bool:
     exchange: Exchange | None = None
     try:
         async with asyncio.timeout(_PROBE_S):
-            exchange = await Exchange.open(_launch.HOST, worker.port)
-            if not _launch.is_ours(worker.launch):
+            exchange = await Exchange.open(worker.door.host, worker.door.port)
+            if not worker.ours:
                 return worker.group.alive
-            head = await exchange.send("GET", "/ping", [("host", f"{_launch.HOST}:{worker.port}")])
+            head = await exchange.send("GET", "/ping", [("host", f"{worker.door.host}:{worker.door.port}")])
             return head.status == 200
     except (UpstreamError, TimeoutError):
         return False

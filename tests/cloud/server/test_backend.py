@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from unigpu.cloud.contract import Chunk, JobDone, WorkerExited, WorkerLog, WorkerReady, WorkerStarted
@@ -135,6 +136,22 @@ def test_a_worker_sees_what_was_declared_and_a_handful_of_ours_and_nothing_else(
 
     own = {**os.environ, "MY_API_KEY": secret, "UNIGPU_TOKEN": secret, "PYTHONPATH": secret}
     run(scenario, environ=own, tag="tag")
+
+
+def test_a_worker_takes_no_call_from_a_stranger_on_this_machine(run: Run) -> None:
+    async def scenario(rig: Any) -> None:
+        handler(rig, "echo")
+        await rig.first(WorkerReady)
+        host, port = rig.backend.address("w1")
+        async with httpx.AsyncClient(trust_env=False) as http:
+            url = f"http://{host}:{port}"
+            assert (await http.post(url + "/invoke", json={"input": {}})).status_code == 401
+            assert (await http.post(url + "/", content=b'{"a": 1}')).status_code == 401
+        assert not any(e.text == "said" for e in rig.all(WorkerLog))
+        rig.push("j1", {"a": 1})
+        assert (await rig.first(JobDone)).output == {"a": 1}
+
+    run(scenario)
 
 
 def test_a_worker_inherits_no_open_file_of_ours(run: Run, tmp_path: Path) -> None:
