@@ -447,6 +447,22 @@ def test_one_that_is_deleted_under_a_deploys_hands_is_made_anew_once(world: Worl
     assert (deployed.change, len(world.rows)) == ("created", 1)
 
 
+@pytest.mark.parametrize("taken", ["template", "endpoint"])
+def test_a_deploy_returns_with_all_parts_where_a_teardown_took_an_earlier_one(three: World, taken: str) -> None:
+    real: Any = three.cloud.on_create
+    took = [0]
+
+    def create(url: str, body: Any) -> Any:
+        if body["kind"] == "group" and not took[0]:
+            took[0] += 1
+            del three.cloud.rows[taken, body["name"]]
+        return real(url, body)
+
+    three.cloud.on_create = create  # type: ignore[method-assign]  # somebody ends it while it is made
+    deployed = deploy(three)
+    assert (deployed.change, len(three.rows)) == ("created", 3)
+
+
 def test_an_update_of_what_another_call_replaced_meanwhile_is_refused(world: World) -> None:
     info = deploy(world, spec(workers=(1, 2), env={"A": "1"})).info
     real: Any = world.cloud.on_update

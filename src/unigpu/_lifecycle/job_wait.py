@@ -13,12 +13,14 @@ from unigpu.errors import (
     DeadlineExceeded,
     DeploymentGone,
     InvalidResponseError,
+    NoCapacityError,
     NotFoundError,
     ProviderUnavailableError,
     RateLimitError,
     ResultUnknown,
     TransportError,
     UniGPUError,
+    UnsupportedError,
     WorkerFailed,
 )
 
@@ -31,6 +33,8 @@ from .undo import may_have_acted
 _log = logging.getLogger("unigpu.jobs")
 
 _SUBMIT_TRIES: Final = 3
+# What ends a wait while the job may still be in its queue.
+_GIVES_UP: Final = (DeadlineExceeded, WorkerFailed, NoCapacityError, UnsupportedError)
 _NO_NEWS: Final = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
 
 
@@ -121,7 +125,7 @@ class JobWait:
                 provider=self.scope.provider,
                 deployment=self.info.name,
             )
-        except (DeadlineExceeded, WorkerFailed) as exc:
+        except _GIVES_UP as exc:
             return await self.give_up(exc)
         except DeploymentGone as exc:
             exc.maybe_executed = True  # the job was in its queue: nobody may take this for "not sent"
@@ -151,7 +155,7 @@ class JobWait:
         io = self.scope.io
         return min(JOB_PACE.delay(io.now() - self.began, io.random()), self.patience.left)
 
-    async def give_up(self, exc: DeadlineExceeded | WorkerFailed) -> JobInfo:
+    async def give_up(self, exc: UniGPUError) -> JobInfo:
         """We stop waiting: cancel the job or leave it. One that ended meanwhile is returned after all.
 
         Raises:
