@@ -102,5 +102,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         if name == "unigpu kill counts"
     ]
     if found:
-        deploys, leaked, doubled = (sum(column) for column in zip(*found, strict=True))
-        terminalreporter.write_line(f"kills and races: {deploys} deploys tried, {leaked} leaked, {doubled} doubled")
+        (seed, *_), *columns = zip(*found, strict=True)
+        deploys, leaked, doubled = map(sum, columns)
+        line = f"{deploys} deploys tried, {leaked} leaked, {doubled} doubled (seed {seed})"
+        terminalreporter.write_line(f"kills and races: {line}")

@@ -302,7 +302,7 @@ def counts(record_property: Any, request: pytest.FixtureRequest) -> Iterator[Cou
     made = Counts()
     yield made
     line = f"{request.node.name}: {made.deploys} deploys, {made.leaked} leaked, {made.doubled} doubled"
-    record_property("unigpu kill counts", [made.deploys, made.leaked, made.doubled])
+    record_property("unigpu kill counts", [SEED, made.deploys, made.leaked, made.doubled])
     print(line, *made.notes, sep="\n  ")
 
 
