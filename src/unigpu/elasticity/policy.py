@@ -1,8 +1,9 @@
 """How many workers a deployment should have now: each platform's scaling rule, as a pure function.
 
-A *rule* says what the load alone asks for. `desired` puts the limits around it, the same for every rule: never above the
-most, never below the least, one worker where someone asked to wake it, and workers leave only by draining: those above
-the most at once, the others after their idle timeout. The engine runs it on a clock, the simulator over a traffic trace.
+A *rule* says what the load alone asks for. `desired` puts the limits around it, the same for every rule: never above
+the most, never below the least, one worker where someone asked to wake it, and workers leave only by draining: those
+above the most at once, the others after their idle timeout. The engine runs it on a clock, the simulator over a traffic
+trace.
 
 Times are seconds on one clock, which the caller chooses.
 """
