@@ -42,8 +42,8 @@ opened = []
 before = set(sys.modules)
 sys.addaudithook(lambda event, args: opened.append((event, args[:2])) if event in ("open", "socket.__new__") else None)
 import unigpu
-heavy = {"httpx", "httpcore", "pydantic", "anyio", "tenacity", "asyncio", "unigpu.errors", "unigpu._config", "unigpu._io"}
-heavy |= {"logging", "typing"}
+heavy = {"httpx", "httpcore", "pydantic", "anyio", "tenacity", "asyncio", "logging", "typing"}
+heavy |= {"unigpu.errors", "unigpu._config", "unigpu._io"}
 assert not heavy & (set(sys.modules) - before), heavy & set(sys.modules)
 files = [a for e, a in opened if e == "open" and not str(a[0]).endswith((".py", ".pyc"))]
 assert not files, files

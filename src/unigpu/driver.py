@@ -27,6 +27,7 @@ from ._io.contract import (
     Role,
     StreamResponse,
 )
+from ._io.limits import Limit
 from ._io.poll import Pace, poll
 from ._io.status import check
 from .models import (
@@ -72,6 +73,7 @@ __all__ = [
     "Io",
     "JobInfo",
     "JobStatus",
+    "Limit",
     "LogLine",
     "Outcome",
     "Pace",
@@ -243,6 +245,10 @@ class Content:
 
 class Driver(Protocol):
     """What every driver has. ``__init__`` takes one `DriverConfig` and does no I/O.
+
+    A driver may also have ``limits``, a ``ClassVar[Mapping[str, Limit]]``: the platform's documented rates by
+    `Request.limit_key` (begin the keys with the provider's name). The client keeps to them; waiting is cheaper than a
+    429.
 
     Attributes:
         name: The provider, as users write it.

@@ -68,7 +68,8 @@ class AsyncClient(Unpicklable):
             config=config,
             state_dir=state_dir,
         )
-        self._core = Core(Home(settings, on_event), async_ways(http_config(transport)))
+        home = Home(settings, on_event)
+        self._core = Core(home, async_ways(http_config(transport), home.emit))
         self._calls = Calls(self._core, self._job)
 
     async def deploy(

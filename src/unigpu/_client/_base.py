@@ -98,6 +98,7 @@ class Home:
         self.closed = False
         self.flights: dict[tuple[object, ...], Flight] = {}
         self._on_event = on_event
+        self.event_failures = 0
         self._drivers: dict[str, Driver] = {}
         self._flags: dict[tuple[str, Interface, Kind], Capabilities] = {}
         self._names: dict[tuple[str, str], DeploymentInfo] = {}
@@ -345,8 +346,13 @@ class Home:
             return
         try:
             self._on_event(event)
-        except Exception:  # an observer's own fault must not undo a deploy
-            _log.exception("on_event failed for %s", event.kind)
+        except Exception as exc:  # an observer's own fault must not undo a deploy
+            self.event_failures += 1
+            count = self.event_failures
+            if count & (count - 1) == 0:  # the first, second, fourth … : an observer that always fails fills no disk
+                _log.warning(
+                    "on_event failed for %s (%d so far): %s", event.kind, count, type(exc).__name__, exc_info=count == 1
+                )
 
     def flight_key(self, info: DeploymentInfo) -> tuple[object, ...]:
         return os.getpid(), info.provider, info.provider_name  # a child of a fork waits for no parent's flight

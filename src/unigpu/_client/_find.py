@@ -160,10 +160,11 @@ class Finder:
     def _scope(
         self, provider: str, interface: Interface, kind: Any, reporter: Callable[[Progress], None] | None = None
     ) -> Scope:
-        base = self.home.base(provider)
+        base, driver = self.home.base(provider), self.home.driver(provider)
+        self.ways.learn(driver)
         return Scope(
             io=self.ways.to(base),
-            driver=self.home.driver(provider),
+            driver=driver,
             namespace=self.home.namespace,
             store=self._store,
             base=base,

@@ -68,7 +68,8 @@ class Client(Unpicklable):
             state_dir=state_dir,
         )
         self._http = http_config(transport)
-        self._core = Core(Home(settings, on_event), sync_ways(self._http))
+        home = Home(settings, on_event)
+        self._core = Core(home, sync_ways(self._http, home.emit))
         self._calls = Calls(self._core, self._job)
 
     def deploy(
@@ -395,7 +396,7 @@ class Client(Unpicklable):
     @contextlib.asynccontextmanager
     async def _engine(self) -> AsyncGenerator[Calls]:
         """The calls of `map`, on a loop of its own thread: the same settings and names, other connections."""
-        ways = map_ways(self._http)
+        ways = map_ways(self._http, self._core.ways)
         try:
             yield Calls(Core(self._core.home, ways), self._job)
         finally:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from unigpu import __version__
 from unigpu._io.http import AsyncHttpIo, HttpConfig, SyncHttpIo
+from unigpu._io.limits import LimitedIo
+from unigpu._io.protection import Protection
 from unigpu._io.retry import RetryingIo
-from unigpu.driver import Io
+from unigpu.driver import Driver, Io, Request
 from unigpu.errors import ConfigurationError
+from unigpu.models import Event
 
 
 class SyncTransport(Protocol):
@@ -37,15 +40,22 @@ class Ways:
     Attributes:
         usual: Refuses workers with private addresses.
         near: For providers whose configured base is on this machine, whose workers may be here too.
+        protection: The client's tokens, breaker and rates; `map`'s own ways share them.
     """
 
     usual: Io
     near: Io
     close: Callable[[], Awaitable[None]]
+    protection: Protection
+    emit: Callable[[Event], None]
 
     def to(self, base: str) -> Io:
         """The way to a provider with this base."""
         return self.near if is_here(base) else self.usual
+
+    def learn(self, driver: Driver) -> None:
+        """Keep the rates that a driver's table names. Again and again is harmless."""
+        self.protection.limiter.add(getattr(driver, "limits", {}))
 
 
 def http_config(transport: Transport | None = None) -> HttpConfig:
@@ -54,28 +64,28 @@ def http_config(transport: Transport | None = None) -> HttpConfig:
     return HttpConfig(user_agent=f"unigpu/{__version__}", transport=given)
 
 
-def sync_ways(config: HttpConfig) -> Ways:
+def sync_ways(config: HttpConfig, emit: Callable[[Event], None]) -> Ways:
     usual, near = SyncHttpIo(config), SyncHttpIo(replace(config, private_workers=True))
 
     async def close() -> None:
         usual.close()
         near.close()
 
-    return Ways(RetryingIo(usual), RetryingIo(near), close)
+    return _ways(usual, near, close, Protection.usual(), emit)
 
 
-def async_ways(config: HttpConfig) -> Ways:
+def async_ways(config: HttpConfig, emit: Callable[[Event], None], protection: Protection | None = None) -> Ways:
     usual, near = AsyncHttpIo(config), AsyncHttpIo(replace(config, private_workers=True))
 
     async def close() -> None:
         await usual.aclose()
         await near.aclose()
 
-    return Ways(RetryingIo(usual), RetryingIo(near), close)
+    return _ways(usual, near, close, protection or Protection.usual(), emit)
 
 
-def map_ways(config: HttpConfig) -> Ways:
-    """For the engine of a sync `map`, which runs on a loop of its own.
+def map_ways(config: HttpConfig, mine: Ways) -> Ways:
+    """For the engine of a sync `map`, which runs on a loop of its own: other connections, the client's protection.
 
     Raises:
         ConfigurationError: the client was given a transport that works in threads only.
@@ -85,7 +95,28 @@ def map_ways(config: HttpConfig) -> Ways:
             "map() runs its calls on a loop, and this client's transport= is a synchronous one.",
             hint="Use AsyncClient with an httpx.AsyncBaseTransport, or a transport that is both.",
         )
-    return async_ways(config)
+    return async_ways(config, mine.emit, mine.protection)
+
+
+def _ways(
+    usual: Io, near: Io, close: Callable[[], Awaitable[None]], protection: Protection, emit: Callable[[Event], None]
+) -> Ways:
+    def around(io: Io) -> Io:
+        def tell(kind: str, request: Request, fields: Mapping[str, Any]) -> None:
+            emit(
+                Event(
+                    kind=kind,
+                    provider=fields["provider"],
+                    operation=request.operation,
+                    deployment=request.deployment,
+                    time=io.wall(),
+                    fields=fields,
+                )
+            )
+
+        return RetryingIo(LimitedIo(io, protection.limiter), protection=protection, tell=tell)
+
+    return Ways(around(usual), around(near), close, protection, emit)
 
 
 def is_here(base: str) -> bool:

@@ -11,31 +11,37 @@ REJECTED, other     no          no         no
 AMBIGUOUS           again       no         no
 ==================  ==========  =========  ============
 
+``docs/reliability.md`` has the whole table. What is allowed must also be worth it: attempts, the provider's hint, the
+deadline, the breaker and the retry tokens are asked in that order, the one that costs something last.
+
 The first try is bare: tenacity is built, for this call alone, after the first failure (a controller shared between
-tasks mixes up their states). `RetryingIo` is where a breaker and retry tokens will be asked: `RetryPolicy.admits`.
+tasks mixes up their states).
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
 
-from unigpu.errors import TransportError
+from unigpu.errors import CircuitOpen, InvalidResponseError, TransportError
 
-from .contract import CallClass, Headers, Io, Outcome, Request, Response, StreamResponse
-from .status import TRANSIENT, outcome, request_id, retry_after
+from ._plane import plane_of, provider_of
+from ._records import Records, Tell
+from ._try import Try, evidence
+from .breaker import Entry
+from .contract import CallClass, Io, Outcome, Request, Response, StreamResponse
+from .protection import Protection
+from .status import TRANSIENT
+from .tokens import FIRST_SUCCESS, THROTTLE_COST, TRANSIENT_COST
 
 T = TypeVar("T")
 
 __all__ = ["RetryPolicy", "RetryingIo"]
-
-_log = logging.getLogger("unigpu.retry")
 
 _THROTTLED: Final = 429
 
@@ -77,53 +83,42 @@ class RetryPolicy:
         return False
 
 
-class _Reply(Protocol):
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Headers: ...
-
-
-class _Try:
-    """How one sending ended, and the class that it belongs to."""
-
-    __slots__ = ("drop", "error", "hint", "known", "reply", "status")
-
-    def __init__(
-        self,
-        reply: _Reply | None = None,
-        error: TransportError | None = None,
-        drop: Callable[[], Awaitable[object]] | None = None,
-    ) -> None:
-        self.reply, self.error, self.drop = reply, error, drop
-        self.status = reply.status if reply is not None else None
-        if error is not None:
-            self.known = outcome(error)
-        else:
-            self.known = outcome(Response(status=self.status or 0, headers=Headers()))
-        self.hint = retry_after(reply.headers) if reply is not None and reply.status >= 400 else None
-
-
 class RetryingIo:
     """An `Io` that sends again where that is safe and of use.
 
     `send` gives up with the last `Response` (its ``attempts`` and ``stop_reason`` set) or the last `TransportError`
     (likewise). `stream` sends again only until the reply begins.
+
+    Args:
+        protection: The client's tokens and breaker; default: none, every repetition that the table allows is made.
+        tell: Gets the events.
+
+    Raises:
+        CircuitOpen: the breaker is open; nothing was sent.
     """
 
-    def __init__(self, io: Io, policy: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        io: Io,
+        policy: RetryPolicy | None = None,
+        *,
+        protection: Protection | None = None,
+        tell: Tell | None = None,
+    ) -> None:
         self._io = io
         self._policy = policy or RetryPolicy()
+        self._protection = protection or Protection()
+        self._records = Records(self._protection, self._policy.attempts, tell)
 
     async def send(self, request: Request) -> Response:
         """As `Io.send`."""
 
-        async def once() -> tuple[Response | None, _Try]:
+        async def once() -> tuple[Response | None, Try]:
             try:
                 reply = await self._io.send(request)
             except TransportError as exc:
-                return None, _Try(error=exc)
-            return reply, _Try(reply)
+                return None, Try(error=exc)
+            return reply, Try(reply, wall=self._io.wall())
 
         reply, end, attempts, reason = await self._until_done(request, once)
         if end.error is not None:
@@ -135,13 +130,14 @@ class RetryingIo:
     async def stream(self, request: Request) -> AsyncGenerator[StreamResponse]:
         """As `Io.stream`."""
 
-        async def once() -> tuple[tuple[AbstractAsyncContextManager[StreamResponse], StreamResponse] | None, _Try]:
+        async def once() -> tuple[tuple[AbstractAsyncContextManager[StreamResponse], StreamResponse] | None, Try]:
             opening = self._io.stream(request)
             try:
                 reply = await opening.__aenter__()
             except TransportError as exc:
-                return None, _Try(error=exc)
-            return (opening, reply), _Try(reply, drop=lambda: opening.__aexit__(None, None, None))
+                return None, Try(error=exc)
+            drop = lambda: opening.__aexit__(None, None, None)  # noqa: E731 - a line that is read here and nowhere else
+            return (opening, reply), Try(reply, drop=drop, wall=self._io.wall())
 
         opened, end, attempts, reason = await self._until_done(request, once)
         if end.error is not None:
@@ -167,86 +163,136 @@ class RetryingIo:
         return await self._io.shield(work, seconds=seconds)
 
     async def _until_done(
-        self, request: Request, once: Callable[[], Awaitable[tuple[T, _Try]]]
-    ) -> tuple[T, _Try, int, str | None]:
+        self, request: Request, once: Callable[[], Awaitable[tuple[T, Try]]]
+    ) -> tuple[T, Try, int, str | None]:
         """The last result, how it ended, how often it was sent, and why not again (``None``: no need)."""
-        first = await once()
-        end = first[1]
-        if end.known is Outcome.DONE:
-            return *first, 1, None
-        if not self._worth(request, end):
-            return *first, 1, _class_reason(request, end)
-        last, sent = first, 0
-        reasons: list[str] = []
+        key = plane_of(request)
+        entry = self._enter(request, key)
+        if not isinstance(entry, Entry | None):
+            self._records.refused(request, key, entry, self._io.now())
+            raise _refused(request, key, entry)
+        last = await self._once(request, key, entry, once, 1)
+        if not self._worth(request, last[1]):
+            return *last, 1, self._ended(request, key, last[1], 1, 0.0)
+        sent, paid, reasons = 0, 0.0, list[str]()
 
         async def attempt() -> None:
             nonlocal last, sent
+            if sent > 0:  # the first was sent above: tenacity only learns how it ended
+                entry = self._enter(request, key)
+                if not isinstance(entry, Entry | None):
+                    reasons.append("breaker")  # it opened while this call slept
+                    return
+                last = await self._once(request, key, entry, once, sent + 1)
             sent += 1
-            if sent > 1:  # the first was sent above: tenacity only learns how it ended
-                last = await once()
+
+        def stop(state: RetryCallState) -> bool:
+            nonlocal paid
+            reason = self._stops(request, key, last[1], sent, state.upcoming_sleep) if not reasons else None
+            reasons.extend([reason] if reason else [])
+            paid = 0.0 if reasons else self._cost(request, last[1])
+            return bool(reasons)
 
         async def before_sleep(state: RetryCallState) -> None:
-            await self._before_sleep(request, last[1], sent, state.upcoming_sleep)
+            end, sleep = last[1], state.upcoming_sleep
+            if end.drop is not None:
+                await end.drop()  # the reply that is not wanted; only now, because the last one is handed to the caller
+            self._records.retry(request, key, end, sent, sleep, self._io.now())
 
         await AsyncRetrying(
             sleep=self._io.sleep,
-            retry=lambda _: self._worth(request, last[1]),
+            retry=lambda _: bool(reasons) or self._worth(request, last[1]),
             wait=lambda _: self._wait(last[1], sent),
-            stop=lambda state: self._stops(request, last[1], sent, state.upcoming_sleep, reasons),
+            stop=stop,
             before_sleep=before_sleep,
             retry_error_callback=lambda _: None,
         )(attempt)
         value, end = last
         if reasons:
-            self._log_end(request, end, sent, reasons[-1])
+            self._records.gave_up(request, key, end, sent, reasons[-1], self._io.now())
             return value, end, sent, reasons[-1]
-        return value, end, sent, None if end.known is Outcome.DONE else _class_reason(request, end)
+        return value, end, sent, self._ended(request, key, end, sent, paid)
 
-    def _worth(self, request: Request, end: _Try) -> bool:
-        if end.error is not None and not end.error.retryable:
+    # -- one sending, under the breaker's eyes
+
+    def _enter(self, request: Request, key: str) -> Entry | float | None:
+        """Leave to send (``None``: there is no breaker), or the seconds until one may be had."""
+        breaker = self._protection.breaker
+        return None if breaker is None else breaker.enter(key, self._io.now(), anyway=request.cleanup)
+
+    async def _once(
+        self, request: Request, key: str, entry: Entry | None, once: Callable[[], Awaitable[tuple[T, Try]]], number: int
+    ) -> tuple[T, Try]:
+        began = self._io.now()
+        try:
+            value, end = await once()
+        except BaseException as exc:
+            self._records.sent(request, None, exc, number, self._io.now() - began)
+            answered = False if isinstance(exc, InvalidResponseError) else None
+            self._judge(request, key, entry, answered, None, number)
+            raise
+        seconds = self._io.now() - began
+        self._records.sent(request, end, None, number, seconds)
+        self._judge(request, key, entry, evidence(request, end, seconds), end, number)
+        return value, end
+
+    def _judge(
+        self, request: Request, key: str, entry: Entry | None, answered: bool | None, end: Try | None, number: int
+    ) -> None:
+        breaker = self._protection.breaker
+        if breaker is None or entry is None:
+            return
+        if answered is None:
+            breaker.leave(entry)
+            return
+        now = self._io.now()
+        change = breaker.record(entry, answered, now, self._io.random)
+        if change is not None:
+            self._records.breaker(request, key, change, end, number, now)
+
+    # -- again?
+
+    def _worth(self, request: Request, end: Try) -> bool:
+        """Whether the table allows it, and time has not run out already."""
+        if end.error is not None and (not end.error.retryable or end.error.stop_reason == "deadline"):
             return False
         return self._policy.admits(request, end.known, end.status)
 
-    def _wait(self, end: _Try, number: int) -> float:
+    def _wait(self, end: Try, number: int) -> float:
         return self._policy.wait(number, throttled=end.status == _THROTTLED, hint=end.hint, random=self._io.random())
 
-    def _stops(self, request: Request, end: _Try, sent: int, sleep: float, reasons: list[str]) -> bool:
+    def _cost(self, request: Request, end: Try) -> float:
+        if request.cleanup or (request.reroutes and end.known is Outcome.NEVER_SENT):
+            return 0.0
+        return THROTTLE_COST if end.status == _THROTTLED else TRANSIENT_COST
+
+    def _stops(self, request: Request, key: str, end: Try, sent: int, sleep: float) -> str | None:
+        now, protection = self._io.now(), self._protection
         if sent >= self._policy.attempts:
-            reasons.append("attempts")
-        elif end.hint is not None and end.hint > self._policy.hint_cap:
-            reasons.append("retry_after")
-        elif self._io.now() + sleep >= request.deadline:
-            reasons.append("deadline")
-        return bool(reasons)
+            return "attempts"
+        if end.hint is not None and end.hint > self._policy.hint_cap:
+            return "retry_after"
+        if now + sleep >= request.deadline:
+            return "deadline"
+        if protection.breaker is not None and not request.cleanup and protection.breaker.refuses(key, now + sleep):
+            return "breaker"
+        cost = self._cost(request, end)
+        if protection.tokens is not None and cost > 0 and not protection.tokens.take(key, cost, now):
+            return "tokens"
+        return None
 
-    async def _before_sleep(self, request: Request, end: _Try, sent: int, sleep: float) -> None:
-        if end.drop is not None:
-            await end.drop()  # the reply that is not wanted; only now, because the last one is handed to the caller
-        _log.info(
-            "%s: %s, trying again in %.2f s",
-            request.operation,
-            end.known.value if end.status is None else f"HTTP {end.status}",
-            sleep,
-            extra={"unigpu": {**self._fields(request, end, sent), "sleep_s": sleep}},
-        )
-
-    def _log_end(self, request: Request, end: _Try, sent: int, reason: str) -> None:
-        fields = {**self._fields(request, end, sent), "stop_reason": reason}
-        _log.warning("%s: gave up after %d (%s)", request.operation, sent, reason, extra={"unigpu": fields})
-
-    def _fields(self, request: Request, end: _Try, attempt: int) -> dict[str, object]:
-        return {
-            "operation": request.operation,
-            "call": request.call.value,
-            "attempt": attempt,
-            "max_attempts": self._policy.attempts,
-            "outcome": end.known.value,
-            "status": end.status,
-            "error": type(end.error).__name__ if end.error is not None else None,
-            "retry_after_s": end.hint,
-            "deadline_left_s": request.deadline - self._io.now(),
-            "request_id": request_id(end.reply.headers) if end.reply is not None else None,
-        }
+    def _ended(self, request: Request, key: str, end: Try, sent: int, paid: float) -> str | None:
+        """The end of a call that is not worth repeating: why, where that is not plain from its outcome."""
+        if end.known is Outcome.DONE:
+            if self._protection.tokens is not None:
+                self._protection.tokens.credit(key, FIRST_SUCCESS if sent == 1 else paid, self._io.now())
+            return None
+        reason = None if end.error is None else end.error.stop_reason
+        if reason is None and end.known is Outcome.AMBIGUOUS and request.call is not CallClass.IDEMPOTENT:
+            reason = "class"  # it was not sent again because that could do it twice
+        if reason is not None:
+            self._records.gave_up(request, key, end, sent, reason, self._io.now())
+        return reason
 
 
 class _Entered(contextlib.AbstractAsyncContextManager[None]):
@@ -259,16 +305,20 @@ class _Entered(contextlib.AbstractAsyncContextManager[None]):
         return await self._opening.__aexit__(*exc)  # type: ignore[arg-type]  # passed on as it came
 
 
-def _class_reason(request: Request, end: _Try) -> str | None:
-    """``class``: it was not sent again because that could do it twice."""
-    if end.error is not None and not end.error.retryable:
-        return end.error.stop_reason
-    if end.known is Outcome.AMBIGUOUS and request.call is not CallClass.IDEMPOTENT:
-        return "class"
-    return None
-
-
 def _marked(error: TransportError, attempts: int, reason: str | None) -> TransportError:
     error.attempts = attempts
     error.stop_reason = reason or error.stop_reason
     return error
+
+
+def _refused(request: Request, key: str, seconds: float) -> CircuitOpen:
+    return CircuitOpen(
+        f"{request.operation}: not sent, because the last calls to {key} all failed; it is tried again in "
+        f"{seconds:.0f} s",
+        retry_after=seconds,
+        provider=provider_of(request),
+        operation=request.operation,
+        deployment=request.deployment,
+        attempts=0,
+        stop_reason="breaker",
+    )

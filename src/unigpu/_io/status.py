@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, cast
 
@@ -164,26 +165,27 @@ def request_id(headers: Headers) -> str | None:
 def retry_after(headers: Headers, *, wall: float | None = None) -> float | None:
     """Seconds that the provider asks us to wait: ``retry-after-ms``, then ``retry-after`` in seconds or as a date.
 
-    What is not a finite number above 0, and a date that is past or cannot be read, is ``None``.
+    Of a repeated header the longest pause counts. What is not a finite number above 0, and a date that is past or
+    cannot be read, is ``None``.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * unit
-        except ValueError:
-            if unit != 1.0:
-                continue
-            seconds = _until(value, get_clock().wall() if wall is None else wall)
-        if math.isfinite(seconds) and seconds > 0:
-            return seconds
+        pauses: list[float] = []
+        for value in headers.getall(name):
+            try:
+                seconds = float(value) * unit if value.isascii() and "_" not in value else math.nan
+            except ValueError:
+                seconds = math.nan if unit != 1.0 else _until(value, get_clock().wall() if wall is None else wall)
+            if math.isfinite(seconds) and seconds > 0:
+                pauses.append(seconds)
+        if pauses:
+            return max(pauses)
     return None
 
 
 def _until(date: str, wall: float) -> float:
     try:
-        return parsedate_to_datetime(date).timestamp() - wall
+        moment = parsedate_to_datetime(date)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - wall  # HTTP dates are GMT, said or not
     except (ValueError, TypeError, OverflowError, IndexError, OSError):
         return math.nan  # not a date
 

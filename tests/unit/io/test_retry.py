@@ -168,14 +168,14 @@ def test_each_retry_is_one_structured_record_without_url(caplog: pytest.LogCaptu
         run_sync(Script(status(503, x_request_id="r1"), never(), ok()).io().send(request()))
         run_sync(Script(status(503)).io().send(request()))
     fields = [record.unigpu for record in caplog.records]  # type: ignore[attr-defined]  # our extra field
-    assert [(f["attempt"], f["outcome"], f["status"]) for f in fields[:2]] == [
+    assert [(f["attempt"], f["outcome_class"], f["status"]) for f in fields[:2]] == [
         (1, "ambiguous", 503),
         (2, "never_sent", None),
     ]
     assert fields[0]["request_id"] == "r1"
     assert fields[0]["operation"] == "x.y"
     assert [record.levelname for record in caplog.records] == ["INFO"] * 5 + ["WARNING"]
-    assert fields[-1]["stop_reason"] == "attempts"
+    assert fields[-1]["reason"] == "attempts"
     assert "x.example" not in caplog.text
 
 

@@ -73,6 +73,7 @@ class Line:
                 deadline=deadline,
                 read_timeout=wait + _SLACK_S,
                 cleanup=cleanup,
+                reroutes=self.fixed is None,  # without a connection it turns to the next supervisor
             )
             try:
                 response = await io.send(request)
