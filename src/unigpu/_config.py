@@ -31,7 +31,7 @@ from typing import Any, Final, cast
 from pydantic import SecretStr
 
 from .errors import ConfigurationError
-from .models import nearest
+from .models import DeploymentSpec, nearest
 from .models.identity import NAMESPACE_PATTERN
 
 __all__ = ["DEFAULT", "Default", "Settings", "key_variable", "load", "secret"]
@@ -39,6 +39,7 @@ __all__ = ["DEFAULT", "Default", "Settings", "key_variable", "load", "secret"]
 FILE: Final = "unigpu.toml"
 DEFAULT_PROVIDER: Final = "local"
 _TOP: Final = ("provider", "namespace", "defaults", "deployments", "driver_options", "profiles")
+_SPEC: Final = (*DeploymentSpec.model_fields, "on_unsupported")
 _PROFILE: Final = ("provider", "namespace")
 
 
@@ -98,9 +99,8 @@ class Settings:
                 hint=f"Declare it in {FILE} as [deployments.{name}], or give its fields: deploy(name={name!r}, ...).",
             )
         fields = dict(self.deployments[name])
-        on = _table(fields.pop("on", {}), f"deployments.{name}.on", self.file)
-        here = _table(on.get(provider, {}), f"deployments.{name}.on.{provider}", self.file)
-        return {"name": name, **fields, **here}
+        on = fields.pop("on", {})
+        return {"name": name, **fields, **on.get(provider, {})}
 
 
 def load(
@@ -139,14 +139,16 @@ def load(
     }
     for name, given in _pairs(driver_options, "driver_options").items():
         options[name] = {**options.get(name, {}), **_pairs(given, f"driver_options[{name!r}]")}
+    defaults = _sub(content, "defaults", file)
+    _known(defaults, _SPEC, "defaults.", file)
     return Settings(
         provider=chosen,
         namespace=space,
         state_dir=_state_dir(state_dir, sources),
         profile=picked,
         file=file,
-        defaults=_sub(content, "defaults", file),
-        deployments={k: _table(v, f"deployments.{k}", file) for k, v in _sub(content, "deployments", file).items()},
+        defaults=defaults,
+        deployments={k: _deployment(k, v, file) for k, v in _sub(content, "deployments", file).items()},
         driver_options=options,
         sources=sources,
         given_keys=_keys(api_key, chosen),
@@ -192,6 +194,16 @@ def _profile(name: str, content: Mapping[str, Any], file: Path | None) -> Mappin
         )
     found = _table(profiles[name], f"profiles.{name}", file)
     _known(found, _PROFILE, f"profiles.{name}.", file)
+    return found
+
+
+def _deployment(name: str, value: object, file: Path | None) -> Mapping[str, Any]:
+    """One declared deployment, its field names checked; their values are checked when it is deployed."""
+    where = f"deployments.{name}"
+    found = _table(value, where, file)
+    _known(found, (*_SPEC, "on"), f"{where}.", file)
+    for provider, differing in _table(found.get("on", {}), f"{where}.on", file).items():
+        _known(_table(differing, f"{where}.on.{provider}", file), _SPEC, f"{where}.on.{provider}.", file)
     return found
 
 
@@ -302,7 +314,7 @@ def _known(table: Mapping[str, Any], known: tuple[str, ...], prefix: str, file: 
             near = nearest(key, known)
             raise ConfigurationError(
                 f"{file}: {prefix}{key}: there is no such setting" + (f"; did you mean {near!r}?" if near else "."),
-                hint=f"There are: {', '.join(known)}.",
+                hint=f"There are: {', '.join(known)}." if near is None else None,
             )
 
 

@@ -85,10 +85,14 @@ MISTAKES = [
     ('namespace = "Big Letters"', "lower-case"),
     ("defaults = 1", "defaults is a table"),
     ("[deployments]\nx = 1", "deployments.x is a table"),
+    ("[defaults]\ntttl = 1", "defaults.tttl: there is no such setting; did you mean 'ttl'"),
+    ("[deployments.x]\nworker = 1", "deployments.x.worker: there is no such setting; did you mean 'workers'"),
+    ("[deployments.x.on]\nfake = 1", "deployments.x.on.fake is a table"),
+    ("[deployments.x.on.fake]\nhandlr = 1", "deployments.x.on.fake.handlr: there is no such setting"),
     ("[driver_options]\nlocal = 1", "driver_options.local is a table"),
     ("[profiles.ci]\nregion = 1", "profiles.ci.region: there is no such setting"),
     ("provider = ", "not valid TOML"),
-    ('api_key = "secret"', "api_key: there is no such setting"),
+    ('api_key = "hunter2"', "api_key: there is no such setting"),
 ]
 
 
@@ -99,7 +103,7 @@ def test_a_mistake_names_the_file_and_the_key(project: Path, text: str, message:
         load(profile="ci" if "profiles" in text else None)
     assert message in str(caught.value)
     assert "unigpu.toml" in str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_file_that_was_asked_for_must_be_there(project: Path) -> None:
