@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import json
 import os
+import select
 import selectors
 import signal
 import sys
@@ -132,6 +133,8 @@ def run(job: dict[str, Any]) -> None:
     act = job.get("act", "kill")
     number = signal.SIGINT if act == "interrupt" else signal.SIGKILL
     steps = Steps(job.get("at"), lambda: os.kill(os.getpid(), number))
+    if act == "supervisor":
+        steps.act = lambda: _kill_supervisor(job["state"])
     options: dict[str, Any] = {"state_dir": job["state"], "config": job["config"]}
 
     def go_on(client: Any) -> None:
@@ -165,6 +168,19 @@ def run(job: dict[str, Any]) -> None:
     except BaseException as exc:
         say(job["out"], error=type(exc).__name__, message=str(exc), where=steps.names[-1:])
         raise
+
+
+def _kill_supervisor(state: str) -> None:
+    """Kill the one that can be found now, if any, and let it be dead before the client goes on."""
+    try:
+        with open(os.path.join(state, "local", "supervisor.json")) as file:
+            pid = int(json.load(file)["pid"])
+        ended = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+    except (OSError, ValueError):
+        return
+    select.select([ended], [], [])
+    os.close(ended)
 
 
 def nursery() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kill_support import FULL, PATIENCE, until
+from kill_support import FULL, PATIENCE, tenth, until
 
 from unigpu import errors
 from unigpu.errors import JobFailed, UniGPUError, WorkerLost
@@ -20,6 +20,8 @@ from unigpu.errors import JobFailed, UniGPUError, WorkerLost
 pytestmark = [pytest.mark.kill, pytest.mark.processes]
 
 RANDOM_KILLS = 20 if FULL else 3
+_AT_LEAST = {"deploy": 24, "invoke": 4, "teardown": 8}
+"""Steps that each operation has in any run; where the matrix is not run whole, they need not be counted first."""
 
 
 def test_a_supervisor_killed_at_a_random_time_leaves_nothing_after_the_next_deploy_and_teardown(
@@ -44,6 +46,34 @@ def test_a_supervisor_killed_at_a_random_time_leaves_nothing_after_the_next_depl
         home.recover(f"kill {number} after {after:.3f} s")
     print(f"{RANDOM_KILLS} kills: {ends}")
     counts.check(deploys=2 * RANDOM_KILLS)
+
+
+@pytest.mark.parametrize("operation", ["deploy", "invoke", "teardown"])
+def test_a_supervisor_killed_at_any_step_of_a_client_is_replaced(
+    operation: str, homes: Callable[..., Any], counts: Any, dice: random.Random
+) -> None:
+    verbs = ["deploy", "invoke", "teardown"]
+    points = ["?"] * _AT_LEAST[operation]
+    if FULL:
+        dry = homes()
+        process = dry.start(*verbs, counted=operation)
+        assert process.wait() == 0, process.said()
+        dry.leaks("nobody was killed")
+        points = process.heard("steps")
+        assert len(points) >= _AT_LEAST[operation]
+    ends: dict[str, int] = {}
+    for at in tenth(list(range(len(points))), dice):
+        home = homes()
+        told = f"{operation}, the supervisor killed {points[at]} ({at})"
+        process = home.start(*verbs, counted=operation, at=at, act="supervisor")
+        process.wait()
+        error = process.heard("error")
+        ends[error or "done"] = ends.get(error or "done", 0) + 1
+        # Only a call that ran, or was handed over, may be lost with it: all else goes on with the next one.
+        assert error is None or (operation == "invoke" and error == "WorkerLost"), (told, process.said())
+        home.recover(told)
+    print(f"{operation}: {len(points)} steps, {ends}: {points}")
+    counts.check(deploys=2 * sum(ends.values()))
 
 
 def test_a_supervisor_killed_in_a_call_fails_the_call_and_keeps_the_deployment(home: Any, counts: Any) -> None:
