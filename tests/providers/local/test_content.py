@@ -157,3 +157,27 @@ def test_a_command_is_known_by_its_folder_and_the_python_files_it_names(tmp_path
     (tmp_path / "server.py").write_text("x = 2\n")
     assert content_of(command, cwd=str(tmp_path)).items["code"] != first.items["code"]
     assert set(content_of(spec(command="sleep 1"), cwd=str(tmp_path)).items) == {"cwd", "code"}
+
+
+@given(
+    where=st.text(alphabet="ab./_-é\u2028 ", max_size=12) | st.just("x" * 5000) | st.just("/" + "a/" * 3000),
+    name=st.sampled_from(["f", "é", "__init__", "_"]),
+    kind=st.sampled_from(["", ".py"]),
+)
+def test_whatever_a_handler_is_called_the_answer_is_its_content_or_our_error(
+    where: str, name: str, kind: str, tmp_path: Path
+) -> None:
+    make(tmp_path, **{"a.py": "f = 1\n", "b/__init__.py": "from a import *\n", "b/a.py": "(\n"})
+    loop = tmp_path / "ab.py"
+    if not loop.is_symlink():
+        loop.symlink_to(loop)
+    try:
+        found = content_of(spec(f"{where}{kind}:{name}"), cwd=str(tmp_path))
+    except ConfigurationError:
+        return
+    assert set(found.items) == {"handler", "code"}
+
+
+def test_a_command_may_name_anything(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        content_of(spec(command=["x" * 5000 + ".py"]), cwd=str(tmp_path))

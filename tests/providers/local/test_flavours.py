@@ -18,7 +18,7 @@ from unigpu.driver import DriverConfig, Invocation, JobStatus
 from unigpu.models import DeploymentSpec
 from unigpu.providers.local import LocalDriver
 
-pytestmark = [pytest.mark.processes, pytest.mark.kill]
+pytestmark = pytest.mark.processes
 SPEC = DeploymentSpec(name="hello", handler="app.py:echo")
 
 

@@ -22,7 +22,7 @@ from unigpu.driver import JobStatus, State, WorkerState
 from unigpu.errors import StateError, TransportError, UniGPUError
 from unigpu.models import DeploymentSpec
 
-pytestmark = [pytest.mark.processes, pytest.mark.kill]
+pytestmark = pytest.mark.processes
 Worlds = Callable[..., Any]
 
 
@@ -361,6 +361,7 @@ _RACER = """
 """
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(
     ("rounds", "pause"),
     [
@@ -417,6 +418,7 @@ def test_a_server_that_is_configured_by_its_address_is_used_and_nothing_is_start
         world.read(info)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.full)])
 def test_the_supervisor_is_killed_at_random_moments_and_every_answer_is_true(kills: int, world: Any) -> None:
     rng = random.Random(11)

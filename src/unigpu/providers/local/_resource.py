@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
@@ -105,16 +104,17 @@ async def put(
         if "scaling" not in stated:
             scaling = now.details.get("scaling")
     cwd = launch.working_directory()
+    origin, import_from = content.place_of(spec, cwd=cwd)
     body = _map.put_body(
         spec,
         identity,
         workers=workers,
         idle_timeout=idle_timeout,
         scaling=scaling,
-        origin=content.content_of(spec, cwd=cwd).origin,
+        origin=origin,
         cwd=cwd,
         python=place.python or launch.interpreter(),
-        env=_hidden_env(spec, cwd),
+        env=_hidden_env(spec, import_from),
         folders=_folders(place, spec, identity.namespace),
     )
     condition = ("if-none-match", "*") if now is None else ("if-match", f'"{now.attempt}"')
@@ -148,7 +148,7 @@ async def put(
     )
 
 
-def _hidden_env(spec: DeploymentSpec, cwd: str) -> dict[str, str]:
+def _hidden_env(spec: DeploymentSpec, import_from: str | None) -> dict[str, str]:
     """Values of secrets, the callers' token, and where a handler outside the working directory is imported from.
 
     Raises:
@@ -166,10 +166,8 @@ def _hidden_env(spec: DeploymentSpec, cwd: str) -> dict[str, str]:
                 f"auth: the variable {spec.auth.env} is not set in this environment", provider="local"
             )
         env[spec.auth.env] = token
-    if spec.handler is not None and "PYTHONPATH" not in spec.env:
-        source = content.find_handler(spec.handler, cwd=Path(cwd))
-        if source.import_from is not None:
-            env["PYTHONPATH"] = str(source.import_from)
+    if import_from is not None and "PYTHONPATH" not in spec.env:
+        env["PYTHONPATH"] = import_from
     return env
 
 

@@ -8,11 +8,12 @@ directory), so that an edit anywhere beside it is a change.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,33 @@ def content_of(spec: DeploymentSpec, *, cwd: str) -> Content:
     Raises:
         ConfigurationError: the handler's file, module or name is not there; the nearest one is named.
     """
-    here = Path(cwd)
+    with _readable(spec):
+        return _content_of(spec, Path(cwd))
+
+
+def place_of(spec: DeploymentSpec, *, cwd: str) -> tuple[str, str | None]:
+    """The folder that *spec*'s code comes from, and what must be on its worker's path (``None``: nothing more).
+
+    Raises:
+        ConfigurationError: as `content_of`.
+    """
+    if spec.handler is None:
+        return cwd, None
+    with _readable(spec):
+        source = find_handler(spec.handler, cwd=Path(cwd))
+    return str(source.file.parent), None if source.import_from is None else str(source.import_from)
+
+
+@contextlib.contextmanager
+def _readable(spec: DeploymentSpec) -> Generator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as exc:  # a name too long, a loop of links, a folder that may not be read
+        words = getattr(exc, "strerror", None) or str(exc)
+        raise ConfigurationError(f"the code of {spec.name} cannot be read: {words}", provider="local") from None
+
+
+def _content_of(spec: DeploymentSpec, here: Path) -> Content:
     if spec.handler is not None:
         source = find_handler(spec.handler, cwd=here)
         code, notes = fingerprint(source.root)
