@@ -350,7 +350,7 @@ def test_a_call_that_may_have_run_is_not_sent_again_to_a_new_deployment_of_the_n
         flavour.run(work, "fake")
 
 
-def test_sixteen_threads_use_one_client_and_wake_once(cloud: Any) -> None:
+def test_sixteen_threads_use_one_client(cloud: Any) -> None:
     with Client("fake") as client:
         app = client.deploy(**HELLO)
         app.stop()

@@ -488,3 +488,52 @@ def test_capabilities_are_there_without_any_call_or_key(flavour: Any, cloud: Any
         assert cloud.log == []
 
     flavour.run(work, "fake")
+
+
+def test_another_namespace_does_not_see_it(flavour: Any, cloud: Any) -> None:
+    with Client("fake", namespace="team") as other:
+        other.deploy(**HELLO)
+
+    async def work(client: Any) -> None:
+        assert len(await client.deployments(provider="fake")) == 0
+        with pytest.raises(NotFoundError, match="namespace 'default'"):
+            await client.get("hello")
+        assert (await client.deploy(**HELLO)).change == "created"
+
+    flavour.run(work, "fake")
+
+
+def test_two_addresses_of_one_call_are_a_mistake(flavour: Any, cloud: Any) -> None:
+    async def work(client: Any) -> None:
+        with pytest.raises(ConfigurationError, match="which one"):
+            await client.get("hello@fake", provider="other")
+        with pytest.raises(ConfigurationError, match="which one"):
+            await client.deploy("hello@fake", provider="other")
+        for wrong in ("Hello", "hello@", "@fake", "", "x" * 64, "a b"):
+            with pytest.raises(ConfigurationError, match="is no deployment"):
+                await client.get(wrong)
+
+    flavour.run(work, "fake")
+
+
+def test_what_a_platform_cannot_tell_may_be_declared_and_nothing_else(flavour: Any, cloud: Any) -> None:
+    with Client("fake") as other:
+        other.deploy(**HELLO)
+
+    class Mute(_registry.load("fake")):  # type: ignore[misc]  # a platform whose environment cannot be read back
+        def info(self, io: Any, row: Any) -> Any:
+            found = super().info(io, row)
+            return found.model_copy(update={"name": None, "namespace": None, "assumed": ("interface", "port")})
+
+    async def declared(client: Any) -> None:
+        app = await client.get("hello", interface="http", port=9000)
+        assert (app.name, app.info.interface, app.info.port) == ("hello", "http", 9000)
+
+    async def told(client: Any) -> None:
+        with pytest.raises(ConfigurationError, match="says 'function'"):
+            await client.get("hello", interface="http")
+        assert (await client.get("hello", interface="function")).name == "hello"
+
+    with _registry.using("fake", Mute):
+        flavour.run(declared, "fake")
+    flavour.run(told, "fake")
