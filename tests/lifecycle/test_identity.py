@@ -136,6 +136,13 @@ def test_content_is_compared_and_named() -> None:
     assert differing(one, two, frozenset({"code"})) == ("code",)
 
 
+def test_content_that_only_one_side_has_is_a_difference_where_what_runs_is_stated() -> None:
+    old = hash_of(spec(handler=None, command=["serve"]), code="outdated")
+    command, nothing = spec(handler=None, command=["serve"]), DeploymentSpec(name="summarize")
+    assert differing(old, hash_of(command), compared(command, Content(), provider="fake")) == ("code",)
+    assert differing(old, hash_of(nothing), compared(nothing, Content(), provider="fake")) == ()
+
+
 def test_secrets_enter_by_name_only_and_passwords_never() -> None:
     by_name = spec(secrets=["TOKEN"])
     with_value = spec(secrets={"TOKEN": "hunter2"})
