@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -129,28 +130,57 @@ def test_no_body_breaks_the_making_of_an_error(content: bytes) -> None:
     assert isinstance(error_for(reply(500, content), "vast"), errors.ProviderUnavailableError)
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after-ms": "250"}, 0.25),
-        ({"retry-after-ms": "250", "retry-after": "3"}, 0.25),
-        ({"retry-after-ms": "junk", "retry-after": "3"}, 3.0),
-        ({"retry-after": "0"}, None),
-        ({"retry-after": "-4"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "1e999"}, None),
-        ({"retry-after": ""}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
-        ({"retry-after": "Mon, 99 Foo 2026 99:99:99 GMT"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_read_in_every_form_and_junk_is_no_hint(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(Headers(headers), wall=WALL) == seconds
+# WALL + 60 in the three forms of an HTTP date (RFC 9110, 5.6.7).
+_SOON = datetime.fromtimestamp(WALL + 60, UTC)
+
+RETRY_AFTER: list[tuple[list[tuple[str, str]], float | None]] = [
+    ([], None),
+    # seconds
+    ([("Retry-After", "3")], 3.0),
+    ([("retry-after", " 3 ")], 3.0),
+    ([("Retry-After", "0.5")], 0.5),
+    ([("Retry-After", "0")], None),
+    ([("Retry-After", "-4")], None),
+    ([("Retry-After", "-0.0")], None),
+    ([("Retry-After", "nan")], None),
+    ([("Retry-After", "inf")], None),
+    ([("Retry-After", "-inf")], None),
+    ([("Retry-After", "1e999")], None),
+    ([("Retry-After", "1_000")], None),
+    ([("Retry-After", "\uff13")], None),  # a digit, but not of ASCII
+    ([("Retry-After", "")], None),
+    ([("Retry-After", "soon")], None),
+    ([("Retry-After", "3 s")], None),
+    # milliseconds come first
+    ([("retry-after-ms", "250")], 0.25),
+    ([("retry-after-ms", "250"), ("Retry-After", "3")], 0.25),
+    ([("retry-after-ms", "junk"), ("Retry-After", "3")], 3.0),
+    ([("retry-after-ms", "-5"), ("Retry-After", "3")], 3.0),
+    ([("retry-after-ms", "inf"), ("Retry-After", "3")], 3.0),
+    # dates
+    ([("Retry-After", _SOON.strftime("%a, %d %b %Y %H:%M:%S GMT"))], 60.0),
+    ([("Retry-After", _SOON.strftime("%A, %d-%b-%y %H:%M:%S GMT"))], 60.0),
+    ([("Retry-After", _SOON.strftime("%a %b %d %H:%M:%S %Y"))], 60.0),  # GMT, although it does not say so
+    ([("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT")], None),  # past
+    ([("Retry-After", "Fri, 31 Dec 99999 23:59:59 GMT")], None),
+    ([("Retry-After", "Sat, 01 Jan 100000 00:00:00 GMT")], None),
+    ([("Retry-After", "Mon, 99 Foo 2026 99:99:99 GMT")], None),
+    # two of them: the longest pause
+    ([("Retry-After", "3"), ("Retry-After", "5")], 5.0),
+    ([("Retry-After", "junk"), ("Retry-After", "5")], 5.0),
+]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+@pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER)
+def test_retry_after_is_read_in_every_form_and_junk_is_no_hint(
+    headers: list[tuple[str, str]], seconds: float | None, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        assert retry_after(Headers(headers), wall=WALL) == seconds
+    time.tzset()
 
 
 @given(st.integers(min_value=-100_000, max_value=100_000))
