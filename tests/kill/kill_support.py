@@ -334,6 +334,6 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED}:{request.node.name}")
 
 
-def tenth(points: list[int], dice: random.Random) -> list[int]:
+def tenth(points: list[int], dice: random.Random, *, most: int | None = None) -> list[int]:
     """All of them with ``UNIGPU_FULL=1``, else a seeded tenth."""
-    return points if FULL else sorted(dice.sample(points, max(1, len(points) // 10)))
+    return points if FULL else sorted(dice.sample(points, most or max(1, len(points) // 10)))

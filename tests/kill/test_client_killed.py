@@ -66,15 +66,18 @@ def test_what_a_killed_client_had_deployed_as_ephemeral_is_gone_after_its_ttl(
     homes: Callable[..., Any], counts: Any, dice: random.Random
 ) -> None:
     """Nobody comes back to it: the supervisor ends it, and then itself."""
-    dry = homes()
-    spec = {"ephemeral": True, "ttl": 2}
-    process = dry.start("deploy", deploy=dry.spec(**spec), counted="deploy")
-    assert process.wait() == 0, process.said()
-    points: list[str] = process.heard("steps")
-    cases = [dry]
+    points = ["?"] * 24  # that many in any run; where the matrix is not run whole, they need not be counted first
+    if FULL:
+        dry = homes()
+        spec = dry.spec(ephemeral=True, ttl=600)
+        process = dry.start("deploy", "teardown", deploy=spec, counted="deploy")
+        assert process.wait() == 0, process.said()
+        points = process.heard("steps")
+    cases = []
     for at in tenth(list(range(len(points))), dice):
         home = homes()
-        process = home.start("deploy", deploy=home.spec(**spec), counted="deploy", at=at)
+        # Long enough to deploy in on a busy machine; where it was not, it must be gone all the same.
+        process = home.start("deploy", deploy=home.spec(ephemeral=True, ttl=3), counted="deploy", at=at)
         process.wait()
         cases.append(home)
     for home in cases:  # side by side: each supervisor ends ten seconds after it has nothing

@@ -19,7 +19,7 @@ from unigpu.errors import JobFailed, UniGPUError, WorkerLost
 
 pytestmark = [pytest.mark.kill, pytest.mark.processes]
 
-RANDOM_KILLS = 20 if FULL else 3
+RANDOM_KILLS = 20 if FULL else 2
 _AT_LEAST = {"deploy": 24, "invoke": 4, "teardown": 8}
 """Steps that each operation has in any run; where the matrix is not run whole, they need not be counted first."""
 
