@@ -1,0 +1,307 @@
+"""A driver for the reference platform: the complete worked example of ``docs/write-a-driver.md``.
+
+Read it as one reads a platform's manual: what a deployment consists of, and then verb by verb. Nothing here waits,
+retries or remembers: that is the lifecycle's, the same for every platform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, ClassVar, Final
+
+from unigpu.driver import (
+    DRIVER_API,
+    UNSET,
+    CallClass,
+    Checked,
+    Consistency,
+    Content,
+    DeploymentInfo,
+    DeploymentSpec,
+    DriverConfig,
+    Found,
+    Identity,
+    InputModel,
+    Invocation,
+    Io,
+    JobInfo,
+    LogLine,
+    Rate,
+    Refusal,
+    Request,
+    Resource,
+    Response,
+    Role,
+    Scaling,
+    Worker,
+    check,
+)
+from unigpu.errors import DeploymentGone, InvalidResponseError, JobExpired, NotFoundError
+
+from . import _map
+from ._wire import EndpointWire, JobWire, LinesWire, PageWire, TemplateWire, WorkersWire, parse, shaped
+
+BASE: Final = "https://api.reference.test/v1"
+_LISTED: Final = Consistency(kind="listed", settle=15.0)
+_MOST_PAGES: Final = 1000
+_READ_TIMEOUT: Final = 30.0
+_FOLLOW_S: Final = 2.0
+
+
+class Options(InputModel):
+    """``driver_options["reference"]``: where the platform is."""
+
+    base_url: str = BASE
+
+
+class SpecOptions(InputModel):
+    """``provider_options["reference"]``: there is nothing that only this platform has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What the two parts of a deployment have in common: found in a list by name, read and deleted by id.
+
+    Creating one twice makes two. So the call class is RECONCILE, and after an unclear answer the list is looked at for
+    ``settle`` seconds before anything is created again.
+    """
+
+    driver: ReferenceDriver
+    name: str
+    spec: DeploymentSpec | None = None
+    identity: Identity | None = None
+    kind: str = ""
+    call: CallClass = CallClass.RECONCILE
+    consistency: Consistency = _LISTED
+    bills_cold: str | None = None
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        rows = await self.driver.rows(io, self.kind, deadline=deadline)
+        found = [self.found(row, f"{self.kind}.list") for row in rows]
+        return [one for one in found if one.name == self.name]
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        what = f"{self.kind}.get"
+        try:
+            reply = await self.driver.send(io, "GET", f"/{self.kind}s/{id}", what, deadline=deadline)
+        except NotFoundError:
+            return None
+        return self.found(reply.json(), what)
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        try:
+            await self.driver.send(io, "DELETE", f"/{self.kind}s/{id}", f"{self.kind}.delete", deadline=deadline)
+        except NotFoundError:
+            return  # it is gone already
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        if self.spec is None or self.identity is None:
+            raise AssertionError("a part of something that exists is never created")
+        body, what = self.body(self.spec, self.identity, made), f"{self.kind}.create"
+        reply = await self.driver.send(
+            io, "POST", f"/{self.kind}s", what, json=body, role="create", call=self.call, deadline=deadline
+        )
+        return self.found(reply.json(), what)
+
+    def body(self, spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found]) -> dict[str, Any]:
+        if self.kind == "template":
+            return _map.template_body(self.name, spec, identity)
+        return _map.endpoint_body(self.name, made["template"].id, spec, identity)
+
+    def found(self, row: object, operation: str) -> Found:
+        if self.kind == "template":
+            return _map.found_template(shaped(TemplateWire, row, operation))
+        return _map.found_endpoint(shaped(EndpointWire, row, operation))
+
+
+class ReferenceDriver:
+    """The verbs, in the order in which a deployment lives."""
+
+    name: ClassVar[str] = "reference"
+    driver_api: ClassVar[int] = DRIVER_API
+    env_key: ClassVar[str | None] = "REFERENCE_API_KEY"
+    Options: ClassVar[type[InputModel]] = Options
+    SpecOptions: ClassVar[type[InputModel]] = SpecOptions
+    facts: ClassVar[Any] = resources.files("unigpu.testing.reference").joinpath("facts.toml")
+
+    long_poll = 0.0  # a job's status is told at once
+    submit_call = CallClass.USER_DECIDES  # the platform makes the ids: a submit that is repeated runs twice
+
+    def __init__(self, config: DriverConfig) -> None:
+        self._key = config.api_key
+        self.base = str(config.options.get("base_url", BASE)).rstrip("/")
+
+    # -- before anything is sent
+
+    def check(self, spec: DeploymentSpec) -> Checked:
+        """What the facts cannot say: what the catalogue has, and a login that there is no field for."""
+        refusals: list[Refusal] = []
+        if spec.gpu is not None and not _map.offered(spec):
+            text = f"gpu: none of these is offered at that price; there are {', '.join(_map.PRICES)}, one a worker."
+            refusals.append(Refusal(field="gpu", capability="gpu", message=text))
+        if spec.registry is not None:
+            text = "registry: images must be public; leave it out."
+            refusals.append(Refusal(field="registry", capability="images", message=text))
+        return Checked(refusals=tuple(refusals))
+
+    def content(self, spec: DeploymentSpec) -> Content:
+        """The image as given, which is a field of the spec already."""
+        return Content()
+
+    def rate(self, spec: DeploymentSpec) -> Rate:
+        prices = [_map.PRICES[name] for name in _map.offered(spec)]
+        return _map.rate_of(max(prices), spec.workers) if prices else Rate()
+
+    # -- what exists
+
+    def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
+        """In this order: an endpoint stands on its template."""
+        name = identity.provider_name
+        kinds = ("template", "endpoint")
+        return tuple(Part(driver=self, name=name, spec=spec, identity=identity, kind=kind) for kind in kinds)
+
+    def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
+        return tuple(Part(driver=self, name=info.provider_name, kind=kind) for kind in ("template", "endpoint"))
+
+    async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
+        rows = await self.rows(io, "endpoint", deadline=deadline)
+        return tuple(_map.info_of(shaped(EndpointWire, row, "endpoint.list")) for row in rows)
+
+    async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
+        found = await Part(driver=self, name=info.provider_name, kind="endpoint").read(io, info.id, deadline=deadline)
+        return None if found is None else found.info
+
+    async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
+        reply = await self.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        return tuple(map(_map.worker_of, parse(WorkersWire, reply).items))
+
+    async def logs(
+        self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
+    ) -> AsyncIterator[LogLine]:
+        after: dict[str, int] = {}
+        first = True
+        while first or follow:
+            until = io.now() + _READ_TIMEOUT
+            lines: list[LogLine] = []
+            for id in [worker] if worker else [one.id for one in await self.workers(io, info, deadline=until)]:
+                more: dict[str, Any] = {"params": (("after", str(after.get(id, 0))),), "deadline": until}
+                found = parse(
+                    LinesWire, await self.about(io, "GET", info, f"/workers/{id}/logs", "worker.logs", **more)
+                )
+                after[id] = found.items[-1].n if found.items else after.get(id, 0)
+                lines += [LogLine(text=line.text, worker_id=id, time=line.time) for line in found.items]
+            lines.sort(key=lambda line: line.time or 0.0)
+            for line in lines[max(0, len(lines) - tail) :] if first else lines:
+                yield line
+            first = False
+            if follow:
+                await io.sleep(_FOLLOW_S)
+
+    # -- changing it
+
+    async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
+        await self.scale(io, info, workers=spec.workers, deadline=deadline)
+
+    async def scale(
+        self,
+        io: Io,
+        info: DeploymentInfo,
+        *,
+        workers: tuple[int, int] | None = None,
+        idle_timeout: float | None = None,
+        scaling: Scaling | None = None,
+        deadline: float,
+    ) -> None:
+        body = _map.limits_body(workers, idle_timeout, scaling)
+        await self.about(io, "PATCH", info, "", "endpoint.patch", json=body, deadline=deadline)
+
+    async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        await self.about(io, "POST", info, "/wake", "endpoint.wake", deadline=deadline)
+
+    # -- calling it
+
+    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
+        more: dict[str, Any] = {
+            "json": {"input": dict(call.input), "timeout": call.execution_timeout},
+            "call": CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
+            "deadline": call.deadline,
+        }
+        return _map.job_of(parse(JobWire, await self.about(io, "POST", info, "/jobs", "job.submit", **more)))
+
+    async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
+        reply = await self.about(io, "GET", info, f"/jobs/{job_id}", "job.get", deadline=deadline)
+        return _map.job_of(parse(JobWire, reply))
+
+    async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
+        reply = await self.about(io, "POST", info, f"/jobs/{job_id}/cancel", "job.cancel", deadline=deadline)
+        return _map.job_of(parse(JobWire, reply))
+
+    # -- one request
+
+    async def rows(self, io: Io, kind: str, *, deadline: float) -> Sequence[Mapping[str, Any]]:
+        """All pages of a list, or an error: a list that is half read would say that something does not exist."""
+        rows: list[Mapping[str, Any]] = []
+        params: tuple[tuple[str, str], ...] = ()
+        for _ in range(_MOST_PAGES):
+            try:
+                reply = await self.send(io, "GET", f"/{kind}s", f"{kind}.list", params=params, deadline=deadline)
+            except NotFoundError as exc:  # the route is gone; that says nothing of what exists
+                raise InvalidResponseError(exc.message, provider=self.name, operation=exc.operation) from exc
+            page = parse(PageWire, reply)
+            rows += page.items
+            if page.next is None:
+                return rows
+            params = (("after", page.next),)
+        raise InvalidResponseError(f"the list of {kind}s does not end", provider=self.name, operation=f"{kind}.list")
+
+    async def about(
+        self, io: Io, method: str, info: DeploymentInfo, path: str, operation: str, **more: Any
+    ) -> Response:
+        """A request about one endpoint, where "not found" has a meaning.
+
+        Raises:
+            DeploymentGone: the endpoint does not exist.
+            JobExpired: it does, and does not know the job.
+        """
+        role: Role = "jobs" if operation.startswith("job.") else "control"
+        path = f"/endpoints/{info.id}{path}"
+        try:
+            return await self.send(io, method, path, operation, role=role, deployment=info.name, **more)
+        except NotFoundError as exc:
+            about: dict[str, Any] = {"provider": self.name, "operation": exc.operation, "deployment": info.name}
+            if role == "jobs" and "job_" in (exc.body or ""):
+                raise JobExpired(exc.message, **about) from exc
+            raise DeploymentGone(f"{info.name or info.id} does not exist any more", **about) from exc
+
+    async def send(
+        self,
+        io: Io,
+        method: str,
+        path: str,
+        operation: str,
+        *,
+        deadline: float,
+        json: Any = UNSET,
+        params: tuple[tuple[str, str], ...] = (),
+        role: Role = "control",
+        call: CallClass = CallClass.IDEMPOTENT,
+        deployment: str | None = None,
+    ) -> Response:
+        """A request, and its reply unless that is an error. The key is put in here, and nowhere else."""
+        secret = "" if self._key is None else self._key.get_secret_value()
+        request = Request(
+            method=method,
+            url=f"{self.base}{path}",
+            operation=f"reference.{operation}",
+            headers=(("authorization", f"Bearer {secret}"),),
+            params=params,
+            json=json,
+            role=role,
+            call=call,
+            deadline=deadline,
+            read_timeout=_READ_TIMEOUT,
+            deployment=deployment,
+        )
+        return check(await io.send(request), self.name, deployment=deployment, secrets=(secret,))
