@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 from ._http1 import Exchange, Head, UpstreamError
-from .contract import HttpCall
+from .contract import HttpCall, Reply
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -16,6 +16,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _HOP: Final = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length"}
 )
+
+
+class NoAnswer(UpstreamError):
+    """The worker gave nothing of an answer, so that the caller has nothing yet, either."""
 
 
 def http_call(scope: MutableMapping[str, Any], body: bytes) -> HttpCall:
@@ -44,7 +48,11 @@ async def forward(call: HttpCall, address: tuple[str, int] | None, gone: asyncio
     """Send *call* to the worker at *address* and stream the answer; the caller's leaving closes the worker's side.
 
     Returns:
-        The worker's status; ``None`` where it gave none.
+        The worker's status; ``None`` where the caller left first.
+
+    Raises:
+        NoAnswer: the worker is gone, or gave no answer.
+        UpstreamError: its answer broke off; a part of it is out.
     """
     work = asyncio.create_task(_forward(call, address, send))
     try:
@@ -56,18 +64,17 @@ async def forward(call: HttpCall, address: tuple[str, int] | None, gone: asyncio
             await asyncio.wait({work})
 
 
-async def _forward(call: HttpCall, address: tuple[str, int] | None, send: Send) -> int | None:
+async def _forward(call: HttpCall, address: tuple[str, int] | None, send: Send) -> int:
     exchange: Exchange | None = None
     try:
         if address is None:
-            raise UpstreamError("the worker is gone")
+            raise UpstreamError("the worker is gone", never_sent=True)
         exchange = await Exchange.open(*address)
         head = await exchange.send(call.method, _target(call), _to_worker(call, address), call.body)
     except UpstreamError as exc:
         if exchange is not None:
             exchange.close()
-        await _bad_gateway(send, str(exc))
-        return None
+        raise NoAnswer(str(exc), never_sent=exc.never_sent) from None
     try:
         await send({"type": "http.response.start", "status": head.status, "headers": _to_caller(head)})
         async for part in exchange.body():
@@ -78,15 +85,10 @@ async def _forward(call: HttpCall, address: tuple[str, int] | None, send: Send) 
     return head.status
 
 
-async def _bad_gateway(send: Send, words: str) -> None:
-    body = b'{"error":{"type":"bad_gateway","message":"the worker gave no answer: %s"}}' % _plain(words)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-unigpu-error", b"bad_gateway"),  # so that it is told from the server's own answers
-    ]
-    await send({"type": "http.response.start", "status": 502, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def bad_gateway(exc: UpstreamError) -> Reply:
+    """The answer of ours where a worker gave none; the header tells it from the server's own answers."""
+    error = {"type": "bad_gateway", "message": f"the worker gave no answer: {exc}"}
+    return Reply.json({"error": error}, status=502, headers=(("x-unigpu-error", "bad_gateway"),))
 
 
 def _target(call: HttpCall) -> str:
@@ -111,7 +113,3 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
-
-
-def _plain(words: str) -> bytes:
-    return words.encode("ascii", "replace").replace(b"\\", b"/").replace(b'"', b"'")

@@ -261,7 +261,9 @@ class ProcessBackend:
     def _push(self, effect: Push) -> None:
         worker = self._workers.get(effect.worker_id)
         if worker is None or not worker.group.alive:
-            return  # its `WorkerExited` is on the way, and tells what becomes of its jobs
+            # Its `WorkerExited` is on the way; the job never reached it.
+            self._emit(JobDone(worker_id=effect.worker_id, job_id=effect.job_id, busy=True))
+            return
         task = self._task(self._run_push(worker, effect), name=f"push {effect.job_id}")
         worker.pushes[effect.job_id] = task
         task.add_done_callback(lambda _: worker.pushes.pop(effect.job_id, None))
@@ -275,6 +277,9 @@ class ProcessBackend:
             self._emit(JobDone(worker_id=worker.id, job_id=effect.job_id, error=error))
             raise
         except UpstreamError as exc:
+            if exc.never_sent:  # it was gone before it got a byte: another one takes the job
+                self._emit(JobDone(worker_id=worker.id, job_id=effect.job_id, busy=True))
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOST_S):
                     await worker.group.wait()

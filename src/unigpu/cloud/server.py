@@ -47,6 +47,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 BODY_LIMIT: Final = 64_000_000
 """Bytes that a request may have."""
 _CALLBACK_S: Final = 30.0
+_AGAIN_S: Final = (0.02, 0.1, 0.3, 1.0)
+"""Pauses between the tries of a request whose worker was gone before it got a byte."""
 _SHORTEST: Final = 0.001
 
 
@@ -214,19 +216,26 @@ class CloudServer:
         answer = refused or self._answer(call)
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            if isinstance(answer, Hold):
-                found = await self._hold(answer, gone)
-                if found is None:
+            found = await self._settled(answer, gone)
+            for pause in (*_AGAIN_S, None):
+                if not isinstance(found, Forward):
+                    break
+                failed = await self._pass_on(found, gone, scope, send)
+                if failed is None:
                     return
-                answer = found
-            if isinstance(answer, Reply):
-                await _reply(send, self.after(call, answer) if self.after is not None else answer)
-            elif isinstance(answer, Forward):
-                await self._pass_on(answer, gone, scope, send)
-            elif answer.how == "drop":
-                _drop(scope)
-            else:
-                await gone
+                if not failed.never_sent or pause is None:
+                    found = _forward.bad_gateway(failed)
+                    break
+                # Its worker was gone before it got a byte: another one takes the request, as soon as that is known.
+                await asyncio.sleep(pause)
+                found = await self._settled(self._answer(call), gone)
+            if isinstance(found, Reply):
+                await _reply(send, self.after(call, found) if self.after is not None else found)
+            elif isinstance(found, Dropped):
+                if found.how == "drop":
+                    _drop(scope)
+                else:
+                    await gone
         finally:
             gone.cancel()
 
@@ -237,6 +246,10 @@ class CloudServer:
         if any(record.kind.startswith("deployment") for record in failed):
             return error(507, "disk_full", "the state directory cannot be written (the disk is full?); nothing changed")
         return answer
+
+    async def _settled(self, answer: Answer, gone: asyncio.Task[None]) -> Reply | Forward | Dropped | None:
+        """The answer once it is no `Hold`; ``None``: the caller left."""
+        return await self._hold(answer, gone) if isinstance(answer, Hold) else answer
 
     async def _hold(self, hold: Hold, gone: asyncio.Task[None]) -> Reply | Forward | Dropped | None:
         """The answer, or ``None`` where the caller left first."""
@@ -260,16 +273,22 @@ class CloudServer:
             return None
         return answer
 
-    async def _pass_on(self, answer: Forward, gone: asyncio.Task[None], scope: Scope, send: Send) -> None:
+    async def _pass_on(
+        self, answer: Forward, gone: asyncio.Task[None], scope: Scope, send: Send
+    ) -> _forward.NoAnswer | None:
+        """Let a worker answer, and return why the caller has nothing of an answer yet, where that is so."""
         status: int | None = None
         try:
             status = await _forward.forward(answer.call, self.backend.address(answer.worker_id), gone, send)
-        except UpstreamError as exc:
-            # Half an answer is out: only a cut connection says that the rest is missing.
+        except _forward.NoAnswer as exc:
             log.info("worker %s: %s", answer.worker_id, exc)
-            _drop(scope)
+            return exc
+        except UpstreamError as exc:
+            log.info("worker %s: %s", answer.worker_id, exc)
+            _drop(scope)  # half an answer is out: only a cut connection says that the rest is missing
         finally:
             self.emit(ForwardDone(worker_id=answer.worker_id, lease=answer.lease, status=status))
+        return None
 
 
 def serve_main(faces: Sequence[str], host: str, port: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -16,7 +18,7 @@ import pytest
 
 from unigpu.cloud._listener import listen, serving
 from unigpu.cloud.backends import ProcessBackend
-from unigpu.cloud.contract import Persist
+from unigpu.cloud.contract import Callback, Persist
 from unigpu.cloud.engine import Engine
 from unigpu.cloud.faces.local import LocalFace
 from unigpu.cloud.server import BODY_LIMIT, CloudServer
@@ -52,6 +54,8 @@ async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
         await send({"type": "http.response.body", "body": b"some", "more_body": True})
         await asyncio.sleep(0.05)
+        os._exit(1)
+    elif path == "/mute":
         os._exit(1)
     elif path == "/big":
         await reply(b"x" * 3_000_000)
@@ -196,6 +200,46 @@ def test_an_answer_that_breaks_off_is_cut_not_ended_as_if_it_were_whole(run: Run
         await world.put()
         with pytest.raises(httpx.RemoteProtocolError):
             await world.http.get(world.url("/break"))
+
+    run(scenario)
+
+
+def test_a_worker_that_dies_before_it_answers_is_a_bad_gateway_of_ours(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put()
+        got = await world.http.get(world.url("/mute"))
+        assert (got.status_code, got.headers["x-unigpu-error"]) == (502, "bad_gateway")
+        assert "no answer" in got.json()["error"]["message"]
+        assert (await world.http.get(world.url("/again"))).status_code == 201  # by the next worker
+
+    run(scenario)
+
+
+def test_a_request_that_no_worker_got_goes_to_the_next_one(run: Run, tools: Any) -> None:
+    async def scenario(world: World) -> None:
+        await world.put()
+        for _ in range(3):
+            assert (await world.http.get(world.url("/"))).status_code == 201
+            workers = (await world.http.get(f"/v1/deployments/{PNAME}/workers")).json()["workers"]
+            pid = next(w["pid"] for w in workers if w["state"] == "IDLE")
+            os.kill(pid, signal.SIGKILL)
+            tools.wait_until(lambda pid=pid: not tools.alive(pid), "dead")  # it blocks: the server has not heard of it
+            assert (await world.http.get(world.url("/"))).status_code == 201
+
+    run(scenario)
+
+
+def test_a_callback_is_made_and_its_status_told(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        told: list[Any] = []
+        world.server.emit = told.append  # type: ignore[method-assign]  # no face here makes callbacks yet
+        url = f"http://127.0.0.1:{world.port}/v1/health"
+        for n, target in enumerate((url, "http://127.0.0.1:1/")):
+            world.server._carry_out(Callback(callback_id=str(n), url=target, body=b"{}"))
+        async with asyncio.timeout(30):
+            while len(told) < 2:
+                await asyncio.sleep(0.01)
+        assert {(e.callback_id, e.status) for e in told} == {("0", 501), ("1", None)}
 
     run(scenario)
 
