@@ -108,6 +108,7 @@ class InMemory(Project):
 
     def heal(self) -> None:
         self.cloud.engine.faults.clear()
+        self.cloud.clock.advance(120)  # a client that had stopped sending tries again
 
     def left(self) -> Sequence[str]:
         rows = self.cloud.engine.deployments.list(self.cloud.clock.now(), platform="local")

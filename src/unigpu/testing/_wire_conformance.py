@@ -55,7 +55,7 @@ class WireBench(Bench, Protocol):
         ...
 
     def heal(self) -> None:
-        """No fault any more."""
+        """No fault any more, and so much later that a client which had stopped sending tries again."""
         ...
 
     def left(self) -> Sequence[str]:
@@ -81,6 +81,7 @@ class WireConformance(DriverConformance):
             )
             await caught(UniGPUError, lambda: client.deployments(provider=wire.provider))
             wire.change_json = None
+            wire.heal()
             assert [row.name for row in await client.deployments(provider=wire.provider)] == ["listed"]
             await client.teardown(one)
 
