@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-for _name in ("faults", "world", "life"):
+for _name in ("world", "faults", "life", "race"):
     _full = f"matrix_{_name}"
     if _full not in sys.modules and Path(__file__).with_name(f"{_name}.py").exists():
         _spec = importlib.util.spec_from_file_location(_full, Path(__file__).with_name(f"{_name}.py"))
@@ -23,3 +25,10 @@ for _name in ("faults", "world", "life"):
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of simulated deaths need no real syncs: what a process wrote survives its own death."""
     monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes worlds: ``make(list_lag=4.0)``."""
+    with sys.modules["matrix_world"].worlds(tmp_path, monkeypatch) as made:
+        yield made

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Final
 
 from unigpu.driver import (
     DRIVER_API,
-    UNSET,
     CallClass,
     Checked,
     Consistency,
@@ -30,23 +29,18 @@ from unigpu.driver import (
     LogLine,
     Rate,
     Refusal,
-    Request,
     Resource,
-    Response,
-    Role,
     Scaling,
     Worker,
-    check,
 )
-from unigpu.errors import DeploymentGone, InvalidResponseError, JobExpired, NotFoundError
+from unigpu.errors import NotFoundError
 
 from . import _map
-from ._wire import EndpointWire, JobWire, LinesWire, PageWire, TemplateWire, WorkersWire, parse, shaped
+from ._line import READ_TIMEOUT, Line
+from ._wire import EndpointWire, JobWire, LinesWire, TemplateWire, WorkersWire, parse, shaped
 
 BASE: Final = "https://api.reference.test/v1"
 _LISTED: Final = Consistency(kind="listed", settle=15.0)
-_MOST_PAGES: Final = 1000
-_READ_TIMEOUT: Final = 30.0
 _FOLLOW_S: Final = 2.0
 
 
@@ -68,7 +62,7 @@ class Part:
     ``settle`` seconds before anything is created again.
     """
 
-    driver: ReferenceDriver
+    line: Line
     name: str
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
@@ -78,21 +72,21 @@ class Part:
     bills_cold: str | None = None
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.driver.rows(io, self.kind, deadline=deadline)
+        rows = await self.line.rows(io, self.kind, deadline=deadline)
         found = [self.found(row, f"{self.kind}.list") for row in rows]
         return [one for one in found if one.name == self.name]
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         what = f"{self.kind}.get"
         try:
-            reply = await self.driver.send(io, "GET", f"/{self.kind}s/{id}", what, deadline=deadline)
+            reply = await self.line.send(io, "GET", f"/{self.kind}s/{id}", what, deadline=deadline)
         except NotFoundError:
             return None
         return self.found(reply.json(), what)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         try:
-            await self.driver.send(io, "DELETE", f"/{self.kind}s/{id}", f"{self.kind}.delete", deadline=deadline)
+            await self.line.send(io, "DELETE", f"/{self.kind}s/{id}", f"{self.kind}.delete", deadline=deadline)
         except NotFoundError:
             return  # it is gone already
 
@@ -100,7 +94,7 @@ class Part:
         if self.spec is None or self.identity is None:
             raise AssertionError("a part of something that exists is never created")
         body, what = self.body(self.spec, self.identity, made), f"{self.kind}.create"
-        reply = await self.driver.send(
+        reply = await self.line.send(
             io, "POST", f"/{self.kind}s", what, json=body, role="create", call=self.call, deadline=deadline
         )
         return self.found(reply.json(), what)
@@ -130,8 +124,8 @@ class ReferenceDriver:
     submit_call = CallClass.USER_DECIDES  # the platform makes the ids: a submit that is repeated runs twice
 
     def __init__(self, config: DriverConfig) -> None:
-        self._key = config.api_key
         self.base = str(config.options.get("base_url", BASE)).rstrip("/")
+        self._line = Line(base=self.base, key=config.api_key)
 
     # -- before anything is sent
 
@@ -160,21 +154,22 @@ class ReferenceDriver:
         """In this order: an endpoint stands on its template."""
         name = identity.provider_name
         kinds = ("template", "endpoint")
-        return tuple(Part(driver=self, name=name, spec=spec, identity=identity, kind=kind) for kind in kinds)
+        return tuple(Part(line=self._line, name=name, spec=spec, identity=identity, kind=kind) for kind in kinds)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        return tuple(Part(driver=self, name=info.provider_name, kind=kind) for kind in ("template", "endpoint"))
+        return tuple(Part(line=self._line, name=info.provider_name, kind=kind) for kind in ("template", "endpoint"))
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
-        rows = await self.rows(io, "endpoint", deadline=deadline)
+        rows = await self._line.rows(io, "endpoint", deadline=deadline)
         return tuple(_map.info_of(shaped(EndpointWire, row, "endpoint.list")) for row in rows)
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
-        found = await Part(driver=self, name=info.provider_name, kind="endpoint").read(io, info.id, deadline=deadline)
+        endpoint = Part(line=self._line, name=info.provider_name, kind="endpoint")
+        found = await endpoint.read(io, info.id, deadline=deadline)
         return None if found is None else found.info
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
-        reply = await self.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        reply = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
         return tuple(map(_map.worker_of, parse(WorkersWire, reply).items))
 
     async def logs(
@@ -183,15 +178,14 @@ class ReferenceDriver:
         after: dict[str, int] = {}
         first = True
         while first or follow:
-            until = io.now() + _READ_TIMEOUT
+            until = io.now() + READ_TIMEOUT
             lines: list[LogLine] = []
             for id in [worker] if worker else [one.id for one in await self.workers(io, info, deadline=until)]:
-                more: dict[str, Any] = {"params": (("after", str(after.get(id, 0))),), "deadline": until}
-                found = parse(
-                    LinesWire, await self.about(io, "GET", info, f"/workers/{id}/logs", "worker.logs", **more)
-                )
-                after[id] = found.items[-1].n if found.items else after.get(id, 0)
-                lines += [LogLine(text=line.text, worker_id=id, time=line.time) for line in found.items]
+                path, params = f"/workers/{id}/logs", (("after", str(after.get(id, 0))),)
+                reply = await self._line.about(io, "GET", info, path, "worker.logs", params=params, deadline=until)
+                found = parse(LinesWire, reply).items
+                after[id] = found[-1].n if found else after.get(id, 0)
+                lines += [LogLine(text=line.text, worker_id=id, time=line.time) for line in found]
             lines.sort(key=lambda line: line.time or 0.0)
             for line in lines[max(0, len(lines) - tail) :] if first else lines:
                 yield line
@@ -215,10 +209,10 @@ class ReferenceDriver:
         deadline: float,
     ) -> None:
         body = _map.limits_body(workers, idle_timeout, scaling)
-        await self.about(io, "PATCH", info, "", "endpoint.patch", json=body, deadline=deadline)
+        await self._line.about(io, "PATCH", info, "", "endpoint.patch", json=body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self.about(io, "POST", info, "/wake", "endpoint.wake", deadline=deadline)
+        await self._line.about(io, "POST", info, "/wake", "endpoint.wake", deadline=deadline)
 
     # -- calling it
 
@@ -228,80 +222,12 @@ class ReferenceDriver:
             "call": CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
             "deadline": call.deadline,
         }
-        return _map.job_of(parse(JobWire, await self.about(io, "POST", info, "/jobs", "job.submit", **more)))
+        return _map.job_of(parse(JobWire, await self._line.about(io, "POST", info, "/jobs", "job.submit", **more)))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
-        reply = await self.about(io, "GET", info, f"/jobs/{job_id}", "job.get", deadline=deadline)
+        reply = await self._line.about(io, "GET", info, f"/jobs/{job_id}", "job.get", deadline=deadline)
         return _map.job_of(parse(JobWire, reply))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
-        reply = await self.about(io, "POST", info, f"/jobs/{job_id}/cancel", "job.cancel", deadline=deadline)
+        reply = await self._line.about(io, "POST", info, f"/jobs/{job_id}/cancel", "job.cancel", deadline=deadline)
         return _map.job_of(parse(JobWire, reply))
-
-    # -- one request
-
-    async def rows(self, io: Io, kind: str, *, deadline: float) -> Sequence[Mapping[str, Any]]:
-        """All pages of a list, or an error: a list that is half read would say that something does not exist."""
-        rows: list[Mapping[str, Any]] = []
-        params: tuple[tuple[str, str], ...] = ()
-        for _ in range(_MOST_PAGES):
-            try:
-                reply = await self.send(io, "GET", f"/{kind}s", f"{kind}.list", params=params, deadline=deadline)
-            except NotFoundError as exc:  # the route is gone; that says nothing of what exists
-                raise InvalidResponseError(exc.message, provider=self.name, operation=exc.operation) from exc
-            page = parse(PageWire, reply)
-            rows += page.items
-            if page.next is None:
-                return rows
-            params = (("after", page.next),)
-        raise InvalidResponseError(f"the list of {kind}s does not end", provider=self.name, operation=f"{kind}.list")
-
-    async def about(
-        self, io: Io, method: str, info: DeploymentInfo, path: str, operation: str, **more: Any
-    ) -> Response:
-        """A request about one endpoint, where "not found" has a meaning.
-
-        Raises:
-            DeploymentGone: the endpoint does not exist.
-            JobExpired: it does, and does not know the job.
-        """
-        role: Role = "jobs" if operation.startswith("job.") else "control"
-        path = f"/endpoints/{info.id}{path}"
-        try:
-            return await self.send(io, method, path, operation, role=role, deployment=info.name, **more)
-        except NotFoundError as exc:
-            about: dict[str, Any] = {"provider": self.name, "operation": exc.operation, "deployment": info.name}
-            if role == "jobs" and "job_" in (exc.body or ""):
-                raise JobExpired(exc.message, **about) from exc
-            raise DeploymentGone(f"{info.name or info.id} does not exist any more", **about) from exc
-
-    async def send(
-        self,
-        io: Io,
-        method: str,
-        path: str,
-        operation: str,
-        *,
-        deadline: float,
-        json: Any = UNSET,
-        params: tuple[tuple[str, str], ...] = (),
-        role: Role = "control",
-        call: CallClass = CallClass.IDEMPOTENT,
-        deployment: str | None = None,
-    ) -> Response:
-        """A request, and its reply unless that is an error. The key is put in here, and nowhere else."""
-        secret = "" if self._key is None else self._key.get_secret_value()
-        request = Request(
-            method=method,
-            url=f"{self.base}{path}",
-            operation=f"reference.{operation}",
-            headers=(("authorization", f"Bearer {secret}"),),
-            params=params,
-            json=json,
-            role=role,
-            call=call,
-            deadline=deadline,
-            read_timeout=_READ_TIMEOUT,
-            deployment=deployment,
-        )
-        return check(await io.send(request), self.name, deployment=deployment, secrets=(secret,))
