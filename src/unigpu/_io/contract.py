@@ -141,12 +141,13 @@ class Response:
         try:
             return _json.loads(self.content.decode("utf-8"), parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
-            raise InvalidResponseError(
-                f"{self.operation or 'the call'}: the reply (HTTP {self.status}) is not JSON: {type(exc).__name__}",
-                operation=self.operation or None,
-                maybe_executed=True,
-                retryable=True,  # a cut body, or a page of something in between: the same call may succeed later
-            ) from None
+            reason = type(exc).__name__
+        raise InvalidResponseError(  # outside of the except block: the parser's error holds the whole body
+            f"{self.operation or 'the call'}: the reply (HTTP {self.status}) is not JSON: {reason}",
+            operation=self.operation or None,
+            maybe_executed=True,
+            retryable=True,  # a cut body, or a page of something in between: the same call may succeed later
+        )
 
 
 def _no_constant(name: str) -> Any:
