@@ -160,7 +160,8 @@ with Client("local") as client, client.deploy(name="work", handler={app_file + "
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
     assert child.stdout is not None
-    assert child.stdout.readline() == "go\n"
+    if child.stdout.readline() != "go\n":
+        pytest.fail(f"the child did not come so far: {child.communicate(timeout=60)[1]}")
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
