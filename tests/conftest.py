@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line over all tests that kill processes; here, because only the controller of parallel workers sees all."""
-    found = [
-        value
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", None) == "teardown"
-        for name, value in report.user_properties
-        if name == "unigpu kill counts"
-    ]
+    """What many tests counted together; here, because only the controller of parallel workers sees all of them."""
+
+    def told(wanted: str) -> list[Any]:
+        return [
+            value
+            for reports in terminalreporter.stats.values()
+            for report in reports
+            if getattr(report, "when", None) == "teardown"
+            for name, value in report.user_properties
+            if name == wanted
+        ]
+
+    found = told("unigpu kill counts")
     if found:
         (seed, *_), *columns = zip(*found, strict=True)
         deploys, leaked, doubled = map(sum, columns)
         line = f"{deploys} deploys tried, {leaked} leaked, {doubled} doubled (seed {seed})"
         terminalreporter.write_line(f"kills and races: {line}")
+    _matrix_table(terminalreporter.write_line, told("unigpu matrix"))
+
+
+def _matrix_table(write: Callable[[str], None], found: list[Any]) -> None:
+    """The crash matrix: cases of each part, how they ended, and what was lost; and, run whole, of each kind."""
+    if not found:
+        return
+    kinds, total = Counter[str](), [0, 0, 0, 0]
+    write("the crash matrix:")
+    for name, cases, ends, *wrong in sorted(found):
+        kinds.update(cases)
+        row = [sum(cases.values()), *wrong]
+        total = [a + b for a, b in zip(total, row, strict=True)]
+        how = ", ".join(f"{count} {end}" for end, count in Counter(ends).most_common(4))
+        write(f"  {name:<40} {row[0]:>6} cases, {row[1]} leaked, {row[2]} doubled, {row[3]} wrong otherwise ({how})")
+    write(f"  {'all':<40} {total[0]:>6} cases, {total[1]} leaked, {total[2]} doubled, {total[3]} wrong otherwise")
+    if FULL:
+        for kind, count in sorted(kinds.items()):
+            write(f"    {kind:<40} {count:>6}")
