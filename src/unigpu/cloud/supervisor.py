@@ -41,6 +41,8 @@ PROTOCOL: Final = 1
 IDLE_EXIT: Final = 3600.0
 CANNOT_WRITE: Final = 3
 """Exit code: the state directory cannot be written; the reason is on stdout."""
+DIED: Final = 4
+"""Exit code: it ended without a word before it listened, as by a signal; another try may do better."""
 
 _EMPTY_S: Final = 10.0  # between a start and the PUT it was started for, and after a ttl took the last deployment
 _LOOK_S: Final = 0.5
@@ -93,8 +95,8 @@ def _report(fd: int) -> int:
     with os.fdopen(fd, "rb") as pipe:
         code, _, words = pipe.read().decode().partition(" ")
     if code != "0":
-        print(words or "the supervisor ended before it listened", flush=True)  # noqa: T201 - the launcher reads this line
-    return int(code) if code.isdigit() else 1
+        print(words or "it ended before it listened", flush=True)  # noqa: T201 - the launcher reads this line
+    return int(code) if code.isdigit() else DIED
 
 
 def _detached(state_dir: Path, idle_exit: float, tell: _Teller) -> int:

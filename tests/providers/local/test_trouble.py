@@ -469,3 +469,24 @@ def test_the_supervisor_is_killed_at_random_moments_and_every_answer_is_true(kil
     world.until(lambda: not world.lives(), "the last DELETE ended the last one")
     world.until(lambda: not world.processes(), "no process is left")
     print(f"{rounds} rounds, {len(killed)} kills, {done} calls answered, 0 lost, 0 left")
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        ("kill -9 $$", "ConfigurationError", "it gave no reason"),
+        ("echo ignored; echo the reason; exit 1", "ConfigurationError", "cannot start: the reason"),
+        ("echo No space left on device; exit 3", "StateError", "cannot be written: No space left"),
+    ],
+)
+def test_a_supervisor_that_never_comes_up_is_an_error_with_its_reason(
+    script: str, error: str, words: str, world: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(UniGPUError, match=words) as caught:
+        world.deploy()
+    assert type(caught.value).__name__ == error
+    assert not world.lives()

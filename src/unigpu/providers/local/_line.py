@@ -50,6 +50,7 @@ class Line:
         start: bool = False,
         wait: float = 0.0,
         cleanup: bool = False,
+        deployment: str | None = None,
     ) -> tuple[Response, launch.Link] | None:
         """Send it. ``None``: no supervisor lives, and nothing is deployed.
 
@@ -73,6 +74,7 @@ class Line:
                 deadline=deadline,
                 read_timeout=wait + _SLACK_S,
                 cleanup=cleanup,
+                deployment=deployment,
                 reroutes=self.fixed is None,  # without a connection it turns to the next supervisor
             )
             try:
@@ -94,7 +96,7 @@ class Line:
             DeploymentGone: it is not.
         """
         where = f"/deployments/{info.provider_name}{path}"
-        reply = await self.call(io, method, where, operation, deadline=deadline, **more)
+        reply = await self.call(io, method, where, operation, deadline=deadline, deployment=info.name, **more)
         if reply is None or _is_gone(reply[0], operation):
             raise gone(info.name)
         return ok(reply, deployment=info.name)
@@ -121,7 +123,10 @@ class Line:
         if hold > 0:
             params = (*params, ("wait", f"{hold:g}"))
         where = f"/deployments/{info.provider_name}/jobs/{quote(job_id, safe='')}{path}"
-        reply = await self.call(io, method, where, operation, deadline=deadline, params=params, role="jobs", wait=hold)
+        reply = await self.call(
+            io, method, where, operation,
+            deadline=deadline, params=params, role="jobs", wait=hold, deployment=info.name,
+        )  # fmt: skip
         if reply is None or _is_gone(reply[0], operation):
             raise gone(info.name)
         if is_absent(reply[0]):

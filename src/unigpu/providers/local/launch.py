@@ -26,7 +26,9 @@ if sys.platform != "win32":
 PROTOCOL: Final = 1
 _PAUSE: Final = 0.02
 _START_S: Final = 30.0
-_CANNOT_WRITE: Final = 3
+_CANNOT_WRITE: Final = 3  # exit codes of the launching process, told by the supervisor's file
+_DIED: Final = 4
+_DEATHS: Final = 4  # so many in a row are no accident
 _MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
 _INHERITED: Final = (
     "PATH",
@@ -80,13 +82,14 @@ async def connect(io: Io, home: Home, *, start: bool, deadline: float) -> Link |
         DeadlineExceeded: one is starting or ending, and was not done by *deadline*.
     """
     _supported()
+    deaths = 0
     while True:
         link = _read(home)
         if _held(home):
             if link is not None:
                 return link
         elif start or _has_journal(home):
-            await _launch(io, home)
+            deaths += not await _launch(io, home, last=deaths == _DEATHS)
         else:
             return None
         if io.now() >= deadline:
@@ -152,8 +155,12 @@ def volume_folder(home: Home, namespace: str, name: str) -> str:
     return str(folder)
 
 
-async def _launch(io: Io, home: Home) -> None:
-    """Start a supervisor, unless somebody else is doing so. Returns when it listens."""
+async def _launch(io: Io, home: Home, *, last: bool) -> bool:
+    """Start a supervisor, unless somebody else is doing so. Returns when it listens.
+
+    Returns:
+        ``False``: it was killed before it listened. Where this is the *last* try, that is an error.
+    """
     with _writing(home):
         _make(home.path)
         fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -161,13 +168,13 @@ async def _launch(io: Io, home: Home) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return
+            return True
         with _writing(home):
             home.info.unlink(missing_ok=True)
         process = _spawn(home, fd)
     finally:
         os.close(fd)  # the supervisor has a copy of its own, and with it the lock
-    await _started(io, process)
+    return await _started(io, process, last=last)
 
 
 def _spawn(home: Home, fd: int) -> subprocess.Popen[bytes]:
@@ -195,7 +202,7 @@ def _spawn(home: Home, fd: int) -> subprocess.Popen[bytes]:
         ) from None
 
 
-async def _started(io: Io, process: subprocess.Popen[bytes]) -> None:
+async def _started(io: Io, process: subprocess.Popen[bytes], *, last: bool) -> bool:
     """Wait for the launching process, which ends when the supervisor listens, or with the reason."""
     deadline = io.now() + _START_S
     try:
@@ -209,6 +216,8 @@ async def _started(io: Io, process: subprocess.Popen[bytes]) -> None:
         process.communicate()
         raise
     output = process.communicate()[0]
+    if (process.returncode == _DIED or process.returncode < 0) and not last:
+        return False
     if process.returncode:
         words = output.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it gave no reason"]
         if process.returncode == _CANNOT_WRITE:
@@ -218,6 +227,7 @@ async def _started(io: Io, process: subprocess.Popen[bytes]) -> None:
                 hint="Free some space, or choose another with UNIGPU_STATE_DIR.",
             )
         raise ConfigurationError(f"the local supervisor cannot start: {words[0]}", provider="local")
+    return True
 
 
 def _read(home: Home) -> Link | None:
