@@ -114,6 +114,7 @@ async def _run(target: Target, settings: Settings, listener: socket.socket, lane
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
     )
+    config.load()  # its imports are done before the handler's thread begins with its own
     server = _Server(config)
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, worker.name)
