@@ -210,6 +210,9 @@ def test_a_worker_that_dies_before_it_answers_is_a_bad_gateway_of_ours(run: Run)
         got = await world.http.get(world.url("/mute"))
         assert (got.status_code, got.headers["x-unigpu-error"]) == (502, "bad_gateway")
         assert "no answer" in got.json()["error"]["message"]
+        async with asyncio.timeout(30):
+            while (await world.http.get(f"/v1/deployments/{PNAME}")).json()["ready_workers"]:
+                await asyncio.sleep(0.01)
         assert (await world.http.get(world.url("/again"))).status_code == 201  # by the next worker
 
     run(scenario)
