@@ -46,17 +46,19 @@ class ListedDriver(FakeDriver):
         return [ListedResource(self, r.kind, r.name, r.body) for r in made]  # type: ignore[attr-defined]  # the fake's own
 
 
-def test_where_only_a_list_tells_a_lost_create_is_never_repeated_and_its_intent_stays(world: World) -> None:
-    world.cloud.faults.append(Fault("fake.create", "lost", when="before"))
+def test_where_only_a_list_tells_a_create_that_stays_lost_is_told_and_its_intent_stays(world: World) -> None:
+    world.cloud.faults.append(Fault("fake.create", "lost", when="before", times=3))
+    began = world.clock.now()
     with pytest.raises(DeployOutcomeUnknown) as caught:
         deploy(world, scope=world.scope(driver=ListedDriver()))
-    assert world.cloud.log.count("fake.create") == 1
+    assert world.cloud.log.count("fake.create") == 3
+    assert world.clock.now() - began >= 45  # each was looked for, for the whole of the settle window
     assert caught.value.may_bill
     assert caught.value.maybe_executed is True
     (name,) = world.intents()
     path = world.state_dir / "intents" / name  # type: ignore[operator]  # there is one
     assert json.loads(path.read_text())["state"] == "failed"
-    deployed = deploy(world, scope=world.scope(driver=ListedDriver()))
+    deployed = deploy(world, scope=world.scope(driver=ListedDriver()), settle=True)
     assert len(world.intents()) == 1
     run_sync(life.teardown(world.scope(driver=ListedDriver()), deployed.info, deadline=FAR))
     assert (world.rows, world.intents()) == ([], [])

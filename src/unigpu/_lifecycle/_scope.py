@@ -15,6 +15,7 @@ from unigpu.driver import (
     Driver,
     Io,
 )
+from unigpu.errors import UniGPUError
 from unigpu.models import Change, Event, Progress
 
 from .intent import IntentStore
@@ -43,6 +44,7 @@ class Scope:
         progress: Gets every look of a wait (often with an unchanged phase).
         expected: Seconds a cold start takes, as ``(low, high)``, by the facts.
         secrets: Fills in the secrets' values: called after *find* and before the first write only.
+        unsaid: What of the spec must be said before something is created; what exists is adopted without it.
         start: Starts a stopped deployment, where the client lets many callers share one start.
     """
 
@@ -55,6 +57,7 @@ class Scope:
     progress: Callable[[Progress], None] | None = None
     expected: tuple[float, float] | None = None
     secrets: Callable[[DeploymentSpec], DeploymentSpec] | None = None
+    unsaid: UniGPUError | None = None
     start: Callable[[DeploymentInfo, float], Awaitable[None]] | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from ._scope import Deployed, Scope
 from .failure import on_error
 from .identity import identity_of, new_attempt, spec_hash
 from .intent import Intent, Journal, key_of
-from .teardown import Survey, survey
+from .survey import Id, Survey, any_listed, survey
+from .sweep import ids_of
 from .undo import Ledger
 
 _log = logging.getLogger("unigpu.lifecycle")
@@ -32,6 +34,7 @@ class Attempt:
         info: The deployment as last seen.
         whole: The last create is done.
         removed: What existed before was torn down by this call.
+        left: Attempts of which something should be gone and could not be deleted.
     """
 
     def __init__(self, scope: Scope, spec: DeploymentSpec, *, deadline: float) -> None:
@@ -48,6 +51,7 @@ class Attempt:
         self.whole = False
         self.inherited = False
         self.removed = False
+        self.left: set[str] = set()
         self.adaptations: list[Adaptation] = []
         self.warnings = list(self.content.notes)
 
@@ -74,9 +78,15 @@ class Attempt:
                 spec_hash=self.hash,
                 expires_at=identity.expires_at if main is None else main.expires_at,
             ),
+            owes=self.listed,
         )
         self.journal.begin()
         self.ledger.journal = self.journal
+
+    @property
+    def listed(self) -> bool:
+        """Whether the platform only lists: then later looks are owed."""
+        return any_listed(self.resources(self.spec))
 
     def commit(self, deployed: Deployed) -> Deployed:
         """It stands: its intent says so, and no other intent of the name is needed.
@@ -88,7 +98,7 @@ class Attempt:
         if store is None:
             return deployed
         if journal is not None and info.attempt not in (None, journal.intent.attempt):
-            journal.drop()  # another call was faster: this one made nothing that stays
+            self.give_up(journal)  # another call was faster: this one made nothing that stays
             journal = None
         try:
             if journal is not None:
@@ -99,14 +109,35 @@ class Attempt:
                 if journal is None and intent.attempt == info.attempt and intent.state == "committed":
                     now = info.spec_hash or (self.hash if deployed.change == "updated" else intent.spec_hash)
                     Journal(store, self.scope.io, intent).rewrite(spec_hash=now)
+                elif journal is None and intent.attempt == info.attempt:
+                    Journal(store, self.scope.io, intent).mark("committed")
                 else:
-                    store.drop(intent)
+                    self._retire(intent)
             store.sweep_temporary(self.key)
         except StateError as exc:
             if journal is not None:
                 journal.drop()
             return replace(deployed, warnings=(*deployed.warnings, f"it stands, but is not recorded: {exc.message}"))
         return deployed
+
+    def give_up(self, journal: Journal) -> None:
+        """Nothing of this call stays; what it could not delete, or may still get, is for later looks."""
+        if self.ledger.lost or journal.intent.attempt in self.left:
+            journal.mark("failed", owe=True)
+        else:
+            journal.drop()
+
+    def _retire(self, intent: Intent) -> None:
+        """Of an earlier deploy: what may still appear of it, or could not be deleted, is for later looks."""
+        store, wall = self.scope.store, self.scope.io.wall()
+        if store is None:
+            return
+        left = intent.attempt in self.left
+        if (due := intent.still_due(wall)) or left:
+            later = Journal(store, self.scope.io, intent, owes=left or bool(due))
+            later.mark("failed", owe=True if left and not due else None)
+        else:
+            store.drop(intent)
 
     async def failed(self, exc: BaseException, *, keep: bool) -> None:
         """Undo or keep what this call made; the caller raises *exc* again."""
@@ -139,7 +170,19 @@ class Attempt:
         return None
 
     async def survey(self, spec: DeploymentSpec) -> Survey:
-        return await survey(self.scope, self.resources(spec), deadline=self.deadline)
+        """What carries the name now. What this machine made counts also while a list does not show it yet."""
+        known: Sequence[Id] = ids_of(self.intents())
+        seen = await survey(
+            self.scope,
+            self.resources(spec),
+            deadline=self.deadline,
+            known=(*known, *((found.kind, found.id) for _, found in self.ledger.made)),
+            dead=frozenset(intent.attempt for intent in self.unfinished()),
+            mine=self.identity.attempt,
+        )
+        if self.ledger.is_empty:
+            self.ledger.before = seen.ids
+        return seen
 
     def resources(self, spec: DeploymentSpec) -> Sequence[Resource]:
         return self.scope.driver.resources(spec, self.identity)
@@ -147,6 +190,15 @@ class Attempt:
     def filled(self) -> DeploymentSpec:
         """The spec with its secrets' values: read as late as this, and kept nowhere."""
         return self.spec if self.scope.secrets is None else self.scope.secrets(self.spec)
+
+    def must_be_said(self) -> None:
+        """Before something is created or replaced.
+
+        Raises:
+            ConfigurationError: no default of what was left out is safe on this platform.
+        """
+        if self.scope.unsaid is not None:
+            raise copy.copy(self.scope.unsaid)
 
     def identity_with(self, attempt: str, expires_at: float | None) -> Identity:
         return identity_of(

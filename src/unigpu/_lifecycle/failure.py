@@ -18,7 +18,7 @@ from ._pace import shielded
 from ._scope import UNDO_SECONDS, Scope
 from .intent import IntentState, Journal
 from .ready import bills
-from .undo import Ledger
+from .undo import Ledger, command
 
 _log = logging.getLogger("unigpu.lifecycle")
 
@@ -50,7 +50,7 @@ async def on_error(
         return
     late = whole and _is_late(exc, past=scope.io.now() >= deadline)
     if keep or late:
-        _mark(journal, "committed" if whole else "failed")
+        _mark(journal, "committed" if whole else "failed", owe=None if whole else False)
         ledger.release()
         _say_kept(exc, spec, info, why="the start is paid for" if late else 'on_failure="keep"')
         return
@@ -61,19 +61,22 @@ async def on_error(
     async def undo_and_record() -> None:
         nonlocal leaked
         leaked = await ledger.undo()
-        if not leaked and journal is not None:
+        if not leaked and not ledger.owed and journal is not None:
             _drop(journal)  # within the span: whatever cancels us meanwhile, what is undone is not left as pending
-        elif leaked:
-            _mark(journal, "failed")
+        elif leaked or ledger.owed:
+            _mark(journal, "failed", owe=True)
 
     try:
         await shielded(scope.io, undo_and_record, seconds=UNDO_SECONDS + 10)
     except UniGPUError as error:
         failed = error
         leaked = leaked or (("deployment", spec.name),)
-        _mark(journal, "failed")
+        _mark(journal, "failed", owe=True)
     if not leaked:
-        _say_undone(exc, spec)
+        if ledger.owed:
+            _say_owed(exc, scope, spec)
+        else:
+            _say_undone(exc, spec)
         return
     left = tuple(f"{kind} {id_}" for kind, id_ in leaked)
     _log.error("%s on %s: not taken back, may still bill: %s", spec.name, scope.provider, "; ".join(left))
@@ -85,7 +88,8 @@ async def on_error(
             leaked=leaked,
             may_bill=left,
             maybe_executed=True,
-            hint=f"client.teardown({spec.name!r}) ends what is left; deploying it again settles it too.",
+            hint=f"{command(scope)} --delete ends what is left; so does client.teardown({spec.name!r}). Deploying it "
+            "again settles it too.",
         ) from (exc if failed is None else failed)
     exc.add_note(f"unigpu: not taken back, may still bill: {'; '.join(left)}")
 
@@ -116,11 +120,24 @@ def _say_undone(exc: BaseException, spec: DeploymentSpec) -> None:
         exc.add_note(f"unigpu: {text}")
 
 
-def _mark(journal: Journal | None, state: IntentState) -> None:
+def _say_owed(exc: BaseException, scope: Scope, spec: DeploymentSpec) -> None:
+    """All that is to be seen was taken back; a create without an answer may still act."""
+    text = (
+        f"What this deploy of {spec.name} is seen to have created was torn down. A create without an answer may still "
+        f"act: later calls of a client here look for it, and {command(scope)} --delete does."
+    )
+    if isinstance(exc, UniGPUError):
+        exc.hint = f"{exc.hint} {text}" if exc.hint else text
+    else:
+        exc.add_note(f"unigpu: {text}")
+
+
+def _mark(journal: Journal | None, state: IntentState, *, owe: bool | None = None) -> None:
+    """As `Journal.mark`."""
     if journal is None:
         return
     try:
-        journal.mark(state)
+        journal.mark(state, owe=owe)
     except StateError as exc:  # the error under way matters more; a pending intent says enough
         _log.warning("%s", exc)
 

@@ -24,6 +24,8 @@ _log = logging.getLogger("unigpu.intent")
 
 VERSION: Final = 1
 IntentState = Literal["pending", "committed", "failed"]
+LOOKS: Final = (15.0, 45.0, 120.0)
+"""Seconds after a create on a platform of lists at which its name is looked at again."""
 
 _LOCK_WAIT: Final = 0.05
 _LOCK_WAIT_MOST: Final = 1.0
@@ -67,6 +69,10 @@ class Intent:
     @property
     def file(self) -> str:
         return f"{self.key}.{self.attempt[:12]}.json"
+
+    def still_due(self, wall: float) -> tuple[float, ...]:
+        """The looks that are owed after this moment: one at this moment pays for all that were due before."""
+        return tuple(at for at in self.due if at > wall)
 
     def to_json(self) -> bytes:
         known = {
@@ -208,11 +214,15 @@ class Journal:
     """The intent of one deploy while it runs; without a store it keeps nothing.
 
     Only made while the lock of the name is held: every other intent of the name is then a dead writer's.
+
+    Args:
+        owes: The platform only lists, so after each create later looks are owed.
     """
 
-    def __init__(self, store: IntentStore | None, io: Io, intent: Intent) -> None:
+    def __init__(self, store: IntentStore | None, io: Io, intent: Intent, *, owes: bool = False) -> None:
         self._store = store
         self._io = io
+        self._owes = owes
         self.intent = intent
 
     def begin(self) -> None:
@@ -222,25 +232,36 @@ class Journal:
             StateError: it cannot be kept; nothing was created.
         """
         now = self._io.wall()
-        self._save(replace(self.intent, created_at=self.intent.created_at or now, updated_at=now))
+        self._save(replace(self.intent, created_at=self.intent.created_at or now, due=self._due(), updated_at=now))
 
     def record(self, kind: str, id_: str) -> None:
         """Keep the id of what was just created."""
         if (kind, id_) not in self.intent.resources:
-            self._save(replace(self.intent, resources=(*self.intent.resources, (kind, id_))))
+            self._save(replace(self.intent, resources=(*self.intent.resources, (kind, id_)), due=self._due()))
 
-    def mark(self, state: IntentState) -> None:
-        if self.intent.state != state:
-            self._save(replace(self.intent, state=state))
+    def mark(self, state: IntentState, *, owe: bool | None = None) -> None:
+        """Keep what became of it. *owe*: all later looks anew, or none; ``None``: those that are owed already."""
+        due = self.intent.due if owe is None else self._due() if owe else ()
+        if (self.intent.state, self.intent.due) != (state, due):
+            self._save(replace(self.intent, state=state, due=due))
 
     def rewrite(self, *, spec_hash: str) -> None:
         """It was changed in place."""
         if self.intent.spec_hash != spec_hash:
             self._save(replace(self.intent, spec_hash=spec_hash))
 
+    def paid(self, wall: float) -> None:
+        """Its name was looked at, at this moment."""
+        if (due := self.intent.still_due(wall)) != self.intent.due:
+            self._save(replace(self.intent, due=due))
+
     def drop(self) -> None:
         if self._store is not None:
             self._store.drop(self.intent)
+
+    def _due(self) -> tuple[float, ...]:
+        wall = self._io.wall()
+        return tuple(wall + seconds for seconds in LOOKS) if self._owes else self.intent.due
 
     def _save(self, intent: Intent) -> None:
         intent = replace(intent, updated_at=self._io.wall())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from unigpu.driver import DeploymentInfo, Pauses, State, Wakes, Worker, WorkerState, poll
@@ -18,9 +18,18 @@ _WAKES: Final = 5
 
 
 async def wait_ready(
-    scope: Scope, info: DeploymentInfo, *, wake: bool, need_worker: bool, deadline: float
+    scope: Scope,
+    info: DeploymentInfo,
+    *,
+    wake: bool,
+    need_worker: bool,
+    deadline: float,
+    between: Callable[[DeploymentInfo], Awaitable[None]] | None = None,
 ) -> DeploymentInfo:
     """Wait for READY, or for COLD where the least is no worker and *need_worker* is false.
+
+    Args:
+        between: Called before each look, with the deployment as last seen: pays what is due meanwhile.
 
     Raises:
         WorkerFailed: a worker cannot start; raised before the deadline, with the last lines of its log.
@@ -28,10 +37,14 @@ async def wait_ready(
         DeadlineExceeded: not ready by *deadline*; it is kept.
         DeploymentGone: it does not exist any more.
     """
-    return await _Wait(scope, info, wake=wake, need_worker=need_worker, deadline=deadline).run()
+    wait = _Wait(scope, info, wake=wake, need_worker=need_worker, deadline=deadline)
+    wait.between = between
+    return await wait.run()
 
 
 class _Wait:
+    between: Callable[[DeploymentInfo], Awaitable[None]] | None = None
+
     def __init__(self, scope: Scope, info: DeploymentInfo, *, wake: bool, need_worker: bool, deadline: float) -> None:
         self.scope = scope
         self.info = info
@@ -61,6 +74,8 @@ class _Wait:
 
     async def _look(self) -> DeploymentInfo | None:
         scope = self.scope
+        if self.between is not None:
+            await self.between(self.info)
         now = await scope.driver.read(scope.io, self.info, deadline=self.deadline)
         if now is None or now.state is State.GONE:
             raise gone(scope, self.info)

@@ -52,7 +52,9 @@ async def deploy(
     try:
         try:
             deployed = await run.deploy(if_exists)
-            deployed = run.commit(await run.finish(deployed, wait))
+            deployed = run.commit(await run.finish(deployed, wait, if_exists))
+            if settle:
+                deployed = await run.settle(deployed, wait, if_exists)
             await scope.io.sleep(0)  # a cancellation that came after the last call still finds somebody to undo
         except GeneratorExit:
             raise  # nothing can be awaited any more; the intent stays, and the next deploy of the name settles it

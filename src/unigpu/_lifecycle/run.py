@@ -13,12 +13,13 @@ from unigpu.models import Change
 
 from . import control
 from ._scope import Deployed, IfExists, Wait
-from .attempt import Attempt
 from .decide import Decision, Limits, decide, limits_to_change
 from .identity import CODE, compared, differing
 from .intent import Intent
+from .looks import Looks
 from .ready import gone, start_once, wait_ready
-from .teardown import Survey, remove
+from .survey import Rows, Survey, is_ending
+from .teardown import remove
 from .undo import Ledger, ensure_absent, may_have_acted
 
 _log = logging.getLogger("unigpu.lifecycle")
@@ -26,9 +27,11 @@ _log = logging.getLogger("unigpu.lifecycle")
 _ROUNDS: Final = 6
 """How often one deploy looks again because another one was faster."""
 _PAUSE: Final = 0.2
+_HANDOVERS: Final = 3
+"""How often a wait goes on with another one that turned out to count."""
 
 
-class Run(Attempt):
+class Run(Looks):
     """The steps of one deploy or update call."""
 
     # -- deploy ---------------------------------------------------------------------------------------------------
@@ -95,6 +98,8 @@ class Run(Attempt):
         if info.state is State.STOPPED and isinstance(scope.driver, Pauses):
             self.warnings.append(f"{self.spec.name} was stopped; it was started again")
             await start_once(scope, info, deadline=self.deadline)
+        if self.listed and (any(i.attempt != main.attempt for i in self.intents()) or _mains(seen) > 1):
+            await self.look(main)
         self.ledger.release()
         return self.deployed(info, change)
 
@@ -114,6 +119,9 @@ class Run(Attempt):
         """
         scope = self.scope
         made: dict[str, Found] = dict(seen.by_kind)
+        missing = len(self.resources(self.spec)) > len(made)
+        if missing:
+            self.must_be_said()
         self.begin(main)
         spec = self.filled()
         resources = self.resources(spec)
@@ -122,7 +130,9 @@ class Run(Attempt):
                 continue
             self.check_time()
             made[resource.kind] = await self.ledger.create(resource, dict(made), deadline=self.deadline)
-        if len(resources) > 1 and len(seen.by_kind) < len(resources):
+        if missing and self.listed:
+            await self.look_after_create(made, main)
+        elif missing and len(resources) > 1:
             await self._check_whole(len(resources))
         info = _info_of(made)
         if info is None:
@@ -146,18 +156,35 @@ class Run(Attempt):
         """Parts without the one that is called: kept where they are of this spec, else ended."""
         if not seen.found:
             return seen
+        if self.listed:  # parts of others are theirs, and may be in the middle of a deploy
+            stale = {intent.attempt for intent in self.intents()} - {self.identity.attempt}
+            ids = {pair for intent in self.unfinished() for pair in intent.resources}
+            mine = [
+                (resource, one)
+                for resource, one in seen.found
+                if one.info is None and (one.attempt in stale if one.attempt else (one.kind, one.id) in ids)
+            ]
+            return await self._remove(replace(seen, found=tuple(mine))) if mine else seen
         if all(found.spec_hash in (None, self.hash) for _, found in seen.found):
             return seen
         return await self._remove(seen)
 
     async def _remove(self, seen: Survey) -> Survey:
         """End what exists, verified, before something else takes its name."""
+        self.must_be_said()
         self.filled()  # a secret that is missing is told while the old one still serves
         self.begin(None)
-        resources = self.resources(self.spec)
-        await remove(self.scope, resources, seen, name=self.spec.name, deadline=self.deadline)
+        if self.listed:
+            seen = replace(seen, found=self._belongings(seen))
+        await remove(self.scope, seen, name=self.spec.name, deadline=self.deadline)
         self.removed = True
         return await self.survey(self.spec)
+
+    def _belongings(self, seen: Survey) -> Rows:
+        """Of what carries the name: what is called, with its parts, and what this machine made."""
+        attempts = {one.attempt for _, one in seen.found if one.info is not None}
+        attempts |= {intent.attempt for intent in self.intents()} | {self.identity.attempt, None}
+        return tuple(pair for pair in seen.found if pair[1].attempt in attempts)
 
     # -- update ---------------------------------------------------------------------------------------------------
 
@@ -201,6 +228,7 @@ class Run(Attempt):
         scope, driver = self.scope, self.scope.driver
         if not isinstance(driver, Updates):
             raise AssertionError("decided to update on a platform that cannot")
+        self.must_be_said()
         # The attempt, the name and the end never change: they belong to the create.
         identity = self.identity_with(main.attempt or info.attempt or self.identity.attempt, main.expires_at)
         spec = self.filled()
@@ -224,8 +252,23 @@ class Run(Attempt):
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
-    async def finish(self, deployed: Deployed, wait: Wait) -> Deployed:
-        """Wait as asked, and read what is so."""
+    async def finish(self, deployed: Deployed, wait: Wait, if_exists: IfExists | None = None) -> Deployed:
+        """Wait as asked, and read what is so.
+
+        Args:
+            if_exists: Where meanwhile another one of the name turns out to count, that is adopted, and waited for.
+        """
+        for _ in range(_HANDOVERS):
+            try:
+                return await self._wait(deployed, wait)
+            except DeploymentGone:
+                if if_exists is None or not await self.lost(deployed.info):
+                    raise
+                _log.info("%s: another deploy of this name was first; its deployment is adopted", self.spec.name)
+            deployed = await self.deploy(if_exists)
+        return await self._wait(deployed, wait)
+
+    async def _wait(self, deployed: Deployed, wait: Wait) -> Deployed:
         scope = self.scope
         if wait is False:
             now = await scope.driver.read(scope.io, deployed.info, deadline=self.deadline)
@@ -234,15 +277,28 @@ class Run(Attempt):
             info = now
         else:
             worker = wait == "worker"
-            info = await wait_ready(scope, deployed.info, wake=worker, need_worker=worker, deadline=self.deadline)
+            info = await wait_ready(
+                scope, deployed.info, wake=worker, need_worker=worker, deadline=self.deadline, between=self.pay
+            )
         self.info = info
         replaced = None not in (info.attempt, deployed.info.attempt) and info.attempt != deployed.info.attempt
         if replaced:  # while we waited another create took the name: what serves now is not ours to end
             self.ledger.release()
         return replace(deployed, info=info, change="adopted" if replaced else deployed.change)
 
+    async def settle(self, deployed: Deployed, wait: Wait, if_exists: IfExists) -> Deployed:
+        """Pay every look before returning; where another one turns out to count, adopt it."""
+        for _ in range(_HANDOVERS):
+            deployed, other = await self.pay_all(deployed)
+            if not other:
+                return deployed
+            deployed = self.commit(await self.finish(await self.deploy(if_exists), wait, if_exists))
+        return deployed
+
     async def _wait_for_end(self, seen: Survey) -> Survey:
         """What is being deleted is waited for, not adopted."""
+        if self.listed and (seen.main is None or not is_ending(seen.main)):
+            return seen  # a list shows for a while what is gone
         for resource, found in reversed(seen.found):
             if found.info is not None and found.info.state in (State.DELETING, State.GONE):
                 await ensure_absent(
@@ -274,6 +330,10 @@ class Run(Attempt):
             updatable=driver.updatable if isinstance(driver, Updates) else lambda _: False,
             wall=self.scope.io.wall(),
         )
+
+
+def _mains(seen: Survey) -> int:
+    return sum(found.info is not None for _, found in seen.found)
 
 
 def _is_debris(main: Found, stale: Sequence[Intent]) -> bool:

@@ -7,8 +7,8 @@ half gone, ends the same way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
 from unigpu.driver import DeploymentInfo, Found, Resource
 from unigpu.errors import AuthenticationError, DeadlineExceeded, PermissionDeniedError, TeardownIncomplete, UniGPUError
@@ -16,45 +16,10 @@ from unigpu.errors import AuthenticationError, DeadlineExceeded, PermissionDenie
 from ._files import Lock
 from ._scope import Scope
 from .intent import Intent, key_of
+from .survey import Rows, Survey, age, any_listed, is_ending, rows, survey
 from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What carries a deployment's name now.
-
-    Attributes:
-        found: Each part that exists, in the order of creation.
-        main: The one that is called, with what it shows; ``None`` where that is absent.
-    """
-
-    found: tuple[tuple[Resource, Found], ...] = ()
-    main: Found | None = None
-    by_kind: Mapping[str, Found] = field(default_factory=dict[str, Found])
-
-    @property
-    def info(self) -> DeploymentInfo | None:
-        if self.main is None or self.main.info is None:
-            return None
-        ids = {kind: found.id for kind, found in self.by_kind.items()}
-        return self.main.info.model_copy(update={"ids": {**self.main.info.ids, **ids}})
-
-
-async def survey(scope: Scope, resources: Sequence[Resource], *, deadline: float) -> Survey:
-    """Look for each part by name. Of several of one kind the oldest counts, then the smallest id: a fixed winner."""
-    found: list[tuple[Resource, Found]] = []
-    by_kind: dict[str, Found] = {}
-    main: Found | None = None
-    for resource in resources:
-        seen = sorted(await resource.find(scope.io, deadline=deadline), key=lambda f: (f.created_at or 0.0, f.id))
-        found.extend((resource, one) for one in seen)
-        if seen:
-            by_kind[resource.kind] = seen[0]
-            if seen[0].info is not None:
-                main = seen[0]
-    return Survey(found=tuple(found), main=main, by_kind=by_kind)
 
 
 async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volumes: bool = False) -> None:
@@ -72,13 +37,16 @@ async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volum
     lock = None if scope.store is None else scope.store.try_lock(key)
     try:
         parts = [part for part in scope.driver.parts(info) if volumes or part.kind != "volume"]
+        if any_listed(parts):
+            await _end_listed(scope, parts, info, key, locked=lock is not None, deadline=deadline)
+            return
         seen = await survey(scope, parts, deadline=deadline)
         if _is_another(info, seen.main):
             _log.warning(
                 "%s: what this handle stood for is gone; another deployment of that name exists and was left", info.name
             )
             return
-        await remove(scope, parts, seen, name=info.name or info.provider_name, deadline=deadline)
+        await remove(scope, seen, name=info.name or info.provider_name, deadline=deadline)
         if lock is not None:
             await settle_intents(scope, parts, key, deadline=deadline)
         scope.event("teardown.done", deployment=info.name, id=info.id)
@@ -87,7 +55,63 @@ async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volum
     await forget_expired(scope, deadline=deadline)
 
 
-async def remove(scope: Scope, parts: Sequence[Resource], seen: Survey, *, name: str, deadline: float) -> None:
+async def _end_listed(
+    scope: Scope, parts: Sequence[Resource], info: DeploymentInfo, key: str, *, locked: bool, deadline: float
+) -> None:
+    """`teardown` where a name may be carried by several, and lists are late.
+
+    Where *info* is the one that counts, or says no attempt, all of the name goes. Where another one counts, that one is
+    left: it is another deploy's. An intent whose create may still act late stays until its looks are paid.
+    """
+    name = info.name or info.provider_name
+    intents = [] if scope.store is None else scope.store.load(key)
+    dead = {one.attempt for one in intents if one.state != "committed"} if locked else set[str]()
+    wall = scope.io.wall()
+    known = (*info.ids.items(), *(pair for one in intents for pair in one.resources))
+    found = await rows(scope, parts, deadline=deadline, known=known)
+    others = await _others(scope, found, info, dead, deadline=deadline)
+    doomed = found
+    if others:
+        used = {id_ for one in others if one.info is not None for id_ in (one.id, *one.info.ids.values())}
+        gone = {info.attempt, *dead}
+        doomed = tuple((r, one) for r, one in found if one.attempt in gone and one.id not in used)
+        _log.warning("%s: another deployment of that name exists, and was left: %s", name, others[0].id)
+    await remove(scope, Survey(found=doomed), name=name, deadline=deadline)
+    if locked and scope.store is not None:
+        for intent in intents:
+            if others and intent.attempt not in (info.attempt, *dead):
+                continue
+            due = intent.still_due(wall)
+            if due:
+                scope.store.save(replace(intent, state="failed", due=due, updated_at=scope.io.wall()))
+            else:
+                scope.store.drop(intent)
+        scope.store.sweep_temporary(key)
+    if doomed:
+        scope.event("teardown.done", deployment=info.name, id=info.id)
+
+
+async def _others(
+    scope: Scope, found: Rows, info: DeploymentInfo, dead: set[str], *, deadline: float
+) -> Sequence[Found]:
+    """The deployments of the name that *info* must not take along: those that count before its own."""
+    if info.attempt is None:
+        return ()
+    mains = [(r, one) for r, one in found if one.info is not None and not is_ending(one)]
+    mine = [one for _, one in mains if one.attempt == info.attempt or one.id == info.id]
+    others: list[Found] = []
+    for resource, one in mains:
+        if one in mine or one.attempt in dead:
+            continue
+        now = await resource.read(scope.io, one.id, deadline=deadline)
+        if now is not None and not is_ending(now):
+            others.append(now)
+    if mine and others and min(map(age, mine)) < min(map(age, others)):
+        return ()
+    return sorted(others, key=age)
+
+
+async def remove(scope: Scope, seen: Survey, *, name: str, deadline: float) -> None:
     """Delete what *seen* shows, last made first, each verified; goes on after a failure, and then says what is left.
 
     Raises:

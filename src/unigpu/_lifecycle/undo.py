@@ -25,13 +25,23 @@ from unigpu.errors import (
 from ._pace import shielded, state_pace
 from ._scope import UNDO_SECONDS, Scope
 from .intent import Journal
+from .settle import ABSENT, Look, look_for
+from .survey import Id, is_ending, is_listed
 
 _log = logging.getLogger("unigpu.lifecycle")
 
 CREATE_TRIES: Final = 3
-"""How often an atomic create is tried in all when its answer is lost: repeating a PUT by name makes no second one."""
+"""How often a create is tried in all when its answer is lost: repeating a PUT by name makes no second one, and where
+only a list tells, it is looked for in between."""
 _CREATE_SECONDS: Final = 120.0
 _LOST_PAUSE: Final = 1.0
+_ABSENT_PAUSE: Final = 0.3
+"""Seconds between the reads that must all say that it is gone, where reads may lag."""
+
+
+def command(scope: Scope) -> str:
+    """What shows, and with ``--delete`` ends, what failed deploys of this machine left."""
+    return f"python -m unigpu gc --provider {scope.provider}"
 
 
 def may_have_acted(error: UniGPUError) -> bool:
@@ -42,7 +52,15 @@ def may_have_acted(error: UniGPUError) -> bool:
 
 
 class Ledger:
-    """What this call created, in order, and what it may have created."""
+    """What this call created, in order, and what it may have created.
+
+    Attributes:
+        made: What it made, and is its own to undo.
+        unsure: What it asked for, while there is no answer.
+        lost: How many creates of a kind went without an answer, where only a list tells: each may act late.
+        before: What carried the name before this call created anything.
+        owed: After `undo`: something may still appear.
+    """
 
     def __init__(self, scope: Scope, identity: Identity) -> None:
         self._scope = scope
@@ -50,6 +68,9 @@ class Ledger:
         self.journal: Journal | None = None
         self.made: list[tuple[Resource, Found]] = []
         self.unsure: Resource | None = None
+        self.lost: dict[str, tuple[Resource, int]] = {}
+        self.before: frozenset[Id] = frozenset()
+        self.owed = False
 
     def is_mine(self, found: Found) -> bool:
         """Whether this call made it: it carries our attempt, or is what our create returned."""
@@ -59,7 +80,7 @@ class Ledger:
 
     @property
     def is_empty(self) -> bool:
-        return not self.made and self.unsure is None
+        return not self.made and self.unsure is None and not self.lost
 
     def release(self) -> None:
         """What was made belongs to a deployment that stays."""
@@ -67,11 +88,11 @@ class Ledger:
         self.unsure = None
 
     async def create(self, resource: Resource, made: Mapping[str, Found], *, deadline: float) -> Found:
-        """Create one resource cold and record its id.
+        """Create one resource cold and record its id. After a lost answer it is looked for before it is tried again.
 
         Raises:
             ConflictError: somebody else has the name meanwhile: look again.
-            DeployOutcomeUnknown: a platform that only lists lost the answer, and the resource is not to be seen.
+            DeployOutcomeUnknown: a platform that only lists lost the answer, and looking did not tell.
             StateError: it was created and could not be recorded (the caller undoes it).
         """
         io = self._scope.io
@@ -81,16 +102,51 @@ class Ledger:
             except UniGPUError as exc:
                 if self.unsure is None:
                     raise
-                seen = await self._look(resource, deadline=deadline)
+                if is_listed(resource):
+                    seen = await self._settle(resource, exc, deadline=deadline)
+                    if seen is None and turn + 1 == CREATE_TRIES:
+                        raise self._unknown(resource) from exc
+                else:
+                    seen = await self._look(resource, deadline=deadline)
+                    if seen is None:
+                        if turn + 1 == CREATE_TRIES or io.now() >= deadline:
+                            raise
+                        await io.sleep(_LOST_PAUSE)
                 if seen is not None:
-                    self._take(resource, seen)
+                    self.take(resource, seen)
                     return seen
-                if resource.consistency.kind != "atomic":
-                    raise self._unknown(resource) from exc
-                if turn + 1 == CREATE_TRIES or io.now() >= deadline:
-                    raise
-                await io.sleep(_LOST_PAUSE)
         raise AssertionError("unreachable: the last turn returns or raises")
+
+    async def _settle(self, resource: Resource, lost: UniGPUError, *, deadline: float) -> Found | None:
+        """Ours, once the list shows it; ``None`` where the settle window passed without it.
+
+        Raises:
+            ConflictError: meanwhile the list shows another of the name: look again, and adopt it.
+            DeployOutcomeUnknown: the list did not tell.
+        """
+        self.lost[resource.kind] = resource, self.lost.get(resource.kind, (resource, 0))[1] + 1
+        look = await look_for(
+            self._scope.io,
+            resource,
+            self._identity.attempt,
+            before=frozenset(id_ for kind, id_ in self.before if kind == resource.kind),
+            deadline=deadline,
+        )
+        if look.mine:
+            if self.lost[resource.kind][1] == 1:
+                del self.lost[resource.kind]  # the one that was sent is the one that is seen
+            return look.mine[0]
+        if not look.settled:
+            raise self._unknown(resource) from (look.error or lost)
+        if any(one.info is not None for one in look.others):
+            self.unsure = None  # ours may still come: it is remembered as lost
+            raise ConflictError(
+                f"{look.others[0].name} was created by another call meanwhile",
+                provider=self._scope.provider,
+                deployment=self._identity.name,
+                maybe_executed=False,
+            )
+        return None
 
     async def _span(self, resource: Resource, made: Mapping[str, Found], *, deadline: float) -> Found:
         io = self._scope.io
@@ -113,20 +169,21 @@ class Ledger:
                     deployment=self._identity.name,
                     maybe_executed=False,
                 )
-            self._take(resource, found)
+            self.take(resource, found)
             out.append(found)
 
         await shielded(io, create_and_record, seconds=max(1.0, until - io.now()) + 5.0)
         return out[0]
 
-    def _take(self, resource: Resource, found: Found) -> None:
+    def take(self, resource: Resource, found: Found) -> None:
+        """It is this call's own: recorded, and undone if the call fails."""
         self.made.append((resource, found))  # first: where recording fails, it is undone
         self.unsure = None
         if self.journal is not None:
             self.journal.record(resource.kind, found.id)
 
     async def _look(self, resource: Resource, *, deadline: float) -> Found | None:
-        """Ours, after a lost answer; ``None`` where it is not there.
+        """Ours, after a lost answer on an atomic platform; ``None`` where it is not there.
 
         Raises:
             ConflictError: the name is another call's.
@@ -135,7 +192,7 @@ class Ledger:
         mine = [found for found in there if found.attempt == self._identity.attempt]
         if mine:
             return mine[0]
-        if there and resource.consistency.kind == "atomic":
+        if there:
             self.unsure = None  # one name, one thing: ours was not made
             raise ConflictError(
                 f"{there[0].name} was created by another call meanwhile",
@@ -153,27 +210,41 @@ class Ledger:
             deployment=self._identity.name,
             maybe_executed=True,
             may_bill=(f"{resource.kind} {self._identity.provider_name}",),
-            hint="Deploy or tear down the same name again: both look for it first.",
+            hint=f"Deploy or tear down the same name again: both look for it first. {command(self._scope)} shows it, "
+            "should it appear later.",
         )
 
-    async def undo(self) -> tuple[tuple[str, str], ...]:
-        """Take back what this call made, last first. Returns what could not be taken back, as ``(kind, id)``."""
+    async def undo(self) -> tuple[Id, ...]:
+        """Take back what this call made, last first. Returns what could not be taken back, as ``(kind, id)``.
+
+        What an unanswered create may still bring is left to later looks, which the intent then owes (`owed`); where
+        nothing is kept, it is waited for here.
+        """
         scope = self._scope.for_cleanup()
         io = scope.io
         deadline = io.now() + UNDO_SECONDS
-        leaked: list[tuple[str, str]] = []
-        if self.unsure is not None:
-            resource, self.unsure = self.unsure, None
+        leaked: list[Id] = []
+        for resource, count in self._unanswered():
             try:
-                seen = await resource.find(io, deadline=deadline)
+                mine = await self._late(scope, resource, deadline=deadline)
             except UniGPUError as exc:
                 _log.warning("could not look for the %s of %s: %s", resource.kind, self._identity.name, exc)
                 leaked.append((resource.kind, self._identity.provider_name))
-            else:
-                mine = [found for found in seen if found.attempt == self._identity.attempt]
-                self.made.extend((resource, found) for found in mine)
-                if not mine and resource.consistency.kind != "atomic":
-                    leaked.append((resource.kind, self._identity.provider_name))  # it may still appear
+                continue
+            new = [one for one in mine.mine if not any((one.kind, one.id) == (m.kind, m.id) for _, m in self.made)]
+            self.made.extend((resource, one) for one in new)
+            if is_listed(resource) and len(new) < count:
+                if scope.store is not None:
+                    self.owed = True
+                elif not mine.settled:
+                    leaked.append((resource.kind, self._identity.provider_name))
+        leaked.extend(await self.withdraw(deadline=deadline))
+        return tuple(leaked)
+
+    async def withdraw(self, *, deadline: float) -> tuple[Id, ...]:
+        """Delete what this call made, last first. Returns what could not be deleted."""
+        scope = self._scope.for_cleanup()
+        leaked: list[Id] = []
         for resource, found in reversed(self.made):
             try:
                 await ensure_absent(
@@ -184,6 +255,22 @@ class Ledger:
                 leaked.append((resource.kind, found.id))
         self.made.clear()
         return tuple(leaked)
+
+    def _unanswered(self) -> list[tuple[Resource, int]]:
+        lost, unsure = dict(self.lost), self.unsure
+        self.lost.clear()
+        self.unsure = None
+        if unsure is not None and unsure.kind not in lost:
+            lost[unsure.kind] = unsure, 1
+        return list(lost.values())
+
+    async def _late(self, scope: Scope, resource: Resource, *, deadline: float) -> Look:
+        """What there is of ours: looked at once, or through the settle window where no intent could remember it."""
+        io = scope.io
+        if is_listed(resource) and scope.store is None:
+            return await look_for(io, resource, self._identity.attempt, before=frozenset(), deadline=deadline)
+        seen = await resource.find(io, deadline=deadline)
+        return Look(mine=[one for one in seen if one.attempt == self._identity.attempt])
 
 
 async def ensure_absent(
@@ -200,6 +287,23 @@ async def ensure_absent(
     """
     io = scope.for_cleanup().io
     first = [seen]
+
+    async def listed() -> bool | None:
+        found = first.pop() if first else None
+        if found is None or not is_ending(found):  # its id is its own: it is deleted unread, as a read may lag, too
+            try:
+                await resource.delete(io, id_, deadline=deadline)
+            except ConflictError as exc:
+                _log.debug("%s %s cannot be deleted yet: %s", resource.kind, id_, exc)
+                return None
+        for turn in range(ABSENT):
+            if turn:
+                await io.sleep(_ABSENT_PAUSE)
+            found = await resource.read(io, id_, deadline=deadline)
+            if found is not None and not _is_another(found, attempt):
+                first.append(found)
+                return None
+        return True
 
     async def tick() -> bool | None:
         found = first.pop() if first else None
@@ -218,7 +322,7 @@ async def ensure_absent(
 
     await poll(
         io,
-        tick,
+        listed if is_listed(resource) else tick,
         deadline=deadline,
         pace=state_pace(scope.driver),
         what=f"the end of {resource.kind} {id_}",
