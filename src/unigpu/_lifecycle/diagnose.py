@@ -7,6 +7,7 @@ from typing import Final
 
 from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
 from unigpu.errors import UniGPUError, WorkerFailed
+from unigpu.models.job import StartFailure
 
 from ._scope import Scope
 
@@ -91,6 +92,21 @@ class Diagnosis:
             next_step=NEXT_STEP[reason],
             maybe_executed=True,
         )
+
+
+def cannot_start(failure: StartFailure, *, provider: str, deployment: str | None) -> WorkerFailed:
+    """What a call is told where the platform could start no worker for it."""
+    reason = classify(failure.reason, failure.message)
+    return WorkerFailed(
+        f"no worker of {deployment} on {provider} can start: {failure.message.rstrip('.')}.",
+        provider=provider,
+        deployment=deployment,
+        reason=reason,
+        logs=failure.logs[-_TAIL:],
+        next_step=NEXT_STEP[reason],
+        retryable=True,
+        maybe_executed=False,
+    )
 
 
 def classify(*said: str | None) -> str:

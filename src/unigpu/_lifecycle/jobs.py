@@ -24,6 +24,7 @@ from unigpu.errors import (
 
 from ._scope import CallOptions, Scope
 from .control import read
+from .diagnose import cannot_start
 from .job_wait import JobWait, is_unknown
 from .ready import is_stopped
 from .undo import may_have_acted
@@ -112,7 +113,7 @@ def result_of(job: JobInfo, *, total: float | None, provider: str, deployment: s
     """What a job that ended came to.
 
     Raises:
-        JobFailed, WorkerLost, JobCancelled, JobExpired: unless it is done.
+        JobFailed, WorkerLost, WorkerFailed, JobCancelled, JobExpired: unless it is done.
     """
     common: dict[str, Any] = {"job_id": job.id, "provider": provider, "deployment": deployment}
     if job.status is JobStatus.DONE:
@@ -129,6 +130,8 @@ def result_of(job: JobInfo, *, total: float | None, provider: str, deployment: s
         "traceback": None if error is None else error.traceback,
         "maybe_executed": True,
     }
+    if job.start_failure is not None:
+        raise cannot_start(job.start_failure, provider=provider, deployment=deployment)
     said = "no reason given" if error is None else f"{error.type}: {error.message}"
     if job.lost:
         raise WorkerLost(

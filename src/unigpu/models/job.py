@@ -67,6 +67,19 @@ class JobError(Data):
     traceback: str | None = None
 
 
+class StartFailure(Data):
+    """Why a platform could start no worker for a job: the handler certainly did not run.
+
+    Attributes:
+        reason: As `unigpu.errors.WorkerFailed.reason`, or the platform's own word.
+        logs: The last lines of the worker's log.
+    """
+
+    reason: str = "unknown"
+    message: str = ""
+    logs: tuple[str, ...] = ()
+
+
 class JobInfo(Data):
     """One job as last seen.
 
@@ -75,6 +88,7 @@ class JobInfo(Data):
         status: Where it is; `raw_status` is the platform's own word.
         output: The handler's output, once ``DONE``.
         error: The handler's failure, once ``FAILED``.
+        start_failure: The job failed because no worker could start.
         lost: The job failed because its worker died, not because the handler raised.
         ready_workers: Workers of the deployment that were ready, where the platform tells with the job.
         result_kept_until: Epoch seconds after which the platform forgets the result, where it is known.
@@ -85,6 +99,7 @@ class JobInfo(Data):
     raw_status: str | None = None
     output: Any = None
     error: JobError | None = None
+    start_failure: StartFailure | None = None
     lost: bool = False
     worker_id: str | None = None
     timing: Timing = Field(default_factory=Timing)

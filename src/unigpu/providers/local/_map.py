@@ -26,6 +26,7 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError
 from unigpu.models import JobError
+from unigpu.models.job import StartFailure
 from unigpu.models.deployment import Interface, Kind
 
 from ._wire import DeploymentWire, JobWire, LineWire, PageWire, WorkerWire
@@ -251,11 +252,13 @@ def _kind(text: str) -> Kind:
 
 def job_of(wire: JobWire) -> JobInfo:
     """The job, as users see it."""
-    error = None
+    error = failure = None
     if wire.error is not None:
         # A worker that could not start has a log instead of a traceback.
         told = wire.error.traceback or "\n".join(wire.error.logs) or None
         error = JobError(type=wire.error.type, message=wire.error.message, traceback=told)
+        if wire.error.type == "WorkerFailed" and wire.error.reason is not None:
+            failure = StartFailure(reason=wire.error.reason, message=wire.error.message, logs=wire.error.logs)
     known = wire.status in JobStatus.__members__
     return JobInfo(
         id=wire.id,
@@ -263,6 +266,7 @@ def job_of(wire: JobWire) -> JobInfo:
         raw_status=wire.status,
         output=wire.output,
         error=error,
+        start_failure=failure,
         lost=wire.lost,
         worker_id=wire.worker_id,
         timing=Timing(

@@ -72,6 +72,7 @@ class JobErrorWire(WireModel):
     type: str = "Error"
     message: str = ""
     traceback: str | None = None
+    reason: str | None = None
     logs: tuple[str, ...] = ()
 
 
