@@ -26,8 +26,8 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError
 from unigpu.models import JobError
-from unigpu.models.job import StartFailure
 from unigpu.models.deployment import Interface, Kind
+from unigpu.models.job import StartFailure
 
 from ._wire import DeploymentWire, JobWire, LineWire, PageWire, WorkerWire
 
