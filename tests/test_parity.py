@@ -24,7 +24,7 @@ RENAMED |= {"__next__": "__anext__"}
 NEVER_AWAITED = {"__init__", "__iter__", "stream", "map", "logs", "capabilities", "__repr__", "__del__"}
 VERBS = {
     "deploy", "invoke", "scale", "teardown", "submit", "stream", "map", "get", "deployments", "workers", "logs",
-    "wait_ready", "wake", "stop", "start", "update", "capabilities", "close",
+    "wait_ready", "wake", "stop", "start", "update", "capabilities", "close", "gc", "inventory",
 }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ from .models import (
     is_ours,
     provider_name,
 )
+from .models.inventory import InventoryItem
 
 __all__ = [
     "UNSET",
@@ -68,6 +69,8 @@ __all__ = [
     "Headers",
     "Identity",
     "InputModel",
+    "Inventories",
+    "InventoryItem",
     "Invocation",
     "Invokes",
     "Io",
@@ -446,3 +449,16 @@ class Paced(Protocol):
 
     @property
     def state_pace(self) -> Pace: ...
+
+
+@runtime_checkable
+class Inventories(Protocol):
+    """Platforms where more than deployments costs money: workers, machines, disks and volumes, whoever made them."""
+
+    async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+        """Everything that bills now, or may: ours, others', stopped and still billing. Unknown prices are ``None``.
+
+        Raises:
+            UniGPUError: a list could not be read whole.
+        """
+        ...

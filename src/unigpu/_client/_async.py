@@ -13,7 +13,18 @@ from pydantic import SecretStr
 from unigpu import _config
 from unigpu._config import DEFAULT, Default
 from unigpu.elasticity.capabilities import Capabilities
-from unigpu.models import DeploymentSpec, Event, Interface, Kind, LogLine, Result, SpecFields, Worker
+from unigpu.models import (
+    DeploymentSpec,
+    Event,
+    GcReport,
+    Interface,
+    Inventory,
+    Kind,
+    LogLine,
+    Result,
+    SpecFields,
+    Worker,
+)
 
 from ._base import Home, OnUnsupported, Seen
 from ._batch import AsyncResults
@@ -293,6 +304,31 @@ class AsyncClient(Unpicklable):
         """
         found, unreadable = await self._core.deployments(provider)
         return Deployments([AsyncDeployment(self, self._core, seen) for seen in found], unreadable)
+
+    async def inventory(self, *, provider: str | Sequence[str] | None = None) -> Inventory:
+        """Everything that costs money now, on every account with a key, or on those that are named; whoever made it.
+
+        A provider that could not be read is in ``.unreadable``; where only one was named, its error is raised.
+        """
+        return await self._core.inventory(provider)
+
+    async def gc(
+        self,
+        *,
+        provider: str | Sequence[str] | None = None,
+        delete: bool = False,
+        all_namespaces: bool = False,
+    ) -> GcReport:
+        """What deploys of this namespace left and nobody stands behind; with *delete* it is ended, and verified gone.
+
+        Deleted is only what a deploy of this machine gave up, or was killed half way through; of several of one name
+        all but the oldest; and what has expired. What this machine knows nothing of is shown as ``unclaimed``, and is
+        only ended by its name. Where a list could not be read, nothing is deleted.
+
+        Args:
+            all_namespaces: Show those of other namespaces, too.
+        """
+        return await self._core.gc(provider, delete, all_namespaces)
 
     async def workers(self, deployment: AsyncDeployment | str) -> tuple[Worker, ...]:
         """Its workers now, also those that failed lately."""

@@ -36,6 +36,9 @@ OnUnsupported = Literal["raise", "adapt"]
 
 DEPLOY_SECONDS: Final = 1800.0
 TEARDOWN_SECONDS: Final = 600.0
+GC_SECONDS: Final = 600.0
+CLOSE_SECONDS: Final = 10.0
+"""How long closing a client may be held up by the looks that are due."""
 CONTROL_SECONDS: Final = 60.0
 """How long a call may take that only reads or changes a setting."""
 _COLD_START_MOST: Final = 1800.0
@@ -133,9 +136,9 @@ class Home:
     def _has_key(self, name: str) -> bool:
         try:
             env_key = _registry.load(name).env_key
+            return env_key is None or self.settings.api_key(name, env_key) is not None
         except ConfigurationError:
-            return True  # a broken plugin is shown as unreadable, never left out
-        return env_key is None or self.settings.api_key(name, env_key) is not None
+            return True  # a broken plugin, or a key in a file that others can read: shown as unreadable, never left out
 
     def driver(self, name: str) -> Driver:
         """The driver of a provider, made when it is first used.
@@ -147,6 +150,11 @@ class Home:
         if found is None:
             found = self._drivers.setdefault(name, self._make(name))
         return found
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The providers that were used so far."""
+        return tuple(self._drivers)
 
     def _make(self, name: str) -> Driver:
         cls = _registry.load(name)
@@ -228,7 +236,14 @@ class Home:
             raise ConfigurationError(
                 'a deployment needs a name: deploy(name="summarize", ...), or deploy("summarize") for a declared one.'
             )
-        return DeploymentSpec.model_validate(merged), where, adapt == "adapt"
+        try:
+            return DeploymentSpec.model_validate(merged), where, adapt == "adapt"
+        except ConfigurationError as exc:
+            stated = (
+                {**fields, **dict.fromkeys(given.model_fields_set)} if isinstance(given, DeploymentSpec) else fields
+            )
+            self.settings.blame(exc, merged["name"] if isinstance(given, str) else None, where, stated)
+            raise
 
     def _one_provider(self, given: object, at: str | None) -> str | None:
         if at is not None and given is not None and given != at:
@@ -278,22 +293,31 @@ class Home:
 
     def gate(
         self, spec: DeploymentSpec, provider: str, *, adapt: bool
-    ) -> tuple[DeploymentSpec, tuple[Adaptation, ...]]:
+    ) -> tuple[DeploymentSpec, tuple[Adaptation, ...], UniGPUError | None]:
         """The gate of a spec: what is stated and cannot be is refused, or replaced by the nearest thing.
+
+        Returns:
+            The spec, what was adapted, and the error for what must be said before something is created: what exists is
+            adopted without it.
 
         Raises:
             UnsupportedError: something stated cannot be, with the fact; all of it in one message.
-            ConfigurationError: something must be stated here, or an option is none of this provider's.
+            ConfigurationError: an option is none of this provider's.
         """
         driver = self.driver(provider)
         caps = self.capabilities(provider, spec.interface, spec.kind)
         provider_options(spec, provider, driver.SpecOptions)
         checked = driver.check(spec)
-        refused: tuple[Refused, ...] = (*demands(spec, caps), *checked.refusals)
+        found: tuple[Refused, ...] = (*demands(spec, caps), *checked.refusals)
+        unsaid = tuple(one for one in found if getattr(one, "must_say", False))
+        refused = tuple(one for one in found if one not in unsaid)
         changed: tuple[Adaptation, ...] = ()
         if refused:
             spec, changed = self._settle(spec, refused, caps, adapt=adapt)
-        return spec, (*changed, *checked.adaptations, *notes(spec, caps))
+        missing = refusal_error(unsaid, caps) if unsaid else None
+        if missing is not None:
+            missing.deployment = spec.name
+        return spec, (*changed, *checked.adaptations, *notes(spec, caps)), missing
 
     def gate_workers(
         self, info: DeploymentInfo, workers: tuple[int, int], *, adapt: bool
@@ -314,8 +338,7 @@ class Home:
     def _settle(
         self, spec: DeploymentSpec, refused: Sequence[Refused], caps: Capabilities, *, adapt: bool
     ) -> tuple[DeploymentSpec, tuple[Adaptation, ...]]:
-        must_say = any(getattr(one, "must_say", False) for one in refused)
-        if must_say or not adapt:
+        if not adapt:
             exc = refusal_error(refused, caps)
             exc.deployment = spec.name
             raise exc

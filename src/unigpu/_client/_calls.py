@@ -100,10 +100,10 @@ class Calls:
                 return _lifecycle.stream(scope, info, sent, options)
 
             if again:
-                self.core.forget(deployment)
+                await self.core.renew(deployment, self._soon())
             return await self._call(deployment, plain, asked, "stream", call)
 
-        return StreamSource(opened, by_name=isinstance(deployment, str))
+        return StreamSource(opened, again=True)
 
     # -- a job's verbs
 
@@ -140,7 +140,7 @@ class Calls:
             scope = self.core.scope_of(submitted.info)
             return _lifecycle.job_stream(scope, submitted.info, submitted.job.id, submitted.options)
 
-        return StreamSource(opened, by_name=False)
+        return StreamSource(opened, again=False)
 
     # -- shared
 
@@ -165,7 +165,7 @@ class Calls:
             except DeadlineExceeded as exc:
                 raise self._with_job(exc, info, options) from None
 
-        await self.core.on(deployment, self._soon(), act)
+        await self.core.on(deployment, self._soon(), act, pays=False)
         return answer[0]
 
     def admit(
@@ -203,12 +203,12 @@ class StreamSource:
 
     Args:
         opened: Finds the deployment; ``True``: looks it up again, because what was remembered is gone.
-        by_name: It was given by name, so it may be looked up again.
+        again: Whether what is gone may be looked up again.
     """
 
-    def __init__(self, opened: Callable[[bool], Awaitable[StreamRun]], *, by_name: bool) -> None:
+    def __init__(self, opened: Callable[[bool], Awaitable[StreamRun]], *, again: bool) -> None:
         self._opened = opened
-        self._may_reopen = by_name
+        self._may_reopen = again
         self._run: StreamRun | None = None
         self.closed = False
         self.ended = False

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from unigpu import _lifecycle
 from unigpu._lifecycle import Scope
 from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError
-from unigpu.models import DeploymentInfo, DeploymentSpec, LogLine, State, Worker, provider_name, scale_range
+from unigpu.models import (
+    DeploymentInfo,
+    DeploymentSpec,
+    GcReport,
+    GcRow,
+    Inventory,
+    InventoryItem,
+    LogLine,
+    State,
+    Worker,
+    provider_name,
+    scale_range,
+)
 from unigpu.models.spec import Secrets
 
 from . import _values
-from ._base import CONTROL_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
+from ._base import CLOSE_SECONDS, CONTROL_SECONDS, GC_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
 from ._find import Finder
 from ._progress import ProgressMode, Reporter, check_progress
 from ._view import DeploymentView
@@ -52,11 +65,13 @@ class Core(Finder):
         if _values.flag(ephemeral, "ephemeral") and if_exists != "adopt":
             raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
         asked, where, adapt = self.home.spec(given, provider, fields)
-        spec, adaptations = self.home.gate(asked, where, adapt=adapt or on_unsupported == "adapt")
+        spec, adaptations, unsaid = self.home.gate(asked, where, adapt=adapt or on_unsupported == "adapt")
         reporter = Reporter(progress)
         try:
+            scope = self._scope(where, spec.interface, spec.kind, reporter)
+            await self.pay(scope, deadline)
             done = await _lifecycle.deploy(
-                self._scope(where, spec.interface, spec.kind, reporter),
+                replace(scope, unsaid=unsaid),
                 spec,
                 if_exists=if_exists,  # type: ignore[arg-type]  # checked above
                 wait=wait,  # type: ignore[arg-type]  # checked above
@@ -99,7 +114,9 @@ class Core(Finder):
         async def act(scope: Scope, seen: Seen) -> None:
             seen.info = await _lifecycle.read(scope, seen.info, deadline=deadline)
             asked = _whole_spec(seen).with_changes(**changes)
-            spec, adaptations = self.home.gate(asked, seen.info.provider, adapt=on_unsupported == "adapt")
+            spec, adaptations, unsaid = self.home.gate(asked, seen.info.provider, adapt=on_unsupported == "adapt")
+            if unsaid is not None:
+                raise unsaid
             done = await _lifecycle.update(
                 scope,
                 seen.info,
@@ -145,7 +162,9 @@ class Core(Finder):
             seen = self._own(deployment)
         else:
             seen = await self._doomed(deployment, deadline, bool(missing_ok))
+            seen.info = seen.info.model_copy(update={"attempt": None})  # whatever carries the name is meant
         info, scope = seen.info, self.scope_of(seen.info)
+        await self.pay(scope, deadline)
         if not missing_ok:
             await _lifecycle.read(scope, info, deadline=deadline)  # raises where it is gone
         await _lifecycle.teardown(scope, info, deadline=deadline, volumes=bool(volumes))
@@ -170,9 +189,21 @@ class Core(Finder):
         )
 
     async def close(self) -> None:
-        """Close the connections. Deployments stay as they are."""
-        self.home.closed = True
-        await self.ways.close()
+        """Pay the looks that are due, and close the connections. Deployments stay as they are."""
+        try:
+            if not self.home.closed:
+                for name in self.home.used:
+                    await self._pay_at_the_end(name)
+        finally:
+            self.home.closed = True
+            await self.ways.close()
+
+    async def _pay_at_the_end(self, provider: str) -> None:
+        try:
+            scope = self._scope(provider, "function", "serverless")
+        except UniGPUError:
+            return
+        await _lifecycle.pay_quietly(scope, deadline=self.io.now() + CLOSE_SECONDS)
 
     async def leave(self, seen: Seen, body: BaseException | None) -> None:
         """The end of a ``with`` block: ends what its deploy created, leaves what it adopted.
@@ -217,8 +248,13 @@ class Core(Finder):
         reporter = Reporter(progress)
 
         async def act(scope: Scope, seen: Seen) -> None:
+            owed = _lifecycle.Owed(scope)
+
+            async def pay(_: DeploymentInfo) -> None:
+                await owed.pay(deadline=deadline)
+
             seen.info = await _lifecycle.wait_ready(
-                scope, seen.info, wake=bool(wake), need_worker=bool(wake), deadline=deadline
+                scope, seen.info, wake=bool(wake), need_worker=bool(wake), deadline=deadline, between=pay
             )
 
         try:
@@ -294,6 +330,45 @@ class Core(Finder):
                 continue
             found.extend(self._seen(info, None) for info in listed)
         return found, unreadable
+
+    async def gc(self, provider: object, delete: object, all_namespaces: object) -> GcReport:
+        self.home.open()
+        deleting = _values.flag(delete, "delete")
+        everywhere = _values.flag(all_namespaces, "all_namespaces")
+        looked: list[tuple[Scope, list[_lifecycle.Group]]] = []
+        unreadable: dict[str, UniGPUError] = {}
+        for name in self.home.providers(provider):
+            deadline = self._deadline(GC_SECONDS)
+            try:
+                scope = self._scope(name, "function", "serverless")
+                looked.append((scope, await _lifecycle.inspect(scope, all_namespaces=everywhere, deadline=deadline)))
+            except UniGPUError as exc:
+                if isinstance(provider, str):
+                    raise  # the one that was asked for
+                unreadable[name] = exc
+        rows: list[GcRow] = []
+        for scope, groups in looked:
+            if deleting and not unreadable:
+                deadline = self._deadline(GC_SECONDS)
+                rows += await _lifecycle.collect(scope, groups, deadline=deadline)
+                await _lifecycle.pay_quietly(scope, deadline=deadline)
+            else:
+                rows += [row for group in groups for _, _, row in group.judged]
+        return GcReport(rows, unreadable, deleting=deleting)
+
+    async def inventory(self, provider: object) -> Inventory:
+        self.home.open()
+        found: list[InventoryItem] = []
+        unreadable: dict[str, UniGPUError] = {}
+        for name in self.home.providers(provider):
+            try:
+                scope = self._scope(name, "function", "serverless")
+                found += await _lifecycle.inventory(scope, deadline=self._deadline(CONTROL_SECONDS))
+            except UniGPUError as exc:
+                if isinstance(provider, str):
+                    raise  # the one that was asked for
+                unreadable[name] = exc
+        return Inventory(found, unreadable)
 
     async def workers(self, deployment: object) -> tuple[Worker, ...]:
         self.home.open()

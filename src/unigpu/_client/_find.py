@@ -40,14 +40,28 @@ class Finder:
         deadline: float,
         act: Callable[[Scope, Seen], Awaitable[None]],
         reporter: Callable[[Progress], None] | None = None,
+        *,
+        pays: bool = True,
     ) -> Seen:
-        """Run *act* on what *deployment* means; a name that was remembered and is gone is looked up again, once."""
+        """Run *act* on what *deployment* means; what was remembered and is gone is looked up again, once.
+
+        Args:
+            pays: It is a control call: it pays the looks that are due, and ends what has expired.
+        """
         seen = await self.target(deployment, deadline)
+        if pays:
+            await self.pay(self.scope_of(seen.info), deadline)
         try:
             await act(self.scope_of(seen.info, reporter), seen)
         except NotFoundError as exc:
-            if isinstance(deployment, DeploymentView) or exc.maybe_executed:
+            if exc.maybe_executed:
                 raise
+            if isinstance(deployment, DeploymentView):
+                if not await self.renew(deployment, deadline):
+                    raise
+                await act(self.scope_of(seen.info, reporter), seen)
+                self.home.remember(seen.info)
+                return seen
             name, provider = self._address(deployment)
             self.home.forget(*self.home.key(provider, name))
             seen = await self._find(name, provider, deadline, fresh=True)
@@ -68,10 +82,29 @@ class Finder:
         else:
             self._address(deployment)
 
-    def forget(self, deployment: object) -> None:
-        """Let the next look at a name be a fresh one."""
-        name, provider = self._address(deployment)
-        self.home.forget(*self.home.key(provider, name))
+    async def renew(self, deployment: object, deadline: float) -> bool:
+        """Look again for what is gone: a name afresh, a handle by its name where a platform only lists.
+
+        Returns:
+            Whether it may be tried again. Where two deploys raced, the handle of the one that lost its deployment means
+            the other's from now on, and does not end it when its block is left.
+        """
+        if not isinstance(deployment, DeploymentView):
+            name, provider = self._address(deployment)
+            self.home.forget(*self.home.key(provider, name))
+            return True
+        seen = self._own(deployment)
+        now = None if seen.gone else await _lifecycle.find(self.scope_of(seen.info), seen.info, deadline=deadline)
+        if now is None:
+            return False
+        _log.info("%s: %s is gone, and %s has its name: it is used from now on", seen.label, seen.info.id, now.id)
+        seen.info, seen.change, seen.owned, seen.spec = now, "adopted", False, None
+        return True
+
+    async def pay(self, scope: Scope, deadline: float) -> None:
+        """What every control call does first: pay the looks that are due, and end what has expired. It never fails."""
+        await _lifecycle.pay_quietly(scope, deadline=deadline)
+        await _lifecycle.end_expired(scope, deadline=deadline)
 
     def label(self, deployment: object) -> tuple[str, str]:
         """Name and provider of what *deployment* means."""
@@ -111,7 +144,11 @@ class Finder:
         return self._seen(info, None)
 
     async def _listing(self, provider: str, deadline: float) -> Sequence[DeploymentInfo]:
-        listed = await _lifecycle.listing(self._scope(provider, "function", "serverless"), deadline=deadline)
+        scope = self._scope(provider, "function", "serverless")
+        await self.pay(scope, deadline)
+        listed = await _lifecycle.listing(scope, deadline=deadline)
+        ended = await _lifecycle.end_expired(scope, listed, deadline=deadline)
+        listed = [info for info in listed if (info.provider_name, info.attempt) not in ended]
         for info in listed:
             self.home.remember(info)
         return listed
@@ -161,6 +198,7 @@ class Finder:
         self, provider: str, interface: Interface, kind: Any, reporter: Callable[[Progress], None] | None = None
     ) -> Scope:
         base, driver = self.home.base(provider), self.home.driver(provider)
+        caps = self.home.capabilities(provider, interface, kind)
         self.ways.learn(driver)
         return Scope(
             io=self.ways.to(base),
@@ -170,7 +208,8 @@ class Finder:
             base=base,
             emit=self.home.emit,
             progress=reporter,
-            expected=expected(self.home.capabilities(provider, interface, kind)),
+            expected=expected(caps),
+            ends_expired=caps.ttl_enforced_by.value != "platform",
             secrets=self.home.secrets,
             start=self._start_shared,
         )

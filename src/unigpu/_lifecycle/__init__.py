@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from ._scope import CallOptions, Deployed, Scope
-from .control import listing, read, resolve, scale, start, stop, wake
+from .control import find, listing, read, resolve, scale, start, stop, wake
+from .gc import Group, collect, inspect
 from .intent import Intent, IntentStore
+from .inventory import inventory
 from .jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
+from .owed import Owed, pay, pay_quietly
 from .ready import wait_ready
 from .reconcile import deploy, update
 from .stream import StreamRun, job_stream, stream
-from .teardown import known, teardown
+from .teardown import end_expired, known, teardown
 
 __all__ = [
     "CallOptions",
     "Deployed",
+    "Group",
     "Intent",
     "IntentStore",
+    "Owed",
     "Scope",
     "StreamRun",
+    "collect",
     "deploy",
+    "end_expired",
+    "find",
+    "inspect",
+    "inventory",
     "invoke",
     "job_cancel",
     "job_result",
@@ -27,6 +37,8 @@ __all__ = [
     "known",
     "listing",
     "new_job_id",
+    "pay",
+    "pay_quietly",
     "read",
     "resolve",
     "scale",

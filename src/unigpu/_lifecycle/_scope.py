@@ -45,6 +45,7 @@ class Scope:
         expected: Seconds a cold start takes, as ``(low, high)``, by the facts.
         secrets: Fills in the secrets' values: called after *find* and before the first write only.
         unsaid: What of the spec must be said before something is created; what exists is adopted without it.
+        ends_expired: Nobody ends a deployment at its ttl but the next control call of a client.
         start: Starts a stopped deployment, where the client lets many callers share one start.
     """
 
@@ -58,6 +59,7 @@ class Scope:
     expected: tuple[float, float] | None = None
     secrets: Callable[[DeploymentSpec], DeploymentSpec] | None = None
     unsaid: UniGPUError | None = None
+    ends_expired: bool = False
     start: Callable[[DeploymentInfo, float], Awaitable[None]] | None = None
 
     @property

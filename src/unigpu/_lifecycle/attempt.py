@@ -177,7 +177,6 @@ class Attempt:
             self.resources(spec),
             deadline=self.deadline,
             known=(*known, *((found.kind, found.id) for _, found in self.ledger.made)),
-            dead=frozenset(intent.attempt for intent in self.unfinished()),
             mine=self.identity.attempt,
         )
         if self.ledger.is_empty:

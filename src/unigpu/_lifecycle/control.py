@@ -10,6 +10,7 @@ from unigpu.errors import ConflictError, NotFoundError, TransportError, UniGPUEr
 from ._pace import state_pace
 from ._scope import Scope
 from .ready import gone, start_once, wait_ready, wake_once
+from .survey import any_listed, survey
 from .undo import may_have_acted
 
 
@@ -27,6 +28,17 @@ async def resolve(scope: Scope, name: str, *, deadline: float) -> DeploymentInfo
         if seen.provider_name == wanted and seen.name in (None, name):
             return seen.model_copy(update={"name": name, "namespace": scope.namespace})
     return None
+
+
+async def find(scope: Scope, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
+    """What counts now of the name of *info*, whose id is gone; ``None`` where there is none, or a name is one thing."""
+    parts = scope.driver.parts(info)
+    if not any_listed(parts):
+        return None
+    now = (await survey(scope, parts, deadline=deadline)).info
+    if now is None or now.id == info.id or now.name not in (None, info.name):
+        return None
+    return now.model_copy(update={"name": info.name, "namespace": info.namespace})
 
 
 async def read(scope: Scope, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:

@@ -156,15 +156,8 @@ class Run(Looks):
         """Parts without the one that is called: kept where they are of this spec, else ended."""
         if not seen.found:
             return seen
-        if self.listed:  # parts of others are theirs, and may be in the middle of a deploy
-            stale = {intent.attempt for intent in self.intents()} - {self.identity.attempt}
-            ids = {pair for intent in self.unfinished() for pair in intent.resources}
-            mine = [
-                (resource, one)
-                for resource, one in seen.found
-                if one.info is None and (one.attempt in stale if one.attempt else (one.kind, one.id) in ids)
-            ]
-            return await self._remove(replace(seen, found=tuple(mine))) if mine else seen
+        if self.listed:
+            return seen  # parts of others may be in the middle of a deploy; those of dead ones here the look takes back
         if all(found.spec_hash in (None, self.hash) for _, found in seen.found):
             return seen
         return await self._remove(seen)

@@ -88,14 +88,12 @@ async def survey(
     *,
     deadline: float,
     known: Iterable[Id] = (),
-    dead: frozenset[str] = frozenset(),
     mine: str | None = None,
 ) -> Survey:
     """Look for each part by name. Of several of one kind the oldest counts, then the smallest id: a fixed winner.
 
     Args:
         known: Ids that this machine recorded for the name.
-        dead: Attempts of deploys that died here: one of these counts only where there is no other.
         mine: This call's own attempt: where nothing is called yet, only its own parts are counted.
     """
     found = await rows(scope, resources, deadline=deadline, known=known)
@@ -103,7 +101,7 @@ async def survey(
         by_kind = {one.kind: one for _, one in reversed(found)}
         main = next((one for _, one in reversed(found) if one.info is not None and by_kind[one.kind] is one), None)
         return Survey(found=found, main=main, by_kind={r.kind: by_kind[r.kind] for r in resources if r.kind in by_kind})
-    main = await _main(scope, found, deadline=deadline, dead=dead)
+    main = await _main(scope, found, deadline=deadline)
     parts: dict[str, Found] = {}
     for resource in resources:
         if main is not None and resource.kind == main.kind:
@@ -115,11 +113,11 @@ async def survey(
     return Survey(found=found, main=main, by_kind=parts)
 
 
-async def _main(scope: Scope, found: Rows, *, deadline: float, dead: frozenset[str]) -> Found | None:
+async def _main(scope: Scope, found: Rows, *, deadline: float) -> Found | None:
     """The one that counts and is really there: a list shows for a while what was deleted."""
     mains = [(resource, one) for resource, one in found if one.info is not None]
     ending: Found | None = None
-    for resource, one in sorted(mains, key=lambda pair: (is_ending(pair[1]), pair[1].attempt in dead, *age(pair[1]))):
+    for resource, one in sorted(mains, key=lambda pair: (is_ending(pair[1]), *age(pair[1]))):
         now = await resource.read(scope.io, one.id, deadline=deadline)
         if now is None:
             continue

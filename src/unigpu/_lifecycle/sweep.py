@@ -21,7 +21,9 @@ from .undo import ensure_absent
 _log = logging.getLogger("unigpu.lifecycle")
 
 DELETE_SECONDS = 60.0
-"""How long one look may take to delete what is too much."""
+"""How long one look may take to delete one that is too many."""
+PART_SECONDS = 5.0
+"""The same for what it stands on: that is refused as long as something uses it that no list shows yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,6 @@ async def _delete(
     scope: Scope, parts: Sequence[Resource], doomed: dict[Id, Found], *, deadline: float
 ) -> tuple[frozenset[Id], frozenset[Id]]:
     """Delete, what was made last first. What cannot be deleted is told, and is for another time."""
-    until = min(deadline, scope.io.now() + DELETE_SECONDS)
     removed: set[Id] = set()
     left: set[Id] = set()
     for resource in reversed(parts):
@@ -135,6 +136,7 @@ async def _delete(
             if left:  # what it carries is still there
                 left.add(key)
                 continue
+            until = min(deadline, scope.io.now() + (PART_SECONDS if one.info is None else DELETE_SECONDS))
             try:
                 await ensure_absent(scope, resource, one.id, attempt=one.attempt, seen=one, deadline=until)
             except UniGPUError as exc:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unigpu.driver import DeploymentInfo, Found, Resource
+from unigpu.driver import DeploymentInfo, Found, Resource, is_in_namespace
 from unigpu.errors import AuthenticationError, DeadlineExceeded, PermissionDeniedError, TeardownIncomplete, UniGPUError
 
 from ._files import Lock
@@ -188,6 +188,45 @@ async def forget_expired(scope: Scope, *, deadline: float) -> None:
         store.sweep_locks()
     except UniGPUError as exc:
         _log.debug("expired intents of %s are looked at another time: %s", scope.provider, exc)
+
+
+async def end_expired(
+    scope: Scope, infos: Sequence[DeploymentInfo] = (), *, deadline: float
+) -> frozenset[tuple[str, str | None]]:
+    """End what has expired, where nobody else does: of this machine's intents, and of what a list just showed.
+
+    On the way of another call: what cannot be ended is logged, and is for the next one. Returns what was ended, as
+    provider's name and attempt.
+    """
+    ended: set[tuple[str, str | None]] = set()
+    if not scope.ends_expired:
+        return frozenset()
+    wall = scope.io.wall()
+    over = {
+        (info.provider_name, info.attempt): info
+        for info in infos
+        if info.expires_at is not None
+        and info.expires_at <= wall
+        and is_in_namespace(info.provider_name, scope.namespace)
+    }
+    try:
+        for intent in [] if scope.store is None else scope.store.load():
+            wanted = (intent.provider, intent.base, intent.namespace) == (scope.provider, scope.base, scope.namespace)
+            if wanted and intent.state == "committed" and intent.expires_at is not None and intent.expires_at <= wall:
+                over.setdefault(
+                    (intent.provider_name, intent.attempt),
+                    info_of(intent).model_copy(update={"attempt": intent.attempt}),
+                )
+        for name, info in over.items():
+            key = key_of(scope.provider, scope.base, info.provider_name)
+            if scope.store is not None and scope.store.is_locked(key):
+                continue  # a deploy that works on it sees that it has expired
+            await teardown(scope, info, deadline=deadline)
+            ended.add(name)
+            _log.warning("%s on %s was ended: its ttl has passed", info.name or info.provider_name, scope.provider)
+    except UniGPUError as exc:
+        _log.warning("something on %s has expired and is not ended yet: %s", scope.provider, exc)
+    return frozenset(ended)
 
 
 def known(scope: Scope, name: str) -> DeploymentInfo | None:

@@ -20,9 +20,11 @@ from .deployment import (
     Worker,
     WorkerState,
 )
+from .gc import GcReport, GcRow
 from .gpu import GPURequest
 from .identity import Identity, is_in_namespace, is_ours, provider_name
-from .job import Cost, JobError, JobInfo, JobStatus, Result, Timing
+from .inventory import Inventory, InventoryItem
+from .job import Cost, JobError, JobInfo, JobStatus, Result, StartFailure, Timing
 from .spec import (
     BearerToken,
     DeploymentSpec,
@@ -44,9 +46,13 @@ __all__ = [
     "DeploymentSpec",
     "Event",
     "GPURequest",
+    "GcReport",
+    "GcRow",
     "Identity",
     "InputModel",
     "Interface",
+    "Inventory",
+    "InventoryItem",
     "JobError",
     "JobInfo",
     "JobStatus",
@@ -59,6 +65,7 @@ __all__ = [
     "Scaling",
     "SecretRef",
     "SpecFields",
+    "StartFailure",
     "State",
     "Timing",
     "TtlEnforcer",
