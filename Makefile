@@ -54,7 +54,7 @@ full: $(VENV)/.dev ## The whole matrices, of which `make test` runs a seeded ten
 	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m "full or kill" -p no:randomly
 
 benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
-	$(BIN)/python benchmarks/run.py
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## Remove what the above made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -1,11 +1,12 @@
 """What a driver author imports: the contract of a driver, and everything it may use.
 
-A driver is small verbs, each one idea, each ``async def verb(self, io, ...)``. It keeps no client, lock, task or thread;
-it never retries, never sleeps but by ``io.sleep``, and never guesses: an unknown status is ``UNKNOWN``, and a list that
-cannot be read whole is an error, never empty. The sequence (find, create cold, record, warm, settle, undo) is the
-lifecycle's, one for all platforms; see ``docs/design.md``.
+A driver is small verbs, each one idea, each ``async def verb(self, io, ...)``. It keeps no client, lock, task or
+thread; it never retries, never sleeps but by ``io.sleep``, and never guesses: an unknown status is ``UNKNOWN``, and a
+list that cannot be read whole is an error, never empty. The sequence (find, create cold, record, warm, settle, undo) is
+the lifecycle's, one for all platforms; see ``docs/design.md``.
 
-A driver implements the protocols that it has. What is missing raises `UnsupportedError` by itself, before anything is sent.
+A driver implements the protocols that it has. What is missing raises `UnsupportedError` by itself, before anything is
+sent.
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ def test_a_whole_life_under_a_loop(backend: str, world: Any) -> None:
 
 def test_a_caller_cancelled_while_the_supervisor_starts_leaves_no_zombie_and_is_no_obstacle(world: Any) -> None:
     rng = random.Random(7)
+    before = set(_children())  # another test of this process may still have one
 
     async def main() -> None:
         for _ in range(6):
@@ -74,7 +75,7 @@ def test_a_caller_cancelled_while_the_supervisor_starts_leaves_no_zombie_and_is_
             await asyncio.sleep(rng.random() * 0.4)
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            assert _children() == []
+            assert set(_children()) <= before
 
     asyncio.run(main())
     kept = {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
