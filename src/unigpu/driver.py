@@ -380,9 +380,7 @@ class Submits(Protocol):
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo: ...
 
-    async def status(
-        self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float
-    ) -> JobInfo:
+    async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         """The job now, or as soon as it ends within *wait* seconds.
 
         Raises:
