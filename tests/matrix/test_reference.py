@@ -91,7 +91,7 @@ class InMemory:
 
     def heal(self) -> None:
         self.cloud.engine.faults.clear()
-        self.cloud.clock.advance(60.0)  # what was refused because of them is tried again by then
+        self.cloud.clock.advance(180.0)
 
     def left(self) -> Sequence[str]:
         rows = self.cloud.engine.deployments.list(self.cloud.clock.now())
