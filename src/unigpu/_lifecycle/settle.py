@@ -16,14 +16,12 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from .survey import age
+from .survey import ABSENT, age
 
 _log = logging.getLogger("unigpu.lifecycle")
 
 _STEPS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two looks; the last one repeats."""
-ABSENT: Final = 3
-"""So many looks in a row must show nothing: lists flap."""
 _BETWEEN: Final = 0.5
 _FAILURES: Final = 5
 _NO_NEWS: Final = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)

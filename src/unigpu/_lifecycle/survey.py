@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from unigpu.driver import DeploymentInfo, Found, Resource, State
 
 from ._scope import Scope
+
+ABSENT: Final = 3
+"""So many looks in a row must show nothing before it is believed: lists and reads flap."""
+ABSENT_PAUSE: Final = 0.3
+"""Seconds between such reads."""
 
 Rows = tuple[tuple[Resource, Found], ...]
 Id = tuple[str, str]
@@ -75,7 +81,7 @@ async def rows(scope: Scope, resources: Sequence[Resource], *, deadline: float, 
         seen = {one.id: one for one in await resource.find(scope.io, deadline=deadline)}
         for kind, id_ in ids if is_listed(resource) else ():
             if kind == resource.kind and id_ not in seen:
-                there = await resource.read(scope.io, id_, deadline=deadline)
+                there = await confirmed(scope, resource, id_, deadline=deadline)
                 if there is not None:
                     seen[id_] = there
         out.extend((resource, one) for one in sorted(seen.values(), key=age))
@@ -118,7 +124,7 @@ async def _main(scope: Scope, found: Rows, *, deadline: float) -> Found | None:
     mains = [(resource, one) for resource, one in found if one.info is not None]
     ending: Found | None = None
     for resource, one in sorted(mains, key=lambda pair: (is_ending(pair[1]), *age(pair[1]))):
-        now = await resource.read(scope.io, one.id, deadline=deadline)
+        now = await confirmed(scope, resource, one.id, deadline=deadline)
         if now is None:
             continue
         if not is_ending(now):
@@ -133,12 +139,24 @@ async def _part(
     """The part of *resource*'s kind that *main* stands on."""
     named = None if main is None or main.info is None else main.info.ids.get(resource.kind)
     if named is not None:
-        return await resource.read(scope.io, named, deadline=deadline)
+        shown = next((one for _, one in found if (one.kind, one.id) == (resource.kind, named)), None)
+        return shown or await confirmed(scope, resource, named, deadline=deadline)
     attempt = mine if main is None else main.attempt
     for _, one in found:
         if one.kind != resource.kind or (one.attempt != attempt if attempt is not None else main is None):
             continue
-        now = await resource.read(scope.io, one.id, deadline=deadline)
+        now = await confirmed(scope, resource, one.id, deadline=deadline)
+        if now is not None:
+            return now
+    return None
+
+
+async def confirmed(scope: Scope, resource: Resource, id_: str, *, deadline: float) -> Found | None:
+    """It, read by its id; ``None`` only where several reads in a row agree that it is gone."""
+    for turn in range(ABSENT):
+        if turn:
+            await scope.io.sleep(ABSENT_PAUSE)
+        now = await resource.read(scope.io, id_, deadline=deadline)
         if now is not None:
             return now
     return None

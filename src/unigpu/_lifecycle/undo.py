@@ -25,8 +25,8 @@ from unigpu.errors import (
 from ._pace import shielded, state_pace
 from ._scope import UNDO_SECONDS, Scope
 from .intent import Journal
-from .settle import ABSENT, Look, look_for
-from .survey import Id, is_ending, is_listed
+from .settle import Look, look_for
+from .survey import ABSENT, ABSENT_PAUSE, Id, is_ending, is_listed
 
 _log = logging.getLogger("unigpu.lifecycle")
 
@@ -35,8 +35,6 @@ CREATE_TRIES: Final = 3
 only a list tells, it is looked for in between."""
 _CREATE_SECONDS: Final = 120.0
 _LOST_PAUSE: Final = 1.0
-_ABSENT_PAUSE: Final = 0.3
-"""Seconds between the reads that must all say that it is gone, where reads may lag."""
 
 
 def command(scope: Scope) -> str:
@@ -298,7 +296,7 @@ async def ensure_absent(
                 return None
         for turn in range(ABSENT):
             if turn:
-                await io.sleep(_ABSENT_PAUSE)
+                await io.sleep(ABSENT_PAUSE)
             found = await resource.read(io, id_, deadline=deadline)
             if found is not None and not _is_another(found, attempt):
                 first.append(found)
