@@ -135,7 +135,14 @@ def table_of(value: object, where: str, file: Path | None) -> Mapping[str, Any]:
 
 def toml_type(value: object) -> str:
     """What TOML calls it: for users, who do not think in Python's types there."""
-    names = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
+    names: dict[object, str] = {
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "a table",
+    }
     return names.get(type(value), type(value).__name__)
 
 

@@ -86,7 +86,11 @@ def _ini_key(file: Path) -> str | None:
     sections = ["default", *parser.sections()]
     wanted = os.environ.get("YOTTA_PROFILE")
     for name in [wanted] if wanted else sections:
-        section = parser[name] if parser.has_section(name) else parser.defaults() if name == "default" else {}
+        section: Mapping[str, str] = {}
+        if parser.has_section(name):
+            section = dict(parser[name])
+        elif name == "default":
+            section = parser.defaults()
         for key in _NAMES:
             if section.get(key):
                 return section[key].strip()

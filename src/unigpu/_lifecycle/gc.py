@@ -190,7 +190,7 @@ class _Judge:
         return self.intents.get(one.attempt) if one.attempt is not None else self.by_id.get((one.kind, one.id))
 
     def _is_whole(self, main: Found) -> bool:
-        ids = {} if main.info is None else main.info.ids
+        ids: Mapping[str, str] = {} if main.info is None else main.info.ids
         there = {part.kind for _, part in self.found if part.attempt in (None, main.attempt)}
         return all(part.kind in ids or part.kind in there for part in self.parts if part.kind != "volume")
 

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from ..errors import ConfigurationError, UniGPUError
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, text in _GROUPS.items():
         sub = groups.add_parser(name, help=text, description=text)
         if words[:1] == [name]:  # only the group that is used is imported
-            group: Group = importlib.import_module(f".{name}", __name__)
+            group = cast("Group", importlib.import_module(f".{name}", __name__))
             group.add(sub)
     args = parser.parse_args(words)
     if args.version:
