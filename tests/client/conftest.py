@@ -29,6 +29,7 @@ def _load(name: str, file: Path) -> ModuleType:
 
 HERE = Path(__file__).parent
 fakes = _load("client_fakes", HERE / "fake_driver.py")
+_load("client_listed", HERE / "listed_world.py")
 flavours = _load("flavours", HERE.parent / "support" / "flavours.py")
 
 

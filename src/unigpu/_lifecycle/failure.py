@@ -64,7 +64,7 @@ async def on_error(
         if not leaked and not ledger.owed and journal is not None:
             _drop(journal)  # within the span: whatever cancels us meanwhile, what is undone is not left as pending
         elif leaked or ledger.owed:
-            _mark(journal, "failed", owe=True)
+            _mark(journal, "failed", owe=True, unanswered=ledger.owed)
 
     try:
         await shielded(scope.io, undo_and_record, seconds=UNDO_SECONDS + 10)
@@ -132,12 +132,14 @@ def _say_owed(exc: BaseException, scope: Scope, spec: DeploymentSpec) -> None:
         exc.add_note(f"unigpu: {text}")
 
 
-def _mark(journal: Journal | None, state: IntentState, *, owe: bool | None = None) -> None:
+def _mark(
+    journal: Journal | None, state: IntentState, *, owe: bool | None = None, unanswered: bool | None = None
+) -> None:
     """As `Journal.mark`."""
     if journal is None:
         return
     try:
-        journal.mark(state, owe=owe)
+        journal.mark(state, owe=owe, unanswered=unanswered)
     except StateError as exc:  # the error under way matters more; a pending intent says enough
         _log.warning("%s", exc)
 

@@ -103,13 +103,13 @@ async def collect(scope: Scope, groups: Sequence[Group], *, deadline: float) -> 
 async def _look(scope: Scope, info: DeploymentInfo, intents: Sequence[Intent], *, deadline: float) -> Group:
     parts, wall = scope.driver.parts(info), scope.io.wall()
     known = [pair for intent in intents for pair in intent.resources]
-    found = await rows(scope, parts, deadline=deadline, known=known)
-    mains: list[Found] = []
-    for resource, one in found:
-        if one.info is not None:
-            now = await resource.read(scope.io, one.id, deadline=deadline)
-            if now is not None and not is_ending(now):
-                mains.append(now)
+    there: list[tuple[Resource, Found]] = []
+    for resource, one in await rows(scope, parts, deadline=deadline, known=known):
+        now = await resource.read(scope.io, one.id, deadline=deadline)  # lists show for a while what was deleted
+        if now is not None and not is_ending(now):
+            there.append((resource, now))
+    found: Rows = tuple(there)
+    mains = [one for _, one in found if one.info is not None]
     judge = _Judge(scope, parts, found, {one.attempt: one for one in intents}, wall)
     return Group(
         info=info,
@@ -269,7 +269,6 @@ def _drop(scope: Scope, group: Group, key: str, gone: set[Id]) -> None:
         return
     used = {id_ for one in group.standing if one.info is not None for id_ in one.info.ids.values()}
     left = [one for _, one in group.found if (one.kind, one.id) not in gone and one.id not in used]
-    left = [one for one in left if one.info is None or one in group.standing or _is_judged(one, group)]
     standing = [one for one in group.standing if (one.kind, one.id) not in gone]
     for intent in store.load(key):
         if intent.created_at > group.wall:
@@ -286,11 +285,6 @@ def _drop(scope: Scope, group: Group, key: str, gone: set[Id]) -> None:
         else:
             store.drop(intent)
     store.sweep_temporary(key)
-
-
-def _is_judged(one: Found, group: Group) -> bool:
-    """Whether it is really there: a list shows for a while what was deleted."""
-    return any((one.kind, one.id) == (other.kind, other.id) for _, other, _ in group.judged)
 
 
 def _is_of(one: Found, intent: Intent) -> bool:

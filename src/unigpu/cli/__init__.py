@@ -19,7 +19,9 @@ class Group(Protocol):
 
 _GROUPS: Final = {
     "cloud": "run the small cloud on this machine",
+    "gc": "show, or end, what failed deploys left behind",
     "image": "what a container image must hold",
+    "inventory": "everything that costs money now",
 }
 
 
