@@ -21,7 +21,7 @@ from unigpu.models.gc import GcReason, GcRow
 from ._scope import Scope
 from .intent import Intent, key_of
 from .owed import mine
-from .survey import Id, Rows, age, any_listed, is_ending, rows
+from .survey import Id, Rows, age, any_listed, confirmed, is_ending, rows
 from .teardown import info_of
 from .undo import ensure_absent
 
@@ -105,7 +105,7 @@ async def _look(scope: Scope, info: DeploymentInfo, intents: Sequence[Intent], *
     known = [pair for intent in intents for pair in intent.resources]
     there: list[tuple[Resource, Found]] = []
     for resource, one in await rows(scope, parts, deadline=deadline, known=known):
-        now = await resource.read(scope.io, one.id, deadline=deadline)  # lists show for a while what was deleted
+        now = await confirmed(scope, resource, one.id, deadline=deadline)  # lists show for a while what was deleted
         if now is not None and not is_ending(now):
             there.append((resource, now))
     found: Rows = tuple(there)

@@ -15,7 +15,7 @@ from unigpu.errors import UniGPUError
 
 from ._scope import Scope
 from .intent import Intent
-from .survey import Id, Rows, age, is_ending, rows
+from .survey import Id, Rows, age, confirmed, is_ending, rows
 from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
@@ -77,7 +77,7 @@ async def sweep(
     for resource, one in found:
         if one.info is None:
             continue
-        now = await resource.read(scope.io, one.id, deadline=deadline)  # lists show for a while what was deleted
+        now = await confirmed(scope, resource, one.id, deadline=deadline)  # lists show for a while what was deleted
         if now is not None and not is_ending(now):
             mains.append((resource, now))
     doomed, staying = plan.judge(mains, found)

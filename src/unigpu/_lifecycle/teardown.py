@@ -16,7 +16,7 @@ from unigpu.errors import AuthenticationError, DeadlineExceeded, PermissionDenie
 from ._files import Lock
 from ._scope import Scope
 from .intent import Intent, key_of
-from .survey import Rows, Survey, age, any_listed, is_ending, rows, survey
+from .survey import Rows, Survey, age, any_listed, confirmed, is_ending, rows, survey
 from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
@@ -103,7 +103,7 @@ async def _others(
     for resource, one in mains:
         if one in mine or one.attempt in dead:
             continue
-        now = await resource.read(scope.io, one.id, deadline=deadline)
+        now = await confirmed(scope, resource, one.id, deadline=deadline)
         if now is not None and not is_ending(now):
             others.append(now)
     if mine and others and min(map(age, mine)) < min(map(age, others)):

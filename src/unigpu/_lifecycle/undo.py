@@ -130,9 +130,9 @@ class Ledger:
             before=frozenset(id_ for kind, id_ in self.before if kind == resource.kind),
             deadline=deadline,
         )
-        if look.mine:
-            if self.lost[resource.kind][1] == 1:
-                del self.lost[resource.kind]  # the one that was sent is the one that is seen
+        if look.mine:  # it stays remembered as lost: what repeats a request on the way may have made it twice
+            for one in reversed(look.mine[1:]):
+                self.take(resource, one)
             return look.mine[0]
         if not look.settled:
             raise self._unknown(resource) from (look.error or lost)
