@@ -221,6 +221,15 @@ class World:
         folder = self.path / where / "intents"
         return sorted(p.name for p in folder.iterdir() if p.suffix == ".json") if folder.is_dir() else []
 
+    def machines(self) -> list[str]:
+        """Those that ever kept something."""
+        return sorted(p.name for p in self.path.iterdir() if p.is_dir())
+
+    def billed(self) -> dict[str, float]:
+        """Seconds billed of each endpoint of our name that ever was, by its id."""
+        wanted, rows = provider_name("default", NAME), self.cloud.engine.meter.report(self.clock.now())["deployments"]
+        return {id: row["billed_s"] for id, row in rows.items() if row["name"] == wanted and id.startswith("ep-")}
+
     def _strangers(self) -> list[str]:
         """What others have on the account: never to be touched."""
         engine, now = self.cloud.engine, self.clock.now()

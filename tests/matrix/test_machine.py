@@ -1,0 +1,171 @@
+"""Any order of deploys, calls, ends, deaths, faults and a user in the console: one deployment or none, and all paid.
+
+Invariants (a) to (e) of the design: at rest what lives is what is committed; never two of one name once the last look
+is paid; nothing of others is ever deleted; nothing is created while an earlier create of this client is unclear; and
+what was made twice costs no more than the looks take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from matrix_faults import KINDS
+from matrix_life import SWEEPS, clean, must, run
+from matrix_race import RacingIo, slow_lag, together
+from matrix_world import FIELDS, FULL, NAME, Killer, Script, World, worlds
+
+from unigpu import AsyncClient
+from unigpu.errors import NotFoundError, UniGPUError
+
+pytestmark = [pytest.mark.full] if FULL else []
+SPECS: list[dict[str, Any]] = [{}, {"workers": (1, 2)}, {"env": {"A": "1"}}, {"idle_timeout": 5, "ttl": 600}]
+OPERATIONS = (
+    "template.list", "template.create", "template.get", "template.delete", "endpoint.list", "endpoint.create",
+    "endpoint.get", "endpoint.patch", "endpoint.delete", "endpoint.wake", "worker.list", "job.submit", "job.get",
+)  # fmt: skip
+MACHINES = st.sampled_from(["a", "b"])
+DIES = st.none() | st.integers(0, 60)
+FAULT = st.none() | st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 2), st.sampled_from(KINDS))
+ORPHAN_SECONDS = 15.0 + 120.0 + 30.0
+
+
+class Account(RuleBasedStateMachine):
+    """Two machines on one account."""
+
+    monkeypatch: pytest.MonkeyPatch
+
+    @initialize(lag=st.sampled_from([0.0, 3.0, "slow"]), seed=st.integers(0, 1000))
+    def begin(self, lag: Any, seed: int) -> None:
+        self.base = Path(tempfile.mkdtemp(prefix="unigpu-matrix-"))
+        self.stack = contextlib.ExitStack()
+        make = self.stack.enter_context(worlds(self.base, self.monkeypatch))
+        self.world: World = make(seed=seed, list_lag=slow_lag if lag == "slow" else lag)
+        self.lag = self.world.cloud.engine.settings.list_lag
+
+    def teardown(self) -> None:
+        """At rest: everybody's looks are paid; then a deploy and an end, and nothing is left."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        world.advance(SWEEPS)
+        for where in "ab":
+            must(world, clean, where)
+        world.advance(SWEEPS)
+        for where in "ab":
+            must(world, clean, where)
+        assert len(world.live("endpoint")) <= 1, "(b) two of one name"
+        assert len(world.live("template")) <= 1, "(b) two of one name"
+        if not world.live("endpoint"):
+            assert not world.live("template"), "(a) a part without a whole"
+        for id, row in world.cloud.engine.meter.report(world.clock.now())["deployments"].items():
+            if id in self.doubled() and row["billed_s"] > ORPHAN_SECONDS:
+                raise AssertionError(f"(e) {id} was made twice and billed for {row['billed_s']} s")
+        must(world, lambda c: c.deploy(progress="off", if_exists="replace", settle=True, timeout=3600, **FIELDS), "b")
+        must(world, lambda c: c.invoke(NAME, {"last": 1}), "a")
+        must(world, lambda c: c.teardown(NAME, timeout=1200), "a")
+        world.advance(SWEEPS)
+        for where in "ab":
+            must(world, clean, where)
+        assert world.all_live() == [], "leaked"
+        self.stack.close()
+        shutil.rmtree(self.base)
+
+    def doubled(self) -> set[str]:
+        """Endpoints of our name that were never the one that a deploy handed out."""
+        return set()
+
+    def go(self, where: str, workflow: Any, die: int | None = None, fault: Any = None) -> Any:
+        script = None if fault is None else Script((f"reference.{fault[0]}", fault[1], fault[2]))
+        return run(self.world, workflow, where=where, hook=None if die is None else Killer(die), script=script)
+
+    @rule(
+        where=MACHINES,
+        die=DIES,
+        fault=FAULT,
+        spec=st.sampled_from(SPECS),
+        if_exists=st.sampled_from(["adopt", "replace"]),
+        wait=st.sampled_from([True, False, "worker"]),
+        settle=st.booleans(),
+        keep=st.booleans(),
+    )
+    def deploy(
+        self, where: str, die: Any, fault: Any, spec: Any, if_exists: Any, wait: Any, settle: bool, keep: bool
+    ) -> None:
+        more = {"if_exists": if_exists, "wait": wait, "settle": settle, "on_failure": "keep" if keep else "teardown"}
+        workflow = lambda c: c.deploy(progress="off", timeout=900, **{**FIELDS, **spec}, **more)  # noqa: E731 - one use
+        self.go(where, workflow, die, fault)
+
+    @rule(where=MACHINES, die=DIES, fault=FAULT)
+    def invoke(self, where: str, die: Any, fault: Any) -> None:
+        got = self.go(where, lambda c: c.invoke(NAME, {"n": 1}, timeout=200), die, fault)
+        assert isinstance(got, BaseException) or got.output == {"n": 1}
+
+    @rule(where=MACHINES, die=DIES, fault=FAULT, workers=st.sampled_from([(0, 1), (1, 3)]))
+    def scale(self, where: str, die: Any, fault: Any, workers: Any) -> None:
+        self.go(where, lambda c: c.scale(NAME, workers), die, fault)
+
+    @rule(where=MACHINES, die=DIES, fault=FAULT)
+    def end(self, where: str, die: Any, fault: Any) -> None:
+        self.go(where, lambda c: c.teardown(NAME, timeout=600), die, fault)
+
+    @rule(where=MACHINES, die=DIES, fault=FAULT)
+    def sweep(self, where: str, die: Any, fault: Any) -> None:
+        self.go(where, clean, die, fault)
+
+    @rule(where=MACHINES)
+    def gc_only_shows(self, where: str) -> None:
+        before = self.world.all_live()
+        self.go(where, lambda c: c.gc(provider="reference"))
+        assert set(before) <= set(self.world.all_live()) | self.expired(before), "gc(delete=False) deleted something"
+
+    def expired(self, ids: list[str]) -> set[str]:
+        engine = self.world.cloud.engine
+        return {id for id in ids if id not in engine.deployment_ids()}
+
+    @rule(at=st.integers(0, 5))
+    def a_user_deletes_in_the_console(self, at: int) -> None:
+        world = self.world
+        live = world.live("endpoint")
+        if live:
+            world.cloud.engine.deployments.delete(live[at % len(live)], world.clock.now())
+            world.cloud.step(world.clock.now())
+
+    @rule(seed=st.integers(0, 10_000))
+    def two_race(self, seed: int) -> None:
+        import random
+
+        world, rolls = self.world, random.Random(seed)
+        runs = []
+        for where in "ab":
+            client = world.wired(AsyncClient, where, RacingIo(world, rolls))
+            runs.append((rolls.uniform(0, 3), client.deploy(progress="off", timeout=900, **FIELDS)))
+        for ended in together(world, runs):
+            assert ended is None or isinstance(ended, UniGPUError) or ended.name == NAME
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, 700.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @invariant()
+    def nothing_of_others_is_touched(self) -> None:
+        if hasattr(self, "world"):
+            assert self.world.untouched(), "(c) what belongs to others was touched"
+
+
+def test_any_order_of_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    Account.monkeypatch = monkeypatch
+    examples, steps = (200, 30) if FULL else (12, 20)
+    run_state_machine_as_test(
+        Account, settings=settings(max_examples=examples, stateful_step_count=steps, derandomize=True, deadline=None)
+    )
+
+
+__all__ = ["NotFoundError"]
