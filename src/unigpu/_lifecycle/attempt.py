@@ -102,7 +102,7 @@ class Attempt:
             journal = None
         try:
             if journal is not None:
-                journal.mark("committed", unanswered=self.inherited or bool(self.ledger.lost))
+                journal.mark("committed")
             for intent in store.load(self.key):
                 if journal is not None and intent.file == journal.intent.file:
                     continue
@@ -122,7 +122,7 @@ class Attempt:
 
     def give_up(self, journal: Journal) -> None:
         """Nothing of this call stays; what it could not delete, or may still get, is for later looks."""
-        if self.ledger.lost or journal.intent.attempt in self.left:
+        if self.ledger.sent:
             journal.mark("failed", owe=True)
         else:
             journal.drop()
@@ -133,7 +133,7 @@ class Attempt:
         if store is None:
             return
         left = intent.attempt in self.left
-        if (due := intent.may_come(wall)) or left:
+        if (due := intent.still_due(wall)) or left:
             later = Journal(store, self.scope.io, intent, owes=left or bool(due))
             later.mark("failed", owe=True if left and not due else None)
         else:

@@ -45,7 +45,9 @@ async def on_error(
             interrupts stay what they are, and get a note.
     """
     if ledger.is_empty:
-        if journal is not None:
+        if ledger.sent:
+            _mark(journal, "failed", owe=True)  # what it made is deleted already; the looks are owed all the same
+        elif journal is not None:
             _drop(journal)
         return
     late = whole and _is_late(exc, past=scope.io.now() >= deadline)
@@ -61,10 +63,10 @@ async def on_error(
     async def undo_and_record() -> None:
         nonlocal leaked
         leaked = await ledger.undo()
-        if not leaked and not ledger.owed and journal is not None:
+        if not leaked and not ledger.sent and journal is not None:
             _drop(journal)  # within the span: whatever cancels us meanwhile, what is undone is not left as pending
-        elif leaked or ledger.owed:
-            _mark(journal, "failed", owe=True, unanswered=ledger.owed)
+        elif leaked or ledger.sent:
+            _mark(journal, "failed", owe=True)
 
     try:
         await shielded(scope.io, undo_and_record, seconds=UNDO_SECONDS + 10)
@@ -132,14 +134,12 @@ def _say_owed(exc: BaseException, scope: Scope, spec: DeploymentSpec) -> None:
         exc.add_note(f"unigpu: {text}")
 
 
-def _mark(
-    journal: Journal | None, state: IntentState, *, owe: bool | None = None, unanswered: bool | None = None
-) -> None:
+def _mark(journal: Journal | None, state: IntentState, *, owe: bool | None = None) -> None:
     """As `Journal.mark`."""
     if journal is None:
         return
     try:
-        journal.mark(state, owe=owe, unanswered=unanswered)
+        journal.mark(state, owe=owe)
     except StateError as exc:  # the error under way matters more; a pending intent says enough
         _log.warning("%s", exc)
 

@@ -276,7 +276,7 @@ def _drop(scope: Scope, group: Group, key: str, gone: set[Id]) -> None:
         stands = any(_is_of(one, intent) for one in standing)
         if stands and intent.state != "failed":
             continue
-        due = intent.may_come(group.wall)
+        due = intent.still_due(group.wall)
         remains = any(_is_of(one, intent) for one in left)
         if remains and intent.state != "committed":
             continue

@@ -42,7 +42,6 @@ class Intent:
         attempt: The create call's random id, which its resources carry.
         resources: ``(kind, id)`` of each that was made, in the order of creation.
         due: Epoch seconds of the looks that are still owed, for platforms that only list.
-        unanswered: Some create of it has no answer (or its writer died): of it, something may still appear.
         expires_at: Epoch seconds of the deployment's end, where it was given one.
         extra: Fields that a later release wrote; kept as they are.
     """
@@ -57,7 +56,6 @@ class Intent:
     spec_hash: str
     resources: tuple[tuple[str, str], ...] = ()
     due: tuple[float, ...] = ()
-    unanswered: bool = False
     created_at: float = 0.0
     updated_at: float = 0.0
     expires_at: float | None = None
@@ -76,16 +74,11 @@ class Intent:
         """The looks that are owed after this moment: one at this moment pays for all that were due before."""
         return tuple(at for at in self.due if at > wall)
 
-    def may_come(self, wall: float) -> tuple[float, ...]:
-        """The looks that are owed for its own sake, after it was ended or given up."""
-        return self.still_due(wall) if self.unanswered else ()
-
     def to_json(self) -> bytes:
         known = {
             **{name: getattr(self, name) for name in _TEXT},
             "resources": [list(pair) for pair in self.resources],
             "due": list(self.due),
-            "unanswered": self.unanswered,
             "created_at": self.created_at,
             "updated_at": self.updated_at,
             "expires_at": self.expires_at,
@@ -122,7 +115,6 @@ def parse(data: bytes) -> Intent | None:
     try:
         known["resources"] = tuple((str(kind), str(id_)) for kind, id_ in fields.pop("resources", ()))
         known["due"] = tuple(float(at) for at in fields.pop("due", ()))
-        known["unanswered"] = bool(fields.pop("unanswered", False))
         known["created_at"] = float(fields.pop("created_at", 0.0))
         known["updated_at"] = float(fields.pop("updated_at", 0.0))
         end = fields.pop("expires_at", None)
@@ -245,7 +237,6 @@ class Journal:
                 self.intent,
                 created_at=self.intent.created_at or now,
                 due=self._due(),
-                unanswered=self._owes,
                 updated_at=now,
             )
         )
@@ -255,14 +246,11 @@ class Journal:
         if (kind, id_) not in self.intent.resources:
             self._save(replace(self.intent, resources=(*self.intent.resources, (kind, id_)), due=self._due()))
 
-    def mark(self, state: IntentState, *, owe: bool | None = None, unanswered: bool | None = None) -> None:
+    def mark(self, state: IntentState, *, owe: bool | None = None) -> None:
         """Keep what became of it. *owe*: all later looks anew, or none; ``None``: those that are owed already."""
         due = self.intent.due if owe is None else self._due() if owe else ()
-        now = replace(
-            self.intent, state=state, due=due, unanswered=self.intent.unanswered if unanswered is None else unanswered
-        )
-        if now != self.intent:
-            self._save(now)
+        if (self.intent.state, self.intent.due) != (state, due):
+            self._save(replace(self.intent, state=state, due=due))
 
     def rewrite(self, *, spec_hash: str) -> None:
         """It was changed in place."""

@@ -103,7 +103,7 @@ def keep(scope: Scope, intents: Iterable[Intent], swept: Swept, wall: float) -> 
         due, state = intent.still_due(wall), intent.state
         stands = intent.attempt in standing or not ids.isdisjoint(intent.resources)
         if state == "committed" and not stands:
-            due, state = intent.may_come(wall), "failed"  # it lost, or was deleted elsewhere
+            state = "failed"  # it lost, or was deleted elsewhere
         if state == "failed" and not due and not swept.has(intent.attempt) and swept.left.isdisjoint(intent.resources):
             store.drop(intent)
         elif (due, state) != (intent.due, intent.state):

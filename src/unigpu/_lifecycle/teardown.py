@@ -81,7 +81,7 @@ async def _end_listed(
         for intent in intents:
             if others and intent.attempt not in (info.attempt, *dead):
                 continue
-            due = intent.may_come(wall)
+            due = intent.still_due(wall)
             if due:
                 scope.store.save(replace(intent, state="failed", due=due, updated_at=scope.io.wall()))
             else:

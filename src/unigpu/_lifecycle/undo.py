@@ -57,7 +57,8 @@ class Ledger:
         unsure: What it asked for, while there is no answer.
         lost: How many creates of a kind went without an answer, where only a list tells: each may act late.
         before: What carried the name before this call created anything.
-        owed: After `undo`: something may still appear.
+        sent: Some create was sent where only a list tells: what it made, even twice, may appear late.
+        owed: After `undo`: a create has no answer yet.
     """
 
     def __init__(self, scope: Scope, identity: Identity) -> None:
@@ -68,6 +69,7 @@ class Ledger:
         self.unsure: Resource | None = None
         self.lost: dict[str, tuple[Resource, int]] = {}
         self.before: frozenset[Id] = frozenset()
+        self.sent = False
         self.owed = False
 
     def is_mine(self, found: Found) -> bool:
@@ -152,7 +154,7 @@ class Ledger:
         out: list[Found] = []
 
         async def create_and_record() -> None:
-            self.unsure = resource
+            self.unsure, self.sent = resource, self.sent or is_listed(resource)
             try:
                 found = await resource.create_cold(io, made, deadline=until)
             except UniGPUError as exc:
