@@ -1,0 +1,87 @@
+"""``python -m unigpu gc`` and ``inventory``: what is printed, and the exit codes that a script goes by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client_listed import FIELDS, KEY, ListedWorld
+
+from unigpu import _registry
+from unigpu._client import _sync
+from unigpu._io.clock import InstantClock
+from unigpu.cli import main
+from unigpu.testing.reference import ReferenceDriver
+
+
+@pytest.fixture
+def world(tmp_path: Path, instant: InstantClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListedWorld]:
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    monkeypatch.setenv("REFERENCE_API_KEY", KEY)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("UNIGPU_CONFIG", str(tmp_path / "unigpu.toml"))
+    monkeypatch.chdir(tmp_path)
+    with _registry.using("reference", ReferenceDriver):
+        made = ListedWorld(tmp_path, instant)
+        plain = _sync.http_config
+        monkeypatch.setattr(_sync, "http_config", lambda transport=None: plain(transport or made.transport))
+        yield made
+
+
+def failed(world: ListedWorld) -> None:
+    """A deploy of this machine, in the state directory that the command line uses, whose undo fails."""
+    from unigpu import Client, PartialDeployError
+
+    world.faults.add("reference.endpoint.patch", reply=400)
+    world.faults.add("reference.endpoint.delete", times=None, reply=400)
+    with Client("reference") as client, pytest.raises(PartialDeployError):
+        client.deploy(progress="off", **FIELDS)
+    world.faults.clear()
+
+
+def test_gc_shows_first_and_deletes_when_told(world: ListedWorld, capsys: Any) -> None:
+    failed(world)
+    assert main(["gc", "--provider", "reference"]) == 0
+    told = capsys.readouterr().out
+    assert "failed" in told
+    assert "add --delete" in told
+    assert len(world.all()) == 2
+    assert main(["gc", "--provider", "reference", "--delete"]) == 0
+    assert "deleted" in capsys.readouterr().out
+    assert world.all() == []
+    assert main(["gc", "--provider", "reference"]) == 0
+    assert "nothing was left behind" in capsys.readouterr().out
+
+
+def test_gc_as_json(world: ListedWorld, capsys: Any) -> None:
+    failed(world)
+    capsys.readouterr()
+    assert main(["gc", "--provider", "reference", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["reason"] for row in rows} == {"failed"}
+
+
+def test_gc_that_cannot_read_or_delete_says_so_by_its_exit_code(world: ListedWorld, capsys: Any) -> None:
+    failed(world)
+    world.faults.add("reference.endpoint.list", times=None, reply=500)
+    assert main(["gc", "--provider", "reference", "--delete"]) == 1
+    assert "could not be read" in capsys.readouterr().err
+    assert len(world.all()) == 2
+    world.faults.clear()
+    world.clock.advance(60.0)
+    world.faults.add("reference.endpoint.delete", times=None, reply=400)
+    assert main(["gc", "--provider", "reference", "--delete"]) == 1
+
+
+def test_the_inventory_is_printed_with_its_total(world: ListedWorld, capsys: Any) -> None:
+    with world.client() as client:
+        client.deploy(progress="off", **FIELDS)
+    assert main(["inventory", "--provider", "reference"]) == 0
+    told = capsys.readouterr().out
+    assert "summarize" in told
+    assert "in all: $0.00/h" in told
+    assert main(["inventory", "--provider", "reference", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["items"][0]["owner"] == "ours"
