@@ -119,7 +119,7 @@ def _matrix_table(write: Callable[[str], None], found: list[Any]) -> None:
         return
     kinds, total = Counter[str](), [0, 0, 0, 0]
     write("the crash matrix:")
-    for name, cases, ends, *wrong in sorted(found):
+    for name, cases, ends, *wrong in sorted(found, key=lambda one: str(one[0])):
         kinds.update(cases)
         row = [sum(cases.values()), *wrong]
         total = [a + b for a, b in zip(total, row, strict=True)]
