@@ -1,0 +1,45 @@
+"""For tests of applications (`unigpu_mock`, `isolated`) and of drivers (`DriverConformance`).
+
+Needs the extra: ``pip install "unigpu[testing]"``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._conformance import Bench as Bench
+    from ._conformance import DriverConformance as DriverConformance
+    from ._isolation import isolated as isolated
+    from ._mock import UnigpuMock as UnigpuMock
+    from ._mock import unigpu_mock as unigpu_mock
+    from ._platforms import MockPlatform as MockPlatform
+    from ._wire_conformance import WireConformance as WireConformance
+
+_WHERE = {
+    "Bench": "_conformance",
+    "DriverConformance": "_conformance",
+    "MockPlatform": "_platforms",
+    "UnigpuMock": "_mock",
+    "WireConformance": "_wire_conformance",
+    "isolated": "_isolation",
+    "unigpu_mock": "_mock",
+}
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - found by __getattr__, so that one costs nothing of another
+    "Bench",
+    "DriverConformance",
+    "MockPlatform",
+    "UnigpuMock",
+    "WireConformance",
+    "isolated",
+    "unigpu_mock",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'unigpu.testing' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)

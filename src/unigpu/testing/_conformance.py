@@ -4,7 +4,6 @@ The test gives a fixture ``bench``: how a client reaches the platform, and what 
 one workflow on every flavour, against a real platform or one in memory. `WireConformance` (beside this file) adds what
 needs a platform that can be made to fail.
 
-Private until the testing kit documents it.
 """
 
 from __future__ import annotations

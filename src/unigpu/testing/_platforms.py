@@ -1,0 +1,111 @@
+"""Which platforms a mock can serve. A further one is an entry in the table, or of the group ``unigpu.mocks``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Final
+
+from unigpu.cloud.contract import Face, Reply
+from unigpu.cloud.engine import Engine
+from unigpu.errors import ConfigurationError
+from unigpu.models import nearest
+
+__all__ = ["GROUP", "MockPlatform", "find"]
+
+GROUP: Final = "unigpu.mocks"
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "local": "unigpu.testing._platforms:LOCAL",
+    "reference": "unigpu.testing._platforms:REFERENCE",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MockPlatform:
+    """What a mock must know of a platform. A driver's package registers one in the group ``unigpu.mocks``.
+
+    Attributes:
+        face: Makes the platform's protocol over an engine; it must take any key that is not empty.
+        keys: Environment variables that get a dummy key.
+        served: Spec fields with which `UnigpuMock.serve` deploys.
+        adds_workers: Operations that ask for workers, which `MockedProvider.no_capacity` refuses.
+        no_capacity: What the platform answers then.
+        around: Entered while the mock serves it, with the base URL of this mock's own; most platforms need nothing.
+        own_address: The mock gives it a loopback port of its own, instead of the face's hosts.
+    """
+
+    face: Callable[[Engine], Face]
+    keys: tuple[str, ...] = ()
+    served: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    adds_workers: tuple[str, ...]
+    no_capacity: Reply
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext
+    own_address: bool = False
+
+
+def find(name: str) -> MockPlatform:
+    """The platform of this name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    points = {point.name: point for point in metadata.entry_points(group=GROUP)}
+    found: object = None
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+    elif name in points:
+        found = points[name].load()
+    if isinstance(found, MockPlatform):
+        return found
+    known = sorted({*_BUILT_IN, *points})
+    near = nearest(name, known)
+    raise ConfigurationError(
+        f"no mock serves {name!r}" + (f"; did you mean {near!r}?" if near else "."),
+        hint=f"There are: {', '.join(known)}. A driver's package registers its own in the entry points {GROUP!r}.",
+    )
+
+
+def _local_face(engine: Engine) -> Face:
+    from unigpu.cloud.faces.local import LocalFace
+
+    return LocalFace(engine)
+
+
+def _local_around(base: str) -> AbstractContextManager[object]:
+    from unigpu.providers.local import launch
+
+    return launch.stand_in(launch.Link(base=base))
+
+
+def _reference_face(engine: Engine) -> Face:
+    from unigpu.testing.reference import ReferenceFace
+
+    return ReferenceFace(engine, key=None)
+
+
+def _reference_around(_: str) -> AbstractContextManager[object]:
+    from unigpu import _registry
+    from unigpu.testing.reference import ReferenceDriver
+
+    return _registry.using("reference", ReferenceDriver)  # a platform of tests is no entry point
+
+
+LOCAL: Final = MockPlatform(
+    face=_local_face,
+    adds_workers=("local.deployment.put", "local.deployment.patch", "local.deployment.wake"),
+    no_capacity=Reply.json({"error": {"type": "no_capacity", "message": "no worker can be had"}}, status=503),
+    around=_local_around,
+    own_address=True,
+)
+REFERENCE: Final = MockPlatform(
+    face=_reference_face,
+    keys=("REFERENCE_API_KEY",),
+    served={"image": "registry.test/served:1", "gpu": "RTX 4090"},
+    adds_workers=("reference.endpoint.create", "reference.endpoint.patch", "reference.endpoint.wake"),
+    no_capacity=Reply.json({"error": {"code": "no_capacity", "message": "no such GPU is free"}}, status=503),
+    around=_reference_around,
+)
