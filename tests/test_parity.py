@@ -25,6 +25,7 @@ NEVER_AWAITED = {"__init__", "__iter__", "stream", "map", "logs", "capabilities"
 VERBS = {
     "deploy", "invoke", "scale", "teardown", "submit", "stream", "map", "get", "deployments", "workers", "logs",
     "wait_ready", "wake", "stop", "start", "update", "capabilities", "close", "gc", "inventory",
+    "plan", "offers", "explain",
 }  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_the_verbs_are_these() -> None:
 
 def test_a_deployment_has_the_verbs_that_concern_it() -> None:
     mine = {n for n in methods(Deployment) if not n.startswith("_")}
-    assert mine == VERBS - {"deploy", "get", "deployments", "capabilities", "close", "gc", "inventory"}
+    assert mine == VERBS - {"deploy", "get", "deployments", "capabilities", "close", "gc", "inventory", "plan", "offers"}
     for name in mine:
         bound = [p for p in inspect.signature(getattr(Client, name)).parameters.values() if p.name != "deployment"]
         own = list(inspect.signature(getattr(Deployment, name)).parameters.values())

@@ -30,11 +30,13 @@ from ._io.contract import (
 )
 from ._io.limits import Limit
 from ._io.poll import Pace, poll
+from ._io.record import is_rehearsal
 from ._io.status import check
 from .models import (
     Adaptation,
     DeploymentInfo,
     DeploymentSpec,
+    GPURequest,
     Identity,
     InputModel,
     JobInfo,
@@ -53,6 +55,7 @@ from .models import (
     provider_name,
 )
 from .models.inventory import InventoryItem
+from .models.offer import Offer
 
 __all__ = [
     "UNSET",
@@ -78,7 +81,9 @@ __all__ = [
     "JobInfo",
     "JobStatus",
     "Limit",
+    "ListsOffers",
     "LogLine",
+    "Offer",
     "Outcome",
     "Pace",
     "Paced",
@@ -105,6 +110,7 @@ __all__ = [
     "check",
     "is_in_namespace",
     "is_ours",
+    "is_rehearsal",
     "poll",
     "provider_name",
 ]
@@ -459,5 +465,28 @@ class Inventories(Protocol):
 
         Raises:
             UniGPUError: a list could not be read whole.
+        """
+        ...
+
+
+@runtime_checkable
+class ListsOffers(Protocol):
+    """Platforms that tell what GPUs they have now, and at which price."""
+
+    async def offers(
+        self,
+        io: Io,
+        *,
+        gpu: tuple[GPURequest, ...] | None,
+        max_price: float | None,
+        regions: tuple[str, ...] | None,
+        kind: Literal["serverless", "pod"],
+        deadline: float,
+    ) -> Sequence[Offer]:
+        """What could be rented now. What is asked for narrows the search where the platform can; the client looks
+        through the answer again, but for areas such as "EU", which only the driver can turn into places.
+
+        Raises:
+            UniGPUError: the list could not be read whole.
         """
         ...

@@ -16,11 +16,16 @@ from unigpu.elasticity.capabilities import Capabilities
 from unigpu.models import (
     DeploymentSpec,
     Event,
+    Explanation,
     GcReport,
+    GPURequest,
     Interface,
     Inventory,
     Kind,
     LogLine,
+    Offers,
+    Plan,
+    Plans,
     Result,
     SpecFields,
     Worker,
@@ -30,8 +35,11 @@ from ._base import Home, OnUnsupported, Seen
 from ._batch import AsyncResults
 from ._calls import Asked, Calls
 from ._core import Core
+from ._explain import explain
 from ._handles_async import AsyncDeployment, AsyncJob, AsyncStream
 from ._map import plan_map
+from ._offers import offers
+from ._plan import plan
 from ._progress import ProgressMode
 from ._view import Deployments, Submitted, Unpicklable
 from ._ways import Transport, async_ways, http_config
@@ -85,7 +93,7 @@ class AsyncClient(Unpicklable):
 
     async def deploy(
         self,
-        spec: DeploymentSpec | str | None = None,
+        spec: DeploymentSpec | str | Plan | None = None,
         *,
         provider: str | None = None,
         wait: bool | Literal["worker"] = True,
@@ -101,7 +109,8 @@ class AsyncClient(Unpicklable):
         """Make a deployment be there: create it, adopt one of the same name and spec, or change it.
 
         Args:
-            spec: A spec, or the name of a declared deployment; *fields* override it, or are all of it.
+            spec: A spec, or the name of a declared deployment; *fields* override it, or are all of it. Or a plan:
+                then exactly that is done.
             provider: Where; default: the client's.
             wait: ``True``: until it is ready, or cold where it may have no worker; ``"worker"``: wake one and wait for
                 it; ``False``: return once it exists.
@@ -117,6 +126,7 @@ class AsyncClient(Unpicklable):
             ConfigurationError: a field is wrong or missing.
             UnsupportedError: the platform cannot do what is stated.
             NameConflict: the name is taken by something else.
+            PlanChanged: it would not be what the plan says.
             WorkerFailed: a worker cannot start.
             DeadlineExceeded: not ready in time; what exists is kept, and may bill.
         """
@@ -329,6 +339,64 @@ class AsyncClient(Unpicklable):
             all_namespaces: Show those of other namespaces, too.
         """
         return await self._core.gc(provider, delete, all_namespaces)
+
+    async def plan(
+        self,
+        spec: DeploymentSpec | str | None = None,
+        *,
+        provider: str | Sequence[str] | None = None,
+        if_exists: Literal["adopt", "error", "replace"] = "adopt",
+        on_unsupported: OnUnsupported = "raise",
+        **fields: Unpack[SpecFields],
+    ) -> Plans:
+        """What ``deploy`` would do and cost, on every provider that has a key, or on those that are named.
+
+        Reads, and changes nothing. What cannot be had stays in, with the reason; each plan has the requests that would
+        be sent, without keys. ``deploy(plan)`` does exactly that.
+
+        Raises:
+            ConfigurationError: a field is wrong.
+            UniGPUError: the one provider that was named could not be read; of several it is in ``.unreadable``.
+        """
+        found = plan(
+            self._core,
+            spec,
+            provider=provider,
+            if_exists=if_exists,
+            on_unsupported=on_unsupported,
+            fields=fields,
+        )
+        return await found
+
+    async def offers(
+        self,
+        *,
+        provider: str | Sequence[str] | None = None,
+        gpu: str | GPURequest | Sequence[str] | Sequence[GPURequest] | None = None,
+        max_price: float | None = None,
+        regions: str | Sequence[str] | None = None,
+        kind: Kind = "serverless",
+    ) -> Offers:
+        """What GPUs could be had now, the cheapest first, on every provider that has a key, or on those named.
+
+        Args:
+            gpu: Acceptable GPUs, as in a spec.
+            max_price: USD per worker-hour. Offers of unknown price are left out then.
+            regions: Countries or areas, as in a spec. Offers of unknown place are left out then.
+
+        A provider that could not be read, or lists none, is in ``.unreadable``; where only one was named, its error is
+        raised.
+        """
+        found = offers(self._core, provider=provider, gpu=gpu, max_price=max_price, regions=regions, kind=kind)
+        return await found
+
+    async def explain(self, deployment: AsyncDeployment | str) -> Explanation:
+        """Why it is not ready: what was seen, the last words of a worker that failed, and the next step.
+
+        Raises:
+            DeploymentGone: it does not exist any more.
+        """
+        return await explain(self._core, deployment)
 
     async def workers(self, deployment: AsyncDeployment | str) -> tuple[Worker, ...]:
         """Its workers now, also those that failed lately."""

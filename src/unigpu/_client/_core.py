@@ -19,6 +19,7 @@ from unigpu.models import (
     Inventory,
     InventoryItem,
     LogLine,
+    Plan,
     State,
     Worker,
     provider_name,
@@ -26,7 +27,7 @@ from unigpu.models import (
 )
 from unigpu.models.spec import Secrets
 
-from . import _values
+from . import _plan, _values
 from ._base import CLOSE_SECONDS, CONTROL_SECONDS, GC_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
 from ._find import Finder
 from ._progress import ProgressMode, Reporter, check_progress
@@ -62,6 +63,16 @@ class Core(Finder):
         _values.choice(on_failure, "on_failure", ("teardown", "keep"))
         check_progress(progress)
         deadline = self._deadline(timeout)
+        plan = given if isinstance(given, Plan) else None
+        if plan is not None:
+            said = {
+                "provider": (provider, provider and plan.provider),
+                "if_exists": (if_exists, plan.if_exists if if_exists != "adopt" else if_exists),
+                "on_unsupported": (on_unsupported, plan.on_unsupported if on_unsupported != "raise" else "raise"),
+                "ephemeral": (ephemeral, False),
+            }
+            _plan.check_plan(plan, self.home.namespace, said, fields)
+            given, provider, if_exists, on_unsupported = plan.spec, plan.provider, plan.if_exists, plan.on_unsupported
         if _values.flag(ephemeral, "ephemeral") and if_exists != "adopt":
             raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
         asked, where, adapt = self.home.spec(given, provider, fields)
@@ -70,6 +81,8 @@ class Core(Finder):
         try:
             scope = self._scope(where, spec.interface, spec.kind, reporter)
             await self.pay(scope, deadline)
+            if plan is not None:
+                scope = await _plan.hold_to(self, plan, scope)
             done = await _lifecycle.deploy(
                 replace(scope, unsaid=unsaid),
                 spec,

@@ -191,6 +191,14 @@ class Finder:
 
         await self._once("start", info, deadline, send)
 
+    def scope(self, provider: str, spec: DeploymentSpec) -> Scope:
+        """The scope of a spec on a provider, before anything of it exists."""
+        return self._scope(provider, spec.interface, spec.kind)
+
+    def rate(self, info: DeploymentInfo, spec: DeploymentSpec) -> Rate:
+        """What an existing deployment costs, as far as the platform or the driver tells."""
+        return self._seen(info, spec).rate
+
     def scope_of(self, info: DeploymentInfo, reporter: Callable[[Progress], None] | None = None) -> Scope:
         return self._scope(info.provider, info.interface, info.kind, reporter)
 

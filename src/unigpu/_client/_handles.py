@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
 from unigpu._io.bridge import run_sync
-from unigpu.models import JobStatus, LogLine, Result, SpecFields, Worker
+from unigpu.models import Explanation, JobStatus, LogLine, Result, SpecFields, Worker
 
 from ._base import OnUnsupported, Seen
 from ._batch import Results
@@ -142,6 +142,10 @@ class Deployment(DeploymentView):
     def start(self, *, wait: bool = True, timeout: float = 1800) -> Deployment:
         """As ``client.start``."""
         return self._client.start(self, wait=wait, timeout=timeout)
+
+    def explain(self) -> Explanation:
+        """As ``client.explain``."""
+        return self._client.explain(self)
 
     def workers(self) -> tuple[Worker, ...]:
         """As ``client.workers``."""

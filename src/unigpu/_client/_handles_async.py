@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from unigpu.models import JobStatus, LogLine, Result, SpecFields, Worker
+from unigpu.models import Explanation, JobStatus, LogLine, Result, SpecFields, Worker
 
 from ._base import OnUnsupported, Seen
 from ._batch import AsyncResults
@@ -144,6 +144,10 @@ class AsyncDeployment(DeploymentView):
     async def start(self, *, wait: bool = True, timeout: float = 1800) -> AsyncDeployment:
         """As ``client.start``."""
         return await self._client.start(self, wait=wait, timeout=timeout)
+
+    async def explain(self) -> Explanation:
+        """As ``client.explain``."""
+        return await self._client.explain(self)
 
     async def workers(self) -> tuple[Worker, ...]:
         """As ``client.workers``."""

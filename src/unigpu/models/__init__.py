@@ -20,11 +20,14 @@ from .deployment import (
     Worker,
     WorkerState,
 )
+from .explain import Explanation
 from .gc import GcReport, GcRow
 from .gpu import GPURequest
 from .identity import Identity, is_in_namespace, is_ours, provider_name
 from .inventory import Inventory, InventoryItem
 from .job import Cost, JobError, JobInfo, JobStatus, Result, StartFailure, Timing
+from .offer import Offer, Offers
+from .plan import Plan, PlannedRequest, Plans
 from .spec import (
     BearerToken,
     DeploymentSpec,
@@ -45,6 +48,7 @@ __all__ = [
     "DeploymentInfo",
     "DeploymentSpec",
     "Event",
+    "Explanation",
     "GPURequest",
     "GcReport",
     "GcRow",
@@ -58,6 +62,11 @@ __all__ = [
     "JobStatus",
     "Kind",
     "LogLine",
+    "Offer",
+    "Offers",
+    "Plan",
+    "PlannedRequest",
+    "Plans",
     "Progress",
     "Rate",
     "RegistryAuth",

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Request, Response, Role, check
+from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Request, Response, Role, check, is_rehearsal
 from unigpu.errors import DeploymentGone, JobExpired, StateError, TransportError
 
 from . import launch
@@ -147,6 +147,10 @@ class Line:
                 "the local provider keeps its deployments in a state directory, and this client has none",
                 provider="local",
                 hint="Leave state_dir out, or give one; base_url= in driver_options names a server that runs already.",
+            )
+        if is_rehearsal(io):  # a plan starts nothing, and what it would send needs no address
+            return await launch.connect(io, self.home, start=False, deadline=deadline) or launch.Link(
+                base="", token=None
             )
         return await launch.connect(io, self.home, start=start, deadline=deadline)
 

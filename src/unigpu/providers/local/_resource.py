@@ -16,6 +16,7 @@ from unigpu.driver import (
     Found,
     Identity,
     Io,
+    is_rehearsal,
 )
 from unigpu.errors import ConfigurationError, ConflictError
 
@@ -115,7 +116,7 @@ async def put(
         cwd=cwd,
         python=place.python or launch.interpreter(),
         env=_hidden_env(spec, import_from),
-        folders=_folders(place, spec, identity.namespace),
+        folders=_folders(place, spec, identity.namespace, make=not is_rehearsal(io)),
     )
     condition = ("if-none-match", "*") if now is None else ("if-match", f'"{now.attempt}"')
     reply = await place.line.call(
@@ -171,9 +172,11 @@ def _hidden_env(spec: DeploymentSpec, import_from: str | None) -> dict[str, str]
     return env
 
 
-def _folders(place: Place, spec: DeploymentSpec, namespace: str) -> Mapping[str, str]:
+def _folders(place: Place, spec: DeploymentSpec, namespace: str, *, make: bool) -> Mapping[str, str]:
     if not spec.volumes:
         return {}
     if place.home is None:
         raise ConfigurationError("volumes are folders under a state directory, and this client has none")
+    if not make:
+        return {v.name: str(place.home.path / "volumes" / namespace / v.name) for v in spec.volumes}
     return {v.name: launch.volume_folder(place.home, namespace, v.name) for v in spec.volumes}

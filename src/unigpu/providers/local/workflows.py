@@ -27,6 +27,7 @@ from unigpu.driver import (
     Io,
     JobInfo,
     LogLine,
+    Offer,
     Pace,
     Rate,
     Resource,
@@ -36,7 +37,7 @@ from unigpu.driver import (
 from unigpu.errors import ConfigurationError, DeploymentGone
 from unigpu.models._values import duration
 
-from . import _map, content, launch
+from . import _machine, _map, content, launch
 from ._line import Line, ok, plain
 from ._resource import LocalResource, Place, get, put
 from ._wire import (
@@ -186,6 +187,10 @@ class LocalDriver:
                 more = bool(page.lines) and page.after > after.get(id, 0)
                 after[id] = page.after
         return sorted(found, key=lambda line: line.time or 0.0)
+
+    async def offers(self, io: Io, **asked: object) -> Sequence[Offer]:
+        """This machine, at $0, with the GPUs that its driver tells of. Nothing is started or sent."""
+        return _machine.offers()
 
     # -- changing -----------------------------------------------------------------------------------------------------
 

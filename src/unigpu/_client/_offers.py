@@ -1,0 +1,77 @@
+"""What GPUs are offered now, on each provider that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from unigpu.driver import ListsOffers
+from unigpu.errors import UniGPUError, UnsupportedError
+from unigpu.models import DeploymentSpec, GPURequest
+from unigpu.models.gpu import matches
+from unigpu.models.offer import Offer, Offers
+
+from . import _values
+from ._base import CONTROL_SECONDS
+from ._find import Finder
+
+_PROBE: Final = "offers"
+
+
+async def offers(
+    core: Finder, *, provider: object, gpu: object, max_price: object, regions: object, kind: object
+) -> Offers:
+    """What matches, on each provider that is covered."""
+    core.home.open()
+    _values.choice(kind, "kind", ("serverless", "pod"))
+    stated: dict[str, Any] = {"gpu": gpu, "max_price": max_price, "regions": regions}
+    stated = {name: value for name, value in stated.items() if value is not None}
+    # A size such as "24GB" is dear without a cap only where it is deployed; here it is a question.
+    capped = {"max_price": 1e9, **stated} if "gpu" in stated else stated
+    asked = DeploymentSpec.model_validate({"name": _PROBE, **capped})
+    cap = asked.max_price if "max_price" in stated else None
+    found: list[Offer] = []
+    unreadable: dict[str, UniGPUError] = {}
+    for name in core.home.providers(provider):
+        try:
+            listed = await _listed(core, name, asked, cap, cast("Any", kind))
+        except UniGPUError as exc:
+            if isinstance(provider, str):
+                raise  # the one that was asked for
+            unreadable[name] = exc
+            continue
+        here = core.home.capabilities(name, "function", cast("Any", kind)).regions.value == "met"
+        found += [one for one in listed if _fits(one, asked.gpu, cap, None if here else asked.regions)]
+    return Offers(found, unreadable)
+
+
+async def _listed(core: Finder, name: str, asked: DeploymentSpec, cap: float | None, kind: Any) -> Sequence[Offer]:
+    driver = core.home.driver(name)
+    if not isinstance(driver, ListsOffers):
+        raise UnsupportedError(f"{name} lists no offers.", provider=name, capability="offers")
+    scope = core.scope(name, asked)
+    return await driver.offers(
+        scope.io,
+        gpu=asked.gpu,
+        max_price=cap,
+        regions=asked.regions,
+        kind=kind,
+        deadline=core.io.now() + CONTROL_SECONDS,
+    )
+
+
+def _fits(offer: Offer, gpu: tuple[GPURequest, ...] | None, cap: float | None, regions: tuple[str, ...] | None) -> bool:
+    if gpu is not None and not any(_is(offer, one) for one in gpu):
+        return False
+    if cap is not None and (offer.price_per_hour is None or offer.price_per_hour > cap):
+        return False
+    if regions is None:
+        return True
+    areas = {"EU", "NA", "APAC"} & set(regions)  # which countries those are is the driver's word: it was asked for them
+    return bool(areas) or offer.region in regions
+
+
+def _is(offer: Offer, request: GPURequest) -> bool:
+    if offer.gpu is None or offer.count != request.count:
+        return False
+    return matches(offer.gpu, request.model_copy(update={"count": 1}))

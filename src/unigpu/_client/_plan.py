@@ -1,0 +1,219 @@
+"""What a deploy would do on each provider, and how a deploy is held to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from unigpu import _config, _registry
+from unigpu._io.record import GuardedIo
+from unigpu._io.redact import safe_url, scrub
+from unigpu._lifecycle import Scope
+from unigpu._lifecycle.rehearse import Rehearsed, rehearse
+from unigpu.driver import UNSET, DeploymentSpec, Request
+from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UniGPUError, UnsupportedError
+from unigpu.models import Adaptation
+from unigpu.models.plan import Action, Plan, PlannedRequest, Plans
+
+from . import _values
+from ._base import CONTROL_SECONDS
+from ._find import Finder
+
+_HIDDEN: Final = "***"
+_SHOWN_HEADERS: Final = frozenset({"accept", "content-type", "if-match", "if-none-match"})
+_SECRET_NAME: Final = re.compile(r"(?i)(?:api_?key|token|secret|password|authorization|signature)$")
+_EXCLUDES: Final = (ConfigurationError, UnsupportedError, NameConflict)
+
+
+async def plan(
+    core: Finder,
+    given: object,
+    *,
+    provider: object,
+    if_exists: object,
+    on_unsupported: object,
+    fields: Mapping[str, Any],
+) -> Plans:
+    """One plan for each provider that is covered. What cannot be had stays in, with the reason."""
+    core.home.open()
+    _values.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
+    _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+    plans: list[Plan] = []
+    unreadable: dict[str, UniGPUError] = {}
+    if isinstance(given, str):
+        given, at = _values.address(given)
+        if at is not None and provider not in (None, at):
+            raise ConfigurationError(f"provider={provider!r}, and the address says {at!r}: which one?")
+        provider = at or provider
+    for name in core.home.providers(provider):
+        if name not in _registry.installed():
+            _registry.load(name)  # raises, with the nearest: a mistyped name is no provider that cannot do it
+        asked, where, adapt = core.home.spec(given, name, fields)
+        adapting = adapt or on_unsupported == "adapt"
+        try:
+            plans.append(await one_plan(core, asked, where, if_exists=str(if_exists), adapt=adapting))
+        except UniGPUError as exc:
+            if isinstance(provider, str):
+                raise  # the one that was asked for
+            unreadable[name] = exc
+    return Plans(plans, unreadable)
+
+
+async def one_plan(core: Finder, asked: DeploymentSpec, where: str, *, if_exists: str, adapt: bool) -> Plan:
+    """The plan on one provider.
+
+    Raises:
+        UniGPUError: the provider could not be read.
+    """
+    return (await _planned(core, asked, where, if_exists=if_exists, adapt=adapt))[0]
+
+
+async def _planned(
+    core: Finder, asked: DeploymentSpec, where: str, *, if_exists: str, adapt: bool
+) -> tuple[Plan, Rehearsed | None]:
+    common: dict[str, Any] = {
+        "provider": where,
+        "name": asked.name,
+        "namespace": core.home.namespace,
+        "if_exists": if_exists,
+        "on_unsupported": "adapt" if adapt else "raise",
+        "spec": asked,
+    }
+    deadline = core.io.now() + CONTROL_SECONDS
+    try:
+        spec, adaptations, unsaid = core.home.gate(asked, where, adapt=adapt)
+        scope = replace(core.scope(where, spec), unsaid=unsaid)
+        done = await rehearse(scope, spec, if_exists=cast("Any", if_exists), deadline=deadline)
+    except _EXCLUDES as exc:
+        return Plan(action="excluded", reason=str(exc), **common), None
+    hidden = tuple(_hidden(core, asked, where))
+    info = done.deployed.info
+    action = _action(done)
+    existing = action in ("adopt", "scale")
+    rate = core.rate(info, spec) if existing else core.home.driver(where).rate(spec)
+    made: tuple[Adaptation, ...] = (*adaptations, *done.deployed.adaptations)
+    found = Plan(
+        action=action,
+        fields=done.fields,
+        requests=tuple(planned_request(one, hidden) for one in done.requests),
+        adaptations=made,
+        rate=rate,
+        warnings=done.deployed.warnings,
+        existing=done.existing,
+        spec_hash=done.spec_hash,
+        **common,
+    )
+    return found, done
+
+
+async def hold_to(core: Finder, plan: Plan, scope: Scope) -> Scope:
+    """*scope* in which nothing but the plan can be done.
+
+    Raises:
+        PlanChanged: made again now, it would be another plan. Nothing was done.
+    """
+    adapt = plan.on_unsupported == "adapt"
+    now, done = await _planned(core, plan.spec, plan.provider, if_exists=plan.if_exists, adapt=adapt)
+    different = plan.differences(now)
+    if different or done is None:
+        raise PlanChanged(
+            f"the plan for {plan.name} on {plan.provider} does not hold any more: {'; '.join(different)}.",
+            provider=plan.provider,
+            deployment=plan.name,
+            maybe_executed=False,
+            hint="Nothing was done. Plan again.",
+        )
+    steps = [(one.method, one.operation) for one in done.requests]
+    return replace(scope, io=GuardedIo(scope.io, steps, done.waking))
+
+
+def check_plan(
+    plan: Plan, namespace: str, given: Mapping[str, tuple[object, object]], fields: Mapping[str, Any]
+) -> None:
+    """What is given with a plan must not say otherwise.
+
+    Args:
+        given: Parameter → what was given, and what the plan says.
+
+    Raises:
+        ConfigurationError: it does; or the plan is one that cannot be had, or of another namespace.
+    """
+    if not plan.ok:
+        raise ConfigurationError(
+            f"{plan.name} cannot be had on {plan.provider}: {plan.reason}", provider=plan.provider, deployment=plan.name
+        )
+    if plan.namespace != namespace:
+        raise ConfigurationError(f"this plan is of the namespace {plan.namespace!r}, the client's is {namespace!r}.")
+    wrong = [*fields, *(name for name, (said, planned) in given.items() if said != planned)]
+    if wrong:
+        raise ConfigurationError(
+            f"{', '.join(f'{one}=' for one in wrong)}: deploy(plan) does what the plan says, and nothing else.",
+            hint="Make another plan.",
+        )
+
+
+def planned_request(request: Request, hidden: tuple[str, ...]) -> PlannedRequest:
+    """A request as it may be shown."""
+    body: Any = None
+    if request.json is not UNSET:
+        body = _shown(request.json, hidden)
+    elif request.content is not None:
+        body = f"({len(request.content)} bytes)"
+    return PlannedRequest(
+        operation=request.operation,
+        method=request.method,
+        url=safe_url(scrub(request.url, hidden)) if urlsplit(request.url).scheme else request.url,
+        params={name: _text(name, value, hidden) for name, value in request.params},
+        headers={
+            name: scrub(value, hidden) if name.lower() in _SHOWN_HEADERS else _HIDDEN for name, value in request.headers
+        },
+        body=body,
+    )
+
+
+def _shown(value: object, hidden: tuple[str, ...], name: str = "") -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _shown(v, hidden, str(k)) for k, v in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_shown(one, hidden, name) for one in cast("list[object]", value)]
+    return _text(name, value, hidden) if isinstance(value, str) else value
+
+
+def _text(name: str, value: str, hidden: tuple[str, ...]) -> str:
+    if _SECRET_NAME.search(name) and name != "UNIGPU_AUTH":  # that is the name of a variable
+        return _HIDDEN
+    for secret in hidden:  # short ones too: `scrub` leaves those, because they would be found everywhere
+        if value == secret:
+            return _HIDDEN
+    return scrub(value, hidden)
+
+
+def _hidden(core: Finder, spec: DeploymentSpec, where: str) -> Iterator[str]:
+    """Every secret that could be in a request."""
+    settings = core.home.settings
+    values: list[object] = [*spec.secrets.values(), *settings.driver_options.get(where, {}).values()]
+    values.append(settings.api_key(where, _registry.load(where).env_key))
+    if spec.registry is not None:
+        values.append(spec.registry.password)
+    if spec.auth is not None and not isinstance(spec.auth, str):
+        values.append(_config.secret(spec.auth.env))
+    values += [_config.secret(name) for name, value in spec.secrets.items() if value is None]
+    for value in values:
+        if isinstance(value, SecretStr) and value.get_secret_value():
+            yield value.get_secret_value()
+    for name, value in settings.driver_options.get(where, {}).items():
+        if isinstance(value, str) and value and _SECRET_NAME.search(name):
+            yield value
+
+
+def _action(done: Rehearsed) -> Action:
+    if done.replaced:
+        return "recreate"
+    words: dict[str, Action] = {"created": "create", "adopted": "adopt", "scaled": "scale", "updated": "update"}
+    found = words[done.deployed.change]
+    return "update" if found == "adopt" and done.requests else found
