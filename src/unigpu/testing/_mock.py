@@ -372,8 +372,7 @@ def unigpu_mock(
     """Serve whole platforms in memory, for every client of this process, made before or in the block.
 
     Each deploys, starts workers, runs jobs, bills and forgets as the real one does, in no time; the state directory,
-    keys and config of the machine are out of reach. Use it as a context manager; in pytest also as the fixture
-    ``unigpu_mock``.
+    keys and config of the machine are out of reach. It is a context manager.
 
     Args:
         providers: Default: ``local``. Others come with their drivers' packages.
