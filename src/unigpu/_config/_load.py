@@ -22,7 +22,7 @@ TOP: Final = ("provider", "namespace", "defaults", "deployments", "driver_option
 PROFILE: Final = ("provider", "namespace", "defaults", "driver_options")
 SPEC: Final = (*DeploymentSpec.model_fields, "on_unsupported")
 _KEYS: Final = "api_keys"
-_SECRET: Final = re.compile(r"(?i)(?:^|_)(?:api_?key|token|secret|password)$")
+SECRET_NAME: Final = re.compile(r"(?i)(?:^|_)(?:api_?key|token|secret|password)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _holds_secret(content: object, name: str = "") -> bool:
     if isinstance(content, Mapping):
         table = cast("Mapping[str, object]", content)
         return any(key == _KEYS or _holds_secret(value, key) for key, value in table.items())
-    return isinstance(content, str) and _SECRET.search(name) is not None
+    return isinstance(content, str) and SECRET_NAME.search(name) is not None
 
 
 def _profiles(name: str, files: list[tuple[Path | None, Mapping[str, Any]]]) -> list[Layer]:

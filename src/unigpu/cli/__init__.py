@@ -19,9 +19,13 @@ class Group(Protocol):
 
 _GROUPS: Final = {
     "cloud": "run the small cloud on this machine",
+    "config": "where each setting comes from",
+    "explain": "why a deployment is not ready",
     "gc": "show, or end, what failed deploys left behind",
     "image": "what a container image must hold",
     "inventory": "everything that costs money now",
+    "offers": "what GPUs could be had now",
+    "plan": "what a deploy would do and cost",
 }
 
 
