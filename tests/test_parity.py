@@ -80,7 +80,17 @@ def test_the_verbs_are_these() -> None:
 
 def test_a_deployment_has_the_verbs_that_concern_it() -> None:
     mine = {n for n in methods(Deployment) if not n.startswith("_")}
-    assert mine == VERBS - {"deploy", "get", "deployments", "capabilities", "close", "gc", "inventory", "plan", "offers"}
+    assert mine == VERBS - {
+        "deploy",
+        "get",
+        "deployments",
+        "capabilities",
+        "close",
+        "gc",
+        "inventory",
+        "plan",
+        "offers",
+    }
     for name in mine:
         bound = [p for p in inspect.signature(getattr(Client, name)).parameters.values() if p.name != "deployment"]
         own = list(inspect.signature(getattr(Deployment, name)).parameters.values())
