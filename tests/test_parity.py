@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from unigpu import AsyncClient, AsyncDeployment, AsyncJob, AsyncStream, Client, Deployment, Job, Stream
+from unigpu import (
+    AsyncClient,
+    AsyncDeployment,
+    AsyncHTTPStream,
+    AsyncJob,
+    AsyncStream,
+    Client,
+    Deployment,
+    HTTPStream,
+    Job,
+    Stream,
+)
 from unigpu._client import AsyncResults, Results
 
 PAIRS = [
@@ -17,15 +28,27 @@ PAIRS = [
     (Job, AsyncJob),
     (Stream, AsyncStream),
     (Results, AsyncResults),
+    (HTTPStream, AsyncHTTPStream),
 ]
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__", "__iter__": "__aiter__"}
 RENAMED |= {"__next__": "__anext__"}
 # No I/O happens where these are called.
-NEVER_AWAITED = {"__init__", "__iter__", "stream", "map", "logs", "capabilities", "__repr__", "__del__"}
+NEVER_AWAITED = {
+    "__init__",
+    "__iter__",
+    "stream",
+    "map",
+    "logs",
+    "capabilities",
+    "openai",
+    "events",
+    "__repr__",
+    "__del__",
+}
 VERBS = {
     "deploy", "invoke", "scale", "teardown", "submit", "stream", "map", "get", "deployments", "workers", "logs",
     "wait_ready", "wake", "stop", "start", "update", "capabilities", "close", "gc", "inventory",
-    "plan", "offers", "explain",
+    "plan", "offers", "explain", "request", "openai",
 }  # fmt: skip
 
 
@@ -38,7 +61,7 @@ def methods(cls: type) -> dict[str, Any]:
 def same_words(text: object) -> str:
     """An annotation or docstring without what makes it async."""
     text = re.sub(r"An? (?=Async|async)", "A ", str(text)) if text else "None"
-    text = re.sub(r"\bAsync(?=Client|Deployment|Job|Stream|Results|Iterator)", "", text)
+    text = re.sub(r"\bAsync(?=Client|Deployment|Job|Stream|Results|Iterator|HTTPStream|OpenAI)", "", text)
     return text.replace("``async with``", "``with``").replace("aclose", "close")
 
 

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from ._client import (
         AsyncClient,
         AsyncDeployment,
+        AsyncHTTPStream,
         AsyncJob,
         AsyncStream,
         Client,
         Deployment,
         Deployments,
+        HTTPReply,
+        HTTPStream,
         Job,
+        ServerSentEvent,
         Stream,
     )
     from .elasticity.capabilities import Capabilities
@@ -103,6 +107,7 @@ __all__ = [
     "Adaptation",
     "AsyncClient",
     "AsyncDeployment",
+    "AsyncHTTPStream",
     "AsyncJob",
     "AsyncStream",
     "AuthenticationError",
@@ -127,6 +132,8 @@ __all__ = [
     "GPURequest",
     "GcReport",
     "GcRow",
+    "HTTPReply",
+    "HTTPStream",
     "InsufficientBalanceError",
     "InvalidInput",
     "InvalidRequestError",
@@ -164,6 +171,7 @@ __all__ = [
     "ResultUnknown",
     "Scaling",
     "SecretRef",
+    "ServerSentEvent",
     "State",
     "StateError",
     "Stream",
@@ -186,12 +194,16 @@ _CLIENT = frozenset(
     {
         "AsyncClient",
         "AsyncDeployment",
+        "AsyncHTTPStream",
         "AsyncJob",
         "AsyncStream",
         "Client",
         "Deployment",
         "Deployments",
+        "HTTPReply",
+        "HTTPStream",
         "Job",
+        "ServerSentEvent",
         "Stream",
     }
 )

@@ -12,6 +12,7 @@ sent.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -70,6 +71,7 @@ __all__ = [
     "Driver",
     "DriverConfig",
     "Found",
+    "HTTPCall",
     "Headers",
     "Identity",
     "InputModel",
@@ -91,6 +93,7 @@ __all__ = [
     "Rate",
     "Refusal",
     "Request",
+    "Requests",
     "Resource",
     "Response",
     "Result",
@@ -418,6 +421,54 @@ class Streams(Protocol):
     """Platforms without jobs whose replies stream; leaving closes the connection."""
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPCall:
+    """One request to an http deployment: the user's own server.
+
+    Attributes:
+        target: Path and query, encoded: ``"/v1/models?limit=3"``.
+        headers: The caller's; none that belongs to one connection, and none of ours.
+        deadline: On `Io.now`'s clock; the whole, the body included.
+        hold: Seconds for which the platform may hold it while no worker is ready and free.
+        wake: Whether it may start a stopped deployment.
+        idempotent: It may safely run twice.
+        read_timeout: Seconds without a byte after which it is given up, beyond *hold*; ``None``: the deadline alone.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    content: bytes | None = field(default=None, repr=False)
+    deadline: float
+    hold: float
+    wake: bool = True
+    idempotent: bool = False
+    read_timeout: float | None = None
+
+
+@runtime_checkable
+class Requests(Protocol):
+    """Platforms that hand a request to the user's own server.
+
+    Attributes:
+        request_hold: Seconds for which the platform itself may hold a request while no worker is ready.
+    """
+
+    @property
+    def request_hold(self) -> float: ...
+
+    def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
+        """Send it, and give the server's reply, whatever its status. Leaving closes the connection.
+
+        Raises:
+            NoWorkerReady: no worker took it within ``hold``; it has not run.
+            WorkerLost: its worker gave no answer.
+            WorkerFailed: workers cannot start.
+            DeploymentGone: there is no such deployment.
+        """
+        ...
 
 
 @runtime_checkable

@@ -37,6 +37,7 @@ from ._calls import Asked, Calls
 from ._core import Core
 from ._explain import explain
 from ._handles_async import AsyncDeployment, AsyncJob, AsyncStream
+from ._http_verbs import AsyncHTTPVerbs
 from ._map import plan_map
 from ._offers import offers
 from ._plan import plan
@@ -45,7 +46,7 @@ from ._view import Deployments, Submitted, Unpicklable
 from ._ways import Transport, async_ways, http_config
 
 
-class AsyncClient(Unpicklable):
+class AsyncClient(AsyncHTTPVerbs, Unpicklable):
     """One client for every provider, on asyncio and trio; a context manager that closes its connections.
 
     It belongs to no loop until it is used, and works under a second ``asyncio.run``.

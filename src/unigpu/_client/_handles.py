@@ -14,6 +14,7 @@ from ._base import OnUnsupported, Seen
 from ._batch import Results
 from ._calls import Calls, StreamSource
 from ._core import Core
+from ._http_verbs import BoundHTTPVerbs
 from ._progress import ProgressMode
 from ._view import DeploymentView, JobView, Submitted, Unpicklable
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _END: Final = object()
 
 
-class Deployment(DeploymentView):
+class Deployment(BoundHTTPVerbs, DeploymentView):
     """A deployment, as one client sees it. Thread-safe.
 
     Leaving a ``with`` block tears it down if the deploy that returned it created it; an adopted one is left running.
@@ -32,6 +33,9 @@ class Deployment(DeploymentView):
     def __init__(self, client: Client, core: Core, seen: Seen) -> None:
         super().__init__(core, seen)
         self._client = client
+
+    def _handle(self) -> Deployment:
+        return self
 
     def invoke(
         self,

@@ -14,6 +14,7 @@ from ._base import OnUnsupported, Seen
 from ._batch import AsyncResults
 from ._calls import Calls, StreamSource
 from ._core import Core
+from ._http_verbs import AsyncBoundHTTPVerbs
 from ._progress import ProgressMode
 from ._view import DeploymentView, JobView, Submitted, Unpicklable
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ._async import AsyncClient
 
 
-class AsyncDeployment(DeploymentView):
+class AsyncDeployment(AsyncBoundHTTPVerbs, DeploymentView):
     """A deployment, as one client sees it.
 
     Leaving an ``async with`` block tears it down if the deploy that returned it created it; an adopted one is left.
@@ -30,6 +31,9 @@ class AsyncDeployment(DeploymentView):
     def __init__(self, client: AsyncClient, core: Core, seen: Seen) -> None:
         super().__init__(core, seen)
         self._client = client
+
+    def _handle(self) -> AsyncDeployment:
+        return self
 
     async def invoke(
         self,

@@ -38,6 +38,7 @@ from ._calls import Asked, Calls
 from ._core import Core
 from ._explain import explain
 from ._handles import Deployment, Job, Stream
+from ._http_verbs import HTTPVerbs
 from ._map import plan_map
 from ._offers import offers
 from ._plan import plan
@@ -46,7 +47,7 @@ from ._view import Deployments, Submitted, Unpicklable
 from ._ways import Transport, http_config, map_ways, sync_ways
 
 
-class Client(Unpicklable):
+class Client(HTTPVerbs, Unpicklable):
     """One client for every provider. Thread-safe; a context manager that closes its connections.
 
     Args:

@@ -30,6 +30,7 @@ class Try:
     Attributes:
         drop: Gives up a reply that is not wanted (an open stream).
         wall: `Io.wall` when it ended, for a hint that is a date.
+        foreign: As `Request.foreign`: any reply is an answer.
         hint: Seconds that the provider asked to wait.
         size: Bytes of the body, where it is here.
     """
@@ -42,12 +43,16 @@ class Try:
         error: TransportError | None = None,
         drop: Callable[[], Awaitable[object]] | None = None,
         wall: float | None = None,
+        *,
+        foreign: bool = False,
     ) -> None:
         self.reply, self.error, self.drop = reply, error, drop
         self.status = reply.status if reply is not None else None
         self.size = len(reply.content) if isinstance(reply, Response) else None
         if error is not None:
             self.known = outcome(error)
+        elif foreign:
+            self.known = Outcome.DONE
         else:
             self.known = outcome(Response(status=self.status or 0, headers=Headers()))
         self.hint = retry_after(reply.headers, wall=wall) if reply is not None and reply.status >= 400 else None

@@ -95,6 +95,8 @@ class Request:
         deployment: The deployment's logical name, where the call is about one: for logs, and for role ``worker``.
         reroutes: Without a connection the driver turns to another address: such a failure says nothing about the
             provider, so it costs no retry token and the breaker does not count it.
+        foreign: The reply is the user's own server's, so it is data: whatever its status, it is an answer. Redirects
+            and errors are handed on as they are, nothing is repeated for their sake, and no rate is learnt from them.
     """
 
     method: str
@@ -112,6 +114,7 @@ class Request:
     cleanup: bool = False
     deployment: str | None = None
     reroutes: bool = False
+    foreign: bool = False
 
     def __repr__(self) -> str:  # no query, no user, no header, no body: each may hold a secret
         scheme, _, rest = self.url.partition("?")[0].partition("//")

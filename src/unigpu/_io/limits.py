@@ -149,6 +149,8 @@ class LimitedIo:
         return await self._io.shield(work, seconds=seconds)
 
     def _learn(self, request: Request, headers: Headers) -> None:
+        if request.foreign:
+            return
         self._limiter.observe(_window(request), headers, now=self._io.now(), wall=self._io.wall())
 
     async def _turn(self, request: Request) -> None:

@@ -24,7 +24,7 @@ def no_redirect(status: int, headers: Headers, request: Request, prepared: Prepa
     Raises:
         InvalidResponseError: it is one. Only the target's host is named.
     """
-    if not 300 <= status < 400:
+    if not 300 <= status < 400 or request.foreign:
         return
     try:
         target = urlsplit(urljoin(prepared.url, headers.get("location", ""))).hostname
@@ -41,7 +41,7 @@ def no_redirect(status: int, headers: Headers, request: Request, prepared: Prepa
 
 def whole(status: int, headers: Headers, content: bytes, request: Request, prepared: Prepared) -> Response:
     """The reply as data."""
-    if status >= 400:
+    if status >= 400 and not request.foreign:
         # Errors are printed and logged. Should the server echo what we sent to prove who we are, it ends here.
         for secret in secrets_of(prepared.headers):
             if len(secret) >= 4:

@@ -118,7 +118,7 @@ class RetryingIo:
                 reply = await self._io.send(request)
             except TransportError as exc:
                 return None, Try(error=exc)
-            return reply, Try(reply, wall=self._io.wall())
+            return reply, Try(reply, wall=self._io.wall(), foreign=request.foreign)
 
         reply, end, attempts, reason = await self._until_done(request, once)
         if end.error is not None:
@@ -137,7 +137,7 @@ class RetryingIo:
             except TransportError as exc:
                 return None, Try(error=exc)
             drop = lambda: opening.__aexit__(None, None, None)  # noqa: E731 - a line that is read here and nowhere else
-            return (opening, reply), Try(reply, drop=drop, wall=self._io.wall())
+            return (opening, reply), Try(reply, drop=drop, wall=self._io.wall(), foreign=request.foreign)
 
         opened, end, attempts, reason = await self._until_done(request, once)
         if end.error is not None:

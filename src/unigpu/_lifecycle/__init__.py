@@ -11,15 +11,18 @@ from .jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
 from .owed import Owed, pay, pay_quietly
 from .ready import wait_ready
 from .reconcile import deploy, update
+from .request import Asking, OpenReply, request
 from .stream import StreamRun, job_stream, stream
 from .teardown import end_expired, known, teardown
 
 __all__ = [
+    "Asking",
     "CallOptions",
     "Deployed",
     "Group",
     "Intent",
     "IntentStore",
+    "OpenReply",
     "Owed",
     "Scope",
     "StreamRun",
@@ -40,6 +43,7 @@ __all__ = [
     "pay",
     "pay_quietly",
     "read",
+    "request",
     "resolve",
     "scale",
     "start",

@@ -105,7 +105,8 @@ def _to_worker(call: HttpCall, address: tuple[str, int]) -> list[tuple[str, str]
 
 def _to_caller(head: Head) -> list[tuple[bytes, bytes]]:
     # The length is the worker's word about the bytes that follow, so that one goes through.
-    hop = _HOP - {"content-length"}
+    # x-unigpu-error is how our own errors are told from the server's, so a server cannot say it.
+    hop = (_HOP - {"content-length"}) | {"x-unigpu-error"}
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers if name not in hop]
 
 

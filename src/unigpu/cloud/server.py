@@ -304,7 +304,8 @@ def serve_main(faces: Sequence[str], host: str, port: int) -> int:
 
 def error(status: int, type: str, message: str) -> Reply:
     """An answer of the server's own, in the form that all of ours have."""
-    return Reply.json({"error": {"type": type, "message": message}}, status=status)
+    headers = (("x-unigpu-error", type),)  # told from a worker's own answers
+    return Reply.json({"error": {"type": type, "message": message}}, status=status, headers=headers)
 
 
 def closing() -> Reply:

@@ -70,6 +70,7 @@ class Pending:
                 if found is None:
                     return None
                 self._answer = found
+                self._cloud.held.pop(self, None)
             if isinstance(self._answer, Forward):
                 if not self._forwarded:
                     self._forwarded = True
@@ -80,6 +81,7 @@ class Pending:
     def abandon(self, now: float) -> None:
         """The caller left."""
         with self._cloud.lock:
+            self._cloud.held.pop(self, None)
             if isinstance(self._answer, Hold) and self._answer.abandoned is not None:
                 self._answer.abandoned(now)
             elif isinstance(self._answer, Forward) and self._reply is None:
@@ -104,6 +106,7 @@ class VirtualCloud:
         journal: What the engine asked to persist and did not end, by kind and id: `Engine.restore` takes it back.
         callbacks: The webhooks that were called; each is answered with 200.
         effects: How many of each kind were carried out, by name.
+        held: Calls that the engine holds, and until when: time does not jump over that moment.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class VirtualCloud:
         self.journal: dict[tuple[str, str], Persist] = {}
         self.callbacks: list[Callback] = []
         self.effects: dict[str, int] = {}
+        self.held: dict[Pending, float] = {}
         self._default = behavior or Behavior()
         self._behaviors: dict[str, Behavior] = {}
         self.detach = self.clock.attach(self.step, self.next_due)
@@ -152,7 +156,10 @@ class VirtualCloud:
         with self.lock:
             now = self.clock.now()
             self.step(now)
-            pending = Pending(self, self.engine.handle(call, now))
+            answer = self.engine.handle(call, now)
+            pending = Pending(self, answer)
+            if isinstance(answer, Hold):
+                self.held[pending] = answer.until
             self.step(now)
             return pending
 
@@ -191,6 +198,8 @@ class VirtualCloud:
         """When something happens by itself; ``None``: never."""
         with self.lock:
             dues = [due for due in (self.engine.next_due(), self.simulation.next_due()) if due is not None]
+            now = self.clock.now()
+            dues += [until for until in self.held.values() if until > now]
         return min(dues, default=None)
 
     def handle(self, request: Request) -> Response | Held:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Name = Literal["sync", "asyncio", "trio"]
 NAMES: Final[tuple[Name, ...]] = ("sync", "asyncio", "trio")
 # Objects whose methods do something: their calls are made awaitable. Everything else is data, or the test's.
-_LIVE: Final = ("Client", "Deployment", "Job", "Stream", "Results", "Deployments", "generator")
+_LIVE: Final = ("Client", "Deployment", "Job", "Stream", "HTTPStream", "Results", "Deployments", "generator")
 
 
 class Flavour:

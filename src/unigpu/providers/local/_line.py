@@ -59,14 +59,14 @@ class Line:
             StateError: the state directory cannot be written, or the supervisor says its disk is full.
         """
         while True:
-            link = await self._link(io, start=start, deadline=deadline)
+            link = await self.link(io, start=start, deadline=deadline)
             if link is None:
                 return None
             request = Request(
                 method=method,
                 url=f"{link.base}/v1{path}",
                 operation=f"local.{operation}",
-                headers=(*headers, *_authorization(link)),
+                headers=(*headers, *authorization(link)),
                 params=params,
                 json=json,
                 role=role,
@@ -80,7 +80,7 @@ class Line:
             try:
                 response = await io.send(request)
             except TransportError:
-                if io.now() >= deadline or self._is_still(link):
+                if io.now() >= deadline or self.is_still(link):
                     raise
             else:
                 if not self._is_leaving(response, link) or io.now() >= deadline:
@@ -139,7 +139,8 @@ class Line:
             )
         return ok(reply, deployment=info.name)
 
-    async def _link(self, io: Io, *, start: bool, deadline: float) -> launch.Link | None:
+    async def link(self, io: Io, *, start: bool, deadline: float) -> launch.Link | None:
+        """The supervisor that lives; ``None``: none does, and nothing is deployed."""
         if self.fixed is not None:
             return self.fixed
         if self.home is None:
@@ -154,7 +155,8 @@ class Line:
             )
         return await launch.connect(io, self.home, start=start, deadline=deadline)
 
-    def _is_still(self, link: launch.Link) -> bool:
+    def is_still(self, link: launch.Link) -> bool:
+        """Whether *link* is the supervisor that lives now."""
         return self.home is None or self.fixed is not None or launch.is_current(self.home, link)
 
     def _is_leaving(self, response: Response, link: launch.Link) -> bool:
@@ -162,7 +164,7 @@ class Line:
         if response.status == 503 and refusal(response).error.type == "closing":
             return self.fixed is None
         # Its port may be another program's by now, whose "not found" is no news of ours.
-        return response.status >= 400 and not self._is_still(link)
+        return response.status >= 400 and not self.is_still(link)
 
     def _checked(self, response: Response) -> Response:
         if response.status == 507:
@@ -176,7 +178,8 @@ class Line:
         return response
 
 
-def _authorization(link: launch.Link) -> tuple[tuple[str, str], ...]:
+def authorization(link: launch.Link) -> tuple[tuple[str, str], ...]:
+    """The header by which a supervisor knows us."""
     return () if link.token is None else (("authorization", f"Bearer {link.token}"),)
 
 

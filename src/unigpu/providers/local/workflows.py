@@ -6,6 +6,7 @@ A call never starts a supervisor just to look: where none lives and no journal w
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from unigpu.driver import (
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
+    HTTPCall,
     Identity,
     InputModel,
     Invocation,
@@ -32,12 +34,13 @@ from unigpu.driver import (
     Rate,
     Resource,
     Scaling,
+    StreamResponse,
     Worker,
 )
 from unigpu.errors import ConfigurationError, DeploymentGone
 from unigpu.models._values import duration
 
-from . import _machine, _map, content, launch
+from . import _machine, _map, _request, content, launch
 from ._line import Line, ok, plain
 from ._resource import LocalResource, Place, get, put
 from ._wire import (
@@ -92,6 +95,7 @@ class LocalDriver:
 
     long_poll = LONG_POLL
     submit_call = CallClass.IDEMPOTENT
+    request_hold = _request.HOLD
     state_pace = Pace(floor=0.02, cap=0.5)
 
     def __init__(self, config: DriverConfig) -> None:
@@ -257,6 +261,10 @@ class LocalDriver:
             io, "GET", info, job_id, "/stream", "job.stream", hold=hold, params=params, deadline=deadline
         )
         return _map.page_of(parse(PageWire, response))
+
+    def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
+        """The supervisor holds it until a worker is free; our own token does not reach the server."""
+        return _request.request(self._line, io, info, call)
 
 
 def _hold(io: Io, wait: float, deadline: float) -> float:
