@@ -115,17 +115,20 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def _matrix_table(write: Callable[[str], None], found: list[Any]) -> None:
     """The crash matrix: cases of each part, how they ended, and what was lost; and, run whole, of each kind."""
-    if not found:
-        return
-    kinds, total = Counter[str](), [0, 0, 0, 0]
-    write("the crash matrix:")
-    for name, cases, ends, *wrong in sorted(found, key=lambda one: str(one[0])):
+    kinds, ended, rows = Counter[str](), dict[str, Counter[str]](), dict[str, list[int]]()
+    for name, cases, ends, *wrong in found:
         kinds.update(cases)
+        ended.setdefault(name, Counter()).update(ends)
         row = [sum(cases.values()), *wrong]
-        total = [a + b for a, b in zip(total, row, strict=True)]
-        how = ", ".join(f"{count} {end}" for end, count in Counter(ends).most_common(4))
-        write(f"  {name:<40} {row[0]:>6} cases, {row[1]} leaked, {row[2]} doubled, {row[3]} wrong otherwise ({how})")
-    write(f"  {'all':<40} {total[0]:>6} cases, {total[1]} leaked, {total[2]} doubled, {total[3]} wrong otherwise")
+        for each in (name, "all"):
+            rows[each] = [a + b for a, b in zip(rows.get(each, [0] * 4), row, strict=True)]
+    if not rows:
+        return
+    write("the crash matrix:")
+    for name in [*sorted(ended), "all"]:
+        count, leaked, doubled, other = rows[name]
+        how = ", ".join(f"{n} {end}" for end, n in ended.get(name, Counter[str]()).most_common(4))
+        write(f"  {name:<28} {count:>6} cases, {leaked} leaked, {doubled} doubled, {other} wrong otherwise  {how}")
     if FULL:
         for kind, count in sorted(kinds.items()):
             write(f"    {kind:<40} {count:>6}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,16 @@ for _name in ("world", "faults", "life", "race"):
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of simulated deaths need no real syncs: what a process wrote survives its own death."""
     monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of faults are thousands of warnings, which nobody reads."""
+    log = logging.getLogger("unigpu")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture

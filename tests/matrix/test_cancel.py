@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from matrix_life import Tally, only_deploy, put_right
-from matrix_world import FULL, Killer, World, tenth
+from matrix_world import FULL, World, tenth
 
 from unigpu.errors import UniGPUError
 
@@ -77,6 +77,3 @@ def test_cancelled_at_any_await(
         tally.case("cancelled", f"cancelled at point {at} on {loop}", ended, check)
     assert tally.ends["CancelledError"] > 0.7 * sum(tally.cases.values())
     tally.finish(record_property, f"cancel, {loop}, lag {lag:g} s")
-
-
-__all__ = ["Killer"]

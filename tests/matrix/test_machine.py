@@ -1,20 +1,20 @@
 """Any order of deploys, calls, ends, deaths, faults and a user in the console: one deployment or none, and all paid.
 
-Invariants (a) to (e) of the design: at rest what lives is what is committed; never two of one name once the last look
-is paid; nothing of others is ever deleted; nothing is created while an earlier create of this client is unclear; and
-what was made twice costs no more than the looks take.
+At rest what lives is whole, and of one name only once; nothing of others is ever deleted; and gc that only shows
+deletes nothing. What a second one may cost until the looks are paid is measured in the race.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from matrix_faults import KINDS
@@ -23,7 +23,7 @@ from matrix_race import RacingIo, slow_lag, together
 from matrix_world import FIELDS, FULL, NAME, Killer, Script, World, worlds
 
 from unigpu import AsyncClient
-from unigpu.errors import NotFoundError, UniGPUError
+from unigpu.errors import UniGPUError
 
 pytestmark = [pytest.mark.full] if FULL else []
 SPECS: list[dict[str, Any]] = [{}, {"workers": (1, 2)}, {"env": {"A": "1"}}, {"idle_timeout": 5, "ttl": 600}]
@@ -33,8 +33,9 @@ OPERATIONS = (
 )  # fmt: skip
 MACHINES = st.sampled_from(["a", "b"])
 DIES = st.none() | st.integers(0, 60)
-FAULT = st.none() | st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 2), st.sampled_from(KINDS))
-ORPHAN_SECONDS = 15.0 + 120.0 + 30.0
+FAULT = st.none() | st.sampled_from(
+    [(op, at, kind) for op in OPERATIONS for at in range(3) for kind in KINDS if kind.fits(f"reference.{op}")]
+)
 
 
 class Account(RuleBasedStateMachine):
@@ -42,12 +43,12 @@ class Account(RuleBasedStateMachine):
 
     monkeypatch: pytest.MonkeyPatch
 
-    @initialize(lag=st.sampled_from([0.0, 3.0, "slow"]), seed=st.integers(0, 1000))
-    def begin(self, lag: Any, seed: int) -> None:
+    @initialize(lag=st.sampled_from([0.0, 3.0, "slow"]), number=st.integers(0, 1000))
+    def begin(self, lag: Any, number: int) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="unigpu-matrix-"))
         self.stack = contextlib.ExitStack()
         make = self.stack.enter_context(worlds(self.base, self.monkeypatch))
-        self.world: World = make(seed=seed, list_lag=slow_lag if lag == "slow" else lag)
+        self.world: World = make(seed=number, list_lag=slow_lag if lag == "slow" else lag)
         self.lag = self.world.cloud.engine.settings.list_lag
 
     def teardown(self) -> None:
@@ -65,9 +66,6 @@ class Account(RuleBasedStateMachine):
         assert len(world.live("template")) <= 1, "(b) two of one name"
         if not world.live("endpoint"):
             assert not world.live("template"), "(a) a part without a whole"
-        for id, row in world.cloud.engine.meter.report(world.clock.now())["deployments"].items():
-            if id in self.doubled() and row["billed_s"] > ORPHAN_SECONDS:
-                raise AssertionError(f"(e) {id} was made twice and billed for {row['billed_s']} s")
         must(world, lambda c: c.deploy(progress="off", if_exists="replace", settle=True, timeout=3600, **FIELDS), "b")
         must(world, lambda c: c.invoke(NAME, {"last": 1}), "a")
         must(world, lambda c: c.teardown(NAME, timeout=1200), "a")
@@ -77,10 +75,6 @@ class Account(RuleBasedStateMachine):
         assert world.all_live() == [], "leaked"
         self.stack.close()
         shutil.rmtree(self.base)
-
-    def doubled(self) -> set[str]:
-        """Endpoints of our name that were never the one that a deploy handed out."""
-        return set()
 
     def go(self, where: str, workflow: Any, die: int | None = None, fault: Any = None) -> Any:
         script = None if fault is None else Script((f"reference.{fault[0]}", fault[1], fault[2]))
@@ -138,11 +132,9 @@ class Account(RuleBasedStateMachine):
             world.cloud.engine.deployments.delete(live[at % len(live)], world.clock.now())
             world.cloud.step(world.clock.now())
 
-    @rule(seed=st.integers(0, 10_000))
-    def two_race(self, seed: int) -> None:
-        import random
-
-        world, rolls = self.world, random.Random(seed)
+    @rule(number=st.integers(0, 10_000))
+    def two_race(self, number: int) -> None:
+        world, rolls = self.world, random.Random(number)
         runs = []
         for where in "ab":
             client = world.wired(AsyncClient, where, RacingIo(world, rolls))
@@ -160,12 +152,14 @@ class Account(RuleBasedStateMachine):
             assert self.world.untouched(), "(c) what belongs to others was touched"
 
 
-def test_any_order_of_things(monkeypatch: pytest.MonkeyPatch) -> None:
-    Account.monkeypatch = monkeypatch
-    examples, steps = (200, 30) if FULL else (12, 20)
+@pytest.mark.parametrize("shard", range(4))
+def test_any_order_of_things(monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
+    """Each shard has a seed of its own, so a red one can be repeated."""
+    machine = type(f"Account{shard}", (Account,), {"monkeypatch": monkeypatch})
+    examples, steps = (150, 30) if FULL else (8, 20)
     run_state_machine_as_test(
-        Account, settings=settings(max_examples=examples, stateful_step_count=steps, derandomize=True, deadline=None)
+        seed(shard)(machine),
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, derandomize=False, database=None, deadline=None
+        ),
     )
-
-
-__all__ = ["NotFoundError"]

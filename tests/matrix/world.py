@@ -41,6 +41,8 @@ FIELDS: dict[str, Any] = {
 }
 FULL = os.environ.get("UNIGPU_FULL") == "1"
 Hook = Callable[[str], None]
+_FLAGS: dict[Any, Any] = {}
+"""What the facts say, read once for all clients: thousands of them are made."""
 
 
 class Crash(BaseException):
@@ -184,6 +186,7 @@ class World:
             """There is nothing to close."""
 
         core = client._core
+        core.home._flags = _FLAGS
         core.ways = _ways(io, io, close, Protection.usual(), core.home.emit)
         core.io = core.ways.usual
         core._store = IntentStore(self.path / where, hook=hook)
