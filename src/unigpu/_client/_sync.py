@@ -173,6 +173,7 @@ class Client(HTTPVerbs, Unpicklable):
             NoWorkerReady: no worker was ready in time.
             DeadlineExceeded: it took longer than *timeout*.
             JobFailed: the handler raised; WorkerLost: its worker died.
+            WorkerFailed: no worker can start; carries its last log lines.
             ResultUnknown: it may have run, and its result is lost.
         """
         asked = Asked.checked(start_timeout, timeout, on_timeout=on_timeout, idempotent=idempotent, wake=wake)

@@ -6,9 +6,7 @@ import argparse
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Say why a deployment is not ready: what was seen, and what to do."
-    )
+    parser.description = "Say why a deployment is not ready: what was seen, and what to do."
     parser.add_argument("deployment", help='its name, or an address as in "summarize@runpod"')
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_run)
