@@ -8,10 +8,10 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check lint types contracts coverage full benchmark clean
+.PHONY: help quickstart test check lint types contracts coverage full openai-old benchmark clean
 
 help: ## Show the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "unigpu needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say: make quickstart PYTHON=python3.11")'
@@ -52,6 +52,16 @@ coverage: $(VENV)/.dev ## The tests, with branch coverage, also of child process
 
 full: $(VENV)/.dev ## The whole matrices, of which `make test` runs a seeded tenth
 	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m "full or kill" -p no:randomly
+
+# The generation before: openai on httpx, where the newest is on httpx2. Its own environment, for its own tests only.
+.venvs/openai-old/.made: pyproject.toml
+	$(PYTHON) -m venv .venvs/openai-old
+	.venvs/openai-old/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[local,testing,trio]' \
+		'openai<3' hypothesis pytest pytest-xdist pytest-randomly
+	@touch $@
+
+openai-old: .venvs/openai-old/.made ## The tests of openai() with the generation before (openai 2, on httpx)
+	.venvs/openai-old/bin/python -m pytest -q tests/openai
 
 benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -262,3 +262,14 @@ def test_a_stream_gives_bytes_events_or_the_rest(flavour: Any, cloud: UnigpuMock
         assert [(e.event, e.data, e.id) for e in found] == [("token", "a\nb", "7"), ("message", "[DONE]", "7")]
 
     flavour.run(work, "local")
+
+
+def test_a_stream_that_is_dropped_says_so(cloud: UnigpuMock) -> None:
+    from unigpu import Client
+
+    serves(cloud, echo)
+    with Client("local") as client:
+        app = client.deploy(name="chat", **COMMAND)
+        stream = app.request("GET", "/", stream=True)
+        with pytest.warns(ResourceWarning, match="HTTPStream was dropped before its end"):
+            del stream

@@ -10,6 +10,7 @@ import httpx
 from unigpu import (
     AsyncClient,
     AsyncDeployment,
+    AsyncHTTPStream,
     AsyncJob,
     AsyncStream,
     Capabilities,
@@ -19,12 +20,15 @@ from unigpu import (
     Deployments,
     DeploymentSpec,
     Event,
+    HTTPReply,
+    HTTPStream,
     Job,
     JobStatus,
     LogLine,
     Progress,
     Rate,
     Result,
+    ServerSentEvent,
     State,
     Stream,
     UniGPUError,
@@ -83,6 +87,10 @@ def plain() -> None:
         assert_type(client.workers("summarize"), tuple[Worker, ...])
         assert_type(client.logs(app, follow=True), Iterator[LogLine])
         assert_type(client.capabilities("vast", interface="http", kind="pod"), Capabilities)
+        assert_type(client.request("chat", "GET", "/", params={"a": [1, 2]}), HTTPReply)
+        assert_type(app.request("GET", "/", stream=True), HTTPStream)
+        assert_type(next(app.request("GET", "/", stream=True).events()), ServerSentEvent)
+        assert_type(app.openai(), dict[str, Any])
         assert_type(client.get("summarize").update(env={"A": "1"}), Deployment)
         client.deploy(DeploymentSpec(name="x"), if_exists="replace")
         with client.deploy("declared", ephemeral=True) as short:
@@ -108,6 +116,8 @@ async def awaited() -> None:
         assert_type(client.logs(app), AsyncIterator[LogLine])
         assert_type(await client.deployments(), Deployments[AsyncDeployment])
         assert_type(client.capabilities(), Capabilities)
+        assert_type(await client.request("chat", "POST", "/", json={}), HTTPReply)
+        assert_type(await app.request("GET", "/", stream=True), AsyncHTTPStream)
         async with await client.deploy(name="short", handler=summarize, ephemeral=True):
             pass
 

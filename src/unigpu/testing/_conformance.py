@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from unigpu import _registry
-from unigpu.driver import Driver, Invokes, Pauses, State, Streams, StreamsJobs, Submits, Updates, Wakes
+from unigpu.driver import Driver, Invokes, Pauses, Requests, State, Streams, StreamsJobs, Submits, Updates, Wakes
 from unigpu.elasticity.capabilities import VERBS, Capabilities, load
 from unigpu.errors import (
     AuthenticationError,
@@ -127,6 +127,7 @@ class DriverConformance:
 
         assert some("submit") == has(cls, Submits)
         assert some("invoke") == (has(cls, Submits) or has(cls, Invokes))
+        assert some("request") == has(cls, Requests)
         assert some("streaming") == (has(cls, StreamsJobs) or has(cls, Streams))
         assert some("wake") == has(cls, Wakes)
         assert some("stop") == has(cls, Pauses)
