@@ -156,7 +156,7 @@ class Account(RuleBasedStateMachine):
 def test_any_order_of_things(monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
     """Each shard has a seed of its own, so a red one can be repeated."""
     machine = type(f"Account{shard}", (Account,), {"monkeypatch": monkeypatch})
-    examples, steps = (150, 30) if FULL else (8, 20)
+    examples, steps = (100, 30) if FULL else (8, 20)
     run_state_machine_as_test(
         seed(shard)(machine),
         settings=settings(

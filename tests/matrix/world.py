@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import json
 import os
 import random
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -223,6 +224,11 @@ class World:
     def intents(self, where: str = "a") -> list[str]:
         folder = self.path / where / "intents"
         return sorted(p.name for p in folder.iterdir() if p.suffix == ".json") if folder.is_dir() else []
+
+    def intent_states(self, where: str) -> set[str]:
+        """``pending``, ``committed``, ``failed``: of the intents that a machine keeps."""
+        folder = self.path / where / "intents"
+        return {json.loads((folder / name).read_text())["state"] for name in self.intents(where)}
 
     def machines(self) -> list[str]:
         """Those that ever kept something."""
