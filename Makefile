@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check lint types contracts coverage full openai-old benchmark clean
+.PHONY: help quickstart test check lint types contracts coverage full openai-old official benchmark clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,19 @@ full: $(VENV)/.dev ## The whole matrices, of which `make test` runs a seeded ten
 
 openai-old: .venvs/openai-old/.made ## The tests of openai() with the generation before (openai 2, on httpx)
 	.venvs/openai-old/bin/python -m pytest -q tests/openai
+
+# One environment a vendor: their packages cannot be installed together.
+VENDORS := $(patsubst tests/official/%/requirements.txt,%,$(wildcard tests/official/*/requirements.txt))
+
+.venvs/%/.made: tests/official/%/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venvs/$*
+	.venvs/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
+.PRECIOUS: .venvs/%/.made
+
+official: $(VENV)/.dev $(VENDORS:%=.venvs/%/.made) ## The vendors' own clients and workers against our faces
+	UNIGPU_OFFICIAL=1 $(BIN)/python -m pytest -q -p no:randomly tests/official
 
 benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -10,126 +10,27 @@ Times are seconds on one clock, which the caller chooses.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal, Protocol
+from dataclasses import asdict
+from typing import Any, Final
 
+from ._rule import Decision, Rule, View, Wish, WorkerView
+from ._rules import Declared, QueueDelay, RequestsPerWorker
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerView:
-    """One worker that takes work, or will. Draining ones are not shown to a rule.
-
-    Attributes:
-        running: Calls that it runs.
-        since: When it reached its phase.
-        idle_since: When it last had something to do; ``None``: it has now, or was never ready.
-    """
-
-    id: str
-    phase: Literal["starting", "ready"]
-    running: int = 0
-    since: float = 0.0
-    idle_since: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """What a rule may look at.
-
-    Attributes:
-        idle_timeout: Seconds without work after which a worker above the least leaves; ``None``: never.
-        queued: Calls that no worker has taken.
-        oldest_queued_at: When the first of them came.
-        running: Calls that workers run now.
-        wake: Someone asked for a worker without a call.
-    """
-
-    now: float
-    min_workers: int
-    max_workers: int
-    concurrency: int = 1
-    idle_timeout: float | None = 60.0
-    queued: int = 0
-    oldest_queued_at: float | None = None
-    running: int = 0
-    wake: bool = False
-    workers: tuple[WorkerView, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What the load alone asks for. ``next_check``: when the answer may change although nothing happens."""
-
-    workers: int
-    next_check: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What to do now.
-
-    Attributes:
-        workers: How many should be there, besides draining ones.
-        drain: Which leave, in this order.
-        next_check: When to ask again although nothing happens; ``None``: not before something does.
-    """
-
-    workers: int
-    drain: tuple[str, ...] = ()
-    next_check: float | None = None
-
-
-class Rule(Protocol):
-    """One platform's scaling signal. A frozen dataclass of plain values, so that a journal can keep it."""
-
-    name: ClassVar[str]
-
-    def wanted(self, view: View) -> Wish: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RequestsPerWorker:
-    """One worker for each *target* calls that wait or run. ``None``: as many as one worker takes at a time."""
-
-    name: ClassVar[str] = "requests"
-    target: float | None = None
-
-    def wanted(self, view: View) -> Wish:
-        calls = view.queued + view.running
-        return Wish(workers=math.ceil(calls / (self.target or view.concurrency)))
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDelay:
-    """One more worker when a call has waited for *seconds*, and again only once that one is ready."""
-
-    name: ClassVar[str] = "queue_delay"
-    seconds: float = 4.0
-
-    def wanted(self, view: View) -> Wish:
-        busy = sum(1 for worker in view.workers if worker.running)
-        if not view.queued or view.oldest_queued_at is None:
-            return Wish(workers=busy)
-        alive = len(view.workers)
-        if not alive:
-            return Wish(workers=1)
-        due = view.oldest_queued_at + self.seconds
-        if view.now < due:
-            return Wish(workers=alive, next_check=due)
-        starting = any(worker.phase == "starting" for worker in view.workers)
-        return Wish(workers=alive if starting else alive + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """As many as the least says, whatever the load: declared replicas, and a pod's one machine."""
-
-    name: ClassVar[str] = "declared"
-
-    def wanted(self, view: View) -> Wish:
-        return Wish(workers=view.min_workers)
-
+__all__ = [
+    "RULES",
+    "Decision",
+    "Declared",
+    "QueueDelay",
+    "RequestsPerWorker",
+    "Rule",
+    "View",
+    "Wish",
+    "WorkerView",
+    "desired",
+    "rule_from",
+    "rule_record",
+]
 
 RULES: Final[Mapping[str, type[Any]]] = {rule.name: rule for rule in (RequestsPerWorker, QueueDelay, Declared)}
 
