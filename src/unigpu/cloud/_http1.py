@@ -17,6 +17,7 @@ import h11
 
 _READ: int = 65_536
 _CONNECT_S: float = 5.0
+_ASKED_S: float = 1.0
 
 
 class UpstreamError(Exception):
@@ -59,30 +60,58 @@ class Exchange:
             raise UpstreamError(f"no connection to {host}:{port}: {_words(exc)}", never_sent=True) from None
         return cls(reader, writer)
 
-    async def send(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> Head:
-        """Send the request whole, and wait for status and headers (1xx are passed over)."""
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes = b"",
+        *,
+        ask_first: bool = False,
+    ) -> Head:
+        """Send the request whole, and wait for status and headers (1xx are passed over).
+
+        Args:
+            ask_first: The body goes only when the other side has asked for it (``Expect: 100-continue``, RFC 9110
+                10.1.1), or has been silent for a second: what breaks off before has certainly not run there. A
+                process that is being killed still has a socket that connects.
+        """
         fields = [(k, v) for k, v in headers if k.lower() not in ("content-length", "transfer-encoding", "connection")]
         fields.append(("connection", "close"))
         if body or method not in ("GET", "HEAD", "OPTIONS", "DELETE"):
             fields.append(("content-length", str(len(body))))
+        if ask_first:
+            fields.append(("expect", "100-continue"))
+        sent = False
         try:
             self._writer.write(self._h11.send(h11.Request(method=method, target=target, headers=fields)) or b"")
-            if body:
-                self._writer.write(self._h11.send(h11.Data(data=body)) or b"")
-            self._writer.write(self._h11.send(h11.EndOfMessage()) or b"")
-            # A server may answer before it has read a large body; then reading is what matters.
-            with contextlib.suppress(OSError):
-                await self._writer.drain()
+            if not ask_first:
+                sent = True
+                await self._rest(body)
             while True:
-                event = await self._event()
-                if isinstance(event, h11.Response):
+                event = await self._event(_ASKED_S if not sent else None)
+                if event is None:
+                    sent = True
+                    await self._rest(body)
+                elif isinstance(event, h11.Response):
                     # h11 stores names in lower case.
                     pairs = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in event.headers)
                     return Head(event.status_code, pairs)
-                if not isinstance(event, h11.InformationalResponse):
-                    raise UpstreamError("the connection closed before an answer")
+                elif not isinstance(event, h11.InformationalResponse):
+                    raise UpstreamError("the connection closed before an answer", never_sent=not sent)
+                elif not sent and event.status_code == 100:
+                    sent = True
+                    await self._rest(body)
         except (h11.ProtocolError, OSError) as exc:
-            raise UpstreamError(f"no HTTP answer: {_words(exc)}") from None
+            raise UpstreamError(f"no HTTP answer: {_words(exc)}", never_sent=not sent) from None
+
+    async def _rest(self, body: bytes) -> None:
+        if body:
+            self._writer.write(self._h11.send(h11.Data(data=body)) or b"")
+        self._writer.write(self._h11.send(h11.EndOfMessage()) or b"")
+        # A server may answer before it has read a large body; then reading is what matters.
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
 
     async def body(self) -> AsyncIterator[bytes]:
         """The answer's body as it arrives.
@@ -121,12 +150,14 @@ class Exchange:
         """Drop the connection now, whatever is still to be read or written."""
         self._writer.transport.abort()
 
-    async def _event(self) -> object:
-        while True:
-            event = self._h11.next_event()
-            if event is not h11.NEED_DATA:
+    async def _event(self, seconds: float | None = None) -> object:
+        """The next event; ``None`` where *seconds* pass without one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (event := self._h11.next_event()) is h11.NEED_DATA:
+                    self._h11.receive_data(await self._reader.read(_READ))
                 return event
-            self._h11.receive_data(await self._reader.read(_READ))
+        return None
 
 
 async def call(

@@ -51,7 +51,8 @@ async def push(door: Door, job: Push, emit: Callable[[Event], None]) -> None:
         headers.append(("authorization", f"Bearer {door.token}"))
     exchange = await Exchange.open(door.host, door.port)
     try:
-        head = await exchange.send("POST", door.route, headers, body)
+        # Only our own server is known to ask for the body; a stranger's may ignore the question.
+        head = await exchange.send("POST", door.route, headers, body, ask_first=not door.raw)
         if head.status in (429, 503) and not door.raw:
             emit(JobDone(worker_id=job.worker_id, job_id=job.job_id, busy=True))
         elif head.status == 200 and _is_ndjson(head):

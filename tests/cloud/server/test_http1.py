@@ -30,6 +30,8 @@ def against(answer: bytes | None, use: T) -> Any:
             with contextlib.suppress(asyncio.IncompleteReadError, OSError):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next((int(x.split(b":")[1]) for x in head.split(b"\r\n") if b"content-length" in x.lower()), 0)
+                if b"expect: 100-continue" in head.lower() and answer is not None:
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 seen.append(head + await reader.readexactly(length))
                 if answer is None:
                     await reader.read()
@@ -151,6 +153,26 @@ def test_an_error_after_chunks_and_a_single_value() -> None:
     assert last.error == {"type": "E", "message": "m"}
     events, _ = give(chunked(b'{"chunk": [1]}\n{"done": true, "single": true}\n'))
     assert events[-1] == JobDone(worker_id="w", job_id="j", output=[1])
+
+
+def test_a_worker_that_ends_before_it_asked_for_the_job_never_had_it() -> None:
+    async def use(port: int, seen: list[bytes]) -> None:
+        exchange = await Exchange.open("127.0.0.1", port)
+        with pytest.raises(UpstreamError) as caught:
+            await exchange.send("POST", "/invoke", [("host", "w")], b"{}", ask_first=True)
+        assert caught.value.never_sent
+        assert seen == []
+        exchange.close()
+
+    async def main() -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            await use(server.sockets[0].getsockname()[1], [])
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("status", [429, 503])
