@@ -82,6 +82,7 @@ __all__ = [
     "Io",
     "JobInfo",
     "JobStatus",
+    "JobsBySome",
     "Limit",
     "ListsOffers",
     "LogLine",
@@ -387,7 +388,14 @@ class Submits(Protocol):
     @property
     def submit_call(self) -> CallClass: ...
 
-    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo: ...
+    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
+        """Put it into the queue.
+
+        Raises:
+            NoWorkerReady: the platform takes no job while nothing runs. A stopped deployment is started then, and the
+                job submitted again once a worker is ready.
+        """
+        ...
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         """The job now, or as soon as it ends within *wait* seconds.
@@ -413,7 +421,22 @@ class StreamsJobs(Protocol):
 class Invokes(Protocol):
     """Platforms without jobs (the caller holds the line), or with a faster way for one call."""
 
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result: ...
+    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
+        """Call it, and wait for the answer.
+
+        Raises:
+            NoWorkerReady: no worker took it, and it has not run. Before ``call.start_deadline``: the platform does not
+                hold calls; a stopped deployment is started then, and the call made again once a worker is ready.
+        """
+        ...
+
+
+@runtime_checkable
+class JobsBySome(Protocol):
+    """Platforms where some deployments have jobs, and calls of the others are held (the driver has `Submits` and
+    `Invokes`)."""
+
+    def has_jobs(self, info: DeploymentInfo) -> bool: ...
 
 
 @runtime_checkable

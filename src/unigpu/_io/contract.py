@@ -97,6 +97,8 @@ class Request:
             provider, so it costs no retry token and the breaker does not count it.
         foreign: The reply is the user's own server's, so it is data: whatever its status, it is an answer. Redirects
             and errors are handed on as they are, nothing is repeated for their sake, and no rate is learnt from them.
+        status_of: The status that a whole reply means, where the platform says in the body what others say by the
+            status ("too many requests" in an HTTP 200): what is repeated goes by it.
     """
 
     method: str
@@ -115,6 +117,7 @@ class Request:
     deployment: str | None = None
     reroutes: bool = False
     foreign: bool = False
+    status_of: Callable[[Response], int] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:  # no query, no user, no header, no body: each may hold a secret
         scheme, _, rest = self.url.partition("?")[0].partition("//")

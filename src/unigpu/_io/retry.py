@@ -118,7 +118,8 @@ class RetryingIo:
                 reply = await self._io.send(request)
             except TransportError as exc:
                 return None, Try(error=exc)
-            return reply, Try(reply, wall=self._io.wall(), foreign=request.foreign)
+            meant = reply if request.status_of is None else replace(reply, status=request.status_of(reply))
+            return reply, Try(meant, wall=self._io.wall(), foreign=request.foreign)
 
         reply, end, attempts, reason = await self._until_done(request, once)
         if end.error is not None:

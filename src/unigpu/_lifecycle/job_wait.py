@@ -15,6 +15,7 @@ from unigpu.errors import (
     InvalidResponseError,
     NoCapacityError,
     NotFoundError,
+    NoWorkerReady,
     ProviderUnavailableError,
     RateLimitError,
     ResultUnknown,
@@ -24,7 +25,7 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
-from ._pace import shielded
+from ._pace import shielded, state_pace
 from ._scope import CANCEL_SECONDS, CallOptions, Scope
 from .patience import Patience
 from .ready import gone
@@ -74,11 +75,19 @@ class JobWait:
         io, jobs = self.scope.io, self.jobs
         own_id = jobs.submit_call is CallClass.IDEMPOTENT
         self.job_id = call.job_id if own_id else None
-        for turn in range(_SUBMIT_TRIES):
+        turn = 0
+        while True:
+            asked = io.now()
             try:
                 return await self._send_once(call, own_id=own_id)
             except DeploymentGone:
                 raise
+            except NoWorkerReady:  # refused while nothing runs: it is started, and asked again
+                await self.patience.look(started=False, ready_workers=None)
+                pause = state_pace(self.scope.driver).delay(io.now() - self.began, io.random())
+                if io.now() - asked < pause:
+                    await io.sleep(min(pause, self.patience.left))
+                continue
             except NotFoundError as exc:
                 raise gone(self.scope, self.info) from exc
             except UniGPUError as exc:
@@ -88,8 +97,8 @@ class JobWait:
                 repeat = own_id or self.options.idempotent
                 if not repeat or turn + 1 == _SUBMIT_TRIES or io.now() >= call.deadline:
                     raise is_unknown(self.scope, self.info, self.job_id, exc) from exc
+            turn += 1
             await io.sleep(JOB_PACE.delay(io.now() - self.began, io.random()))
-        raise AssertionError("unreachable: the last turn returns or raises")
 
     async def _send_once(self, call: Invocation, *, own_id: bool) -> JobInfo:
         io = self.scope.io

@@ -12,20 +12,23 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from unigpu._io.stamp import for_cleanup
-from unigpu.driver import DeploymentInfo, Invocation, Invokes, JobInfo, JobStatus, Result, State, Submits
+from unigpu.driver import DeploymentInfo, Invocation, Invokes, JobInfo, JobsBySome, JobStatus, Result, State, Submits
 from unigpu.errors import (
     JobCancelled,
     JobExpired,
     JobFailed,
+    NoWorkerReady,
     TransportError,
     UnsupportedError,
     WorkerLost,
 )
 
+from ._pace import state_pace
 from ._scope import CallOptions, Scope
 from .control import read
 from .diagnose import cannot_start
 from .job_wait import JobWait, is_unknown
+from .patience import Patience
 from .ready import is_stopped
 from .undo import may_have_acted
 
@@ -50,7 +53,7 @@ async def invoke(
     """
     driver, io = scope.driver, scope.io
     began = io.now()
-    if isinstance(driver, Invokes) and not (options.on_timeout == "keep" and isinstance(driver, Submits)):
+    if isinstance(driver, Invokes) and _is_held(driver, info, options):
         return await _held(scope, driver, info, input, options, job_id=job_id, began=began)
     jobs = submits(scope)
     if not options.wake:
@@ -77,6 +80,14 @@ async def submit(
 ) -> JobInfo:
     """Put a job into the queue and return at once."""
     jobs, began = submits(scope), scope.io.now()
+    if isinstance(scope.driver, JobsBySome) and not scope.driver.has_jobs(info):
+        raise UnsupportedError(
+            f"{info.name or info.provider_name} on {scope.provider} has no jobs: its calls are held",
+            provider=scope.provider,
+            deployment=info.name,
+            capability="submit",
+            hint="Use invoke().",
+        )
     if not options.wake:
         await must_be_awake(scope, info, deadline=began + options.whole)
     wait = JobWait(scope, jobs, info, options, began=began)
@@ -147,6 +158,13 @@ def new_job_id() -> str:
     return uuid.uuid4().hex
 
 
+def _is_held(driver: Invokes, info: DeploymentInfo, options: CallOptions) -> bool:
+    """Whether a call goes on a held connection, where the platform has jobs as well."""
+    if isinstance(driver, JobsBySome):
+        return not driver.has_jobs(info)
+    return not (options.on_timeout == "keep" and isinstance(driver, Submits))
+
+
 async def _held(
     scope: Scope,
     driver: Invokes,
@@ -169,13 +187,21 @@ async def _held(
     if not options.wake:
         await must_be_awake(scope, info, deadline=began + options.whole)
     turns = LOST_TRIES if options.idempotent else 1
-    for turn in range(turns):
-        call = invocation(scope.io.now(), input, options, job_id if turn == 0 else None, began=began)
+    patience = Patience(scope, info, options, began=began)
+    while True:
+        asked = scope.io.now()
+        call = invocation(asked, input, options, job_id, began=began)
         try:
             result = await driver.invoke(scope.io, info, call)
+        except NoWorkerReady:
+            if scope.io.now() >= call.start_deadline:
+                raise  # the platform held it that long
+            await patience.look(started=False, ready_workers=None)
         except WorkerLost:
-            if turn + 1 == turns or scope.io.now() >= call.deadline:
+            turns, job_id = turns - 1, None
+            if turns < 1 or scope.io.now() >= call.deadline:
                 raise
+            continue
         except TransportError as exc:
             if not may_have_acted(exc):
                 raise
@@ -183,7 +209,9 @@ async def _held(
         else:
             total = scope.io.now() - began
             return result.model_copy(update={"timing": result.timing.model_copy(update={"total": total})})
-    raise AssertionError("unreachable: the last turn returns or raises")
+        pause = state_pace(scope.driver).delay(scope.io.now() - began, scope.io.random())
+        if scope.io.now() - asked < pause:
+            await scope.io.sleep(min(pause, patience.left))
 
 
 def submits(scope: Scope) -> Submits:
