@@ -125,15 +125,15 @@ def _matrix_table(write: Callable[[str], None], found: list[Any]) -> None:
         kinds.update(cases)
         ended.setdefault(name, Counter()).update(ends)
         row = [sum(cases.values()), *wrong]
-        for each in (name, "all"):
+        for each in (name, f"all of {name.partition(': ')[0]}", "all"):
             rows[each] = [a + b for a, b in zip(rows.get(each, [0] * 4), row, strict=True)]
     if not rows:
         return
     write("the crash matrix:")
-    for name in [*sorted(ended), "all"]:
+    for name in [*sorted(ended), *sorted(row for row in rows if row.startswith("all of")), "all"]:
         count, leaked, doubled, other = rows[name]
         how = ", ".join(f"{n} {end}" for end, n in ended.get(name, Counter[str]()).most_common(4))
-        write(f"  {name:<28} {count:>6} cases, {leaked} leaked, {doubled} doubled, {other} wrong otherwise  {how}")
+        write(f"  {name:<36} {count:>6} cases, {leaked} leaked, {doubled} doubled, {other} wrong otherwise  {how}")
     if FULL:
         for kind, count in sorted(kinds.items()):
             write(f"    {kind:<40} {count:>6}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-for _name in ("world", "faults", "life", "race"):
+for _name in ("platforms", "world", "faults", "life", "race"):
     _full = f"matrix_{_name}"
     if _full not in sys.modules and Path(__file__).with_name(f"{_name}.py").exists():
         _spec = importlib.util.spec_from_file_location(_full, Path(__file__).with_name(f"{_name}.py"))
@@ -38,8 +38,14 @@ def _quiet() -> Iterator[None]:
     log.setLevel(before)
 
 
+@pytest.fixture(params=sys.modules["matrix_platforms"].PLATFORMS, ids=lambda one: one.name)
+def platform(request: pytest.FixtureRequest) -> Any:
+    """Each platform of the matrix."""
+    return request.param
+
+
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Makes worlds: ``make(list_lag=4.0)``."""
-    with sys.modules["matrix_world"].worlds(tmp_path, monkeypatch) as made:
+def make(platform: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes worlds of one platform: ``make(list_lag=4.0)``."""
+    with sys.modules["matrix_world"].worlds(platform, tmp_path, monkeypatch) as made:
         yield made

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
+
+from matrix_platforms import Platform
 
 from unigpu._io.contract import Headers, Request, Response
 from unigpu.errors import TransportError, TransportTimeout
@@ -16,6 +17,8 @@ Act = Callable[[], Response]
 
 class Place(Protocol):
     """What a fault may do to the world."""
+
+    platform: Platform
 
     def later(self, seconds: float, act: Act) -> None: ...
     def advance(self, seconds: float) -> None: ...
@@ -34,7 +37,7 @@ class Kind:
     name: str
     acts: Literal["never", "before", "after", "late", "twice"]
     strike: Callable[[Place, Request, Act], Response]
-    fits: Callable[[str], bool] = lambda operation: True
+    fits: Callable[[Platform, str], bool] = lambda platform, operation: True
 
 
 def _lost(request: Request, *, never_sent: bool = False) -> TransportError:
@@ -99,40 +102,22 @@ def _status(
 
 def _mangled(change: Callable[[bytes], bytes], *, acts: bool = True) -> Callable[[Place, Request, Act], Response]:
     def strike(place: Place, request: Request, act: Act) -> Response:
-        found = act() if acts else _reply(request, 200, b'{"items":[],"next":null}')
+        found = act() if acts else _reply(request, 200)
         return replace(found, content=change(found.content))
 
     return strike
 
 
-def _json(change: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
-    return lambda content: json.dumps(change(json.loads(content))).encode()
+def _as_here(change: Callable[[Platform, str, bytes], bytes]) -> Callable[[Place, Request, Act], Response]:
+    """A JSON body that is changed as this platform's bodies can be; an empty one, or a refusal, stays."""
 
+    def strike(place: Place, request: Request, act: Act) -> Response:
+        found = act()
+        if not found.content or found.status >= 300:
+            return found
+        return replace(found, content=change(place.platform, request.operation, found.content))
 
-def _without_a_field(body: Any) -> Any:
-    row = body["items"][0] if isinstance(body.get("items"), list) and body["items"] else body
-    for field in ("status", "name", "next"):
-        if field in row:
-            del row[field]
-            break
-    else:
-        body.pop("items", None)
-    return body
-
-
-def _unknown_status(body: Any) -> Any:
-    for row in [body, *(body.get("items") or [])]:
-        if "status" in row:
-            row["status"] = "FROBNICATING"
-    return body
-
-
-def _empty_list(body: Any) -> Any:
-    return {"items": [], "next": None}
-
-
-def _half(body: Any) -> Any:
-    return {"items": body["items"][: len(body["items"]) // 2], "next": "zzz"}
+    return strike
 
 
 def _twice(first: bool) -> Callable[[Place, Request, Act], Response]:
@@ -153,25 +138,10 @@ def _twice_lost(place: Place, request: Request, act: Act) -> Response:
 def _delayed_delete(seconds: float) -> Callable[[Place, Request, Act], Response]:
     def strike(place: Place, request: Request, act: Act) -> Response:
         place.later(seconds, act)
-        return _reply(request, 202, b"{}")
+        status, body = place.platform.delete_reply
+        return _reply(request, status, body)
 
     return strike
-
-
-def is_list(operation: str) -> bool:
-    return operation.endswith(".list") and not operation.startswith("reference.worker")
-
-
-def is_create(operation: str) -> bool:
-    return operation.endswith(".create")
-
-
-def is_delete(operation: str) -> bool:
-    return operation.endswith(".delete")
-
-
-def _not_delete(operation: str) -> bool:
-    return not is_delete(operation)
 
 
 _HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Welcome</h1></body></html>"
@@ -217,17 +187,17 @@ KINDS: tuple[Kind, ...] = (
     Kind("invalid UTF-8", "after", _mangled(lambda b: b + b"\xff\xfe")),
     Kind("too deep", "after", _mangled(lambda _: b"[" * 100_000)),
     Kind("error object with 200", "never", _mangled(lambda _: b'{"success":false,"error":"no"}', acts=False)),
-    Kind("a field is missing", "after", _mangled(_json(_without_a_field))),
-    Kind("a status nobody knows", "after", _mangled(_json(_unknown_status))),
+    Kind("a field is missing", "after", _as_here(lambda platform, _, b: platform.lose_a_field(b))),
+    Kind("a status nobody knows", "after", _as_here(lambda platform, _, b: platform.frobnicate(b))),
     # the platform's own ways
-    Kind("duplicate, first told", "twice", _twice(True), is_create),
-    Kind("duplicate, second told", "twice", _twice(False), is_create),
-    Kind("duplicate, none told", "twice", _twice_lost, is_create),
-    Kind("the list is empty once", "after", _mangled(_json(_empty_list)), is_list),
-    Kind("page 2 says nothing", "after", _mangled(_json(_half)), is_list),
-    Kind("the list is an empty text", "never", _mangled(lambda _: b'""', acts=False), is_list),
-    Kind("deleted 6 s later", "late", _delayed_delete(6.0), is_delete),
-    Kind("deleted 40 s later", "late", _delayed_delete(40.0), is_delete),
+    Kind("duplicate, first told", "twice", _twice(True), Platform.is_create),
+    Kind("duplicate, second told", "twice", _twice(False), Platform.is_create),
+    Kind("duplicate, none told", "twice", _twice_lost, Platform.is_create),
+    Kind("the list is empty once", "after", _as_here(Platform.make_empty), Platform.is_list),
+    Kind("page 2 says nothing", "after", _as_here(Platform.make_half), Platform.has_half_lists),
+    Kind("the list is an empty text", "never", _mangled(lambda _: b'""', acts=False), Platform.is_list),
+    Kind("deleted 6 s later", "late", _delayed_delete(6.0), Platform.is_delete),
+    Kind("deleted 40 s later", "late", _delayed_delete(40.0), Platform.is_delete),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}
 

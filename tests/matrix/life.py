@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
-from matrix_world import FIELDS, NAME, Crash, World
+from matrix_platforms import NAME, Platform
+from matrix_world import Crash, World
 
 from unigpu._io.bridge import run_sync
 from unigpu.errors import NotFoundError, UniGPUError
@@ -25,20 +26,20 @@ SWEEPS = 200.0
 
 async def whole_life(client: Any) -> str:
     """Every verb once."""
-    one = await client.deploy(wait="worker", progress="off", timeout=600, **FIELDS)
+    one = await client.deploy(wait="worker", progress="off", timeout=600, **fields(client))
     result = await client.invoke(one, {"n": 1}, timeout=300)
     assert result.output == {"n": 1}
-    await client.scale(one, (0, 3))
+    await client.scale(one, world_of(client).platform.scaled)
     await client.teardown(one, timeout=300)
     return "done"
 
 
 async def long_life(client: Any) -> str:
     """The same, ended only after every look that its deploy owes was due, and paid by a call."""
-    one = await client.deploy(wait="worker", progress="off", timeout=600, **FIELDS)
+    one = await client.deploy(wait="worker", progress="off", timeout=600, **fields(client))
     await client.invoke(one, {"n": 1}, timeout=300)
     await _io(client).sleep(SWEEPS)
-    await client.scale(one, (0, 3))
+    await client.scale(one, world_of(client).platform.scaled)
     await client.teardown(one, timeout=300)
     return "done"
 
@@ -48,13 +49,23 @@ def _io(client: Any) -> Any:
     return getattr(client, "_thing", client)._core.io
 
 
+def world_of(client: Any) -> World:
+    """Where a client is."""
+    return World.of[getattr(client, "_thing", client)._core]
+
+
+def fields(client: Any, **more: Any) -> dict[str, Any]:
+    """What is deployed where this client is."""
+    return {**world_of(client).fields, **more}
+
+
 async def only_deploy(client: Any) -> Any:
-    return await client.deploy(progress="off", timeout=600, **FIELDS)
+    return await client.deploy(progress="off", timeout=600, **fields(client))
 
 
 async def clean(client: Any) -> Any:
     """gc, told to delete."""
-    return await client.gc(provider="reference", delete=True)
+    return await client.gc(provider=world_of(client).platform.name, delete=True)
 
 
 def run(world: World, workflow: Workflow, *, flavour: str = "sync", where: str = "a", **how: Any) -> Any:
@@ -95,11 +106,9 @@ def put_right(world: World, way: str, ended: Any = None) -> list[str]:
             # What one machine had given up, and told so, another one adopted: gc of the first keeps its word.
             deployed = must(world, again, here)
             pay_all(world)
-        for kind in ("template", "endpoint"):
-            if len(world.live(kind)) > 1:
-                wrong.append(f"doubled: {world.live(kind)}")
-        if world.live("endpoint") != [deployed.id] and must(world, lambda c: c.get(NAME), here).id not in world.live():
-            wrong.append(f"lost: {deployed.id} is not {world.live('endpoint')}")
+        wrong += world.doubled()
+        if world.live() != [deployed.id] and must(world, lambda c: c.get(NAME), here).id not in world.live():
+            wrong.append(f"lost: {deployed.id} is not {world.live()}")
         result = must(world, lambda c: c.invoke(NAME, {"n": 2}), here)
         if result.output != {"n": 2}:
             wrong.append(f"an answer of another: {result.output}")
@@ -107,9 +116,7 @@ def put_right(world: World, way: str, ended: Any = None) -> list[str]:
         pay_all(world)
         if ended == "done" and world.all_live():
             wrong.append(f"leaked after its end: {world.all_live()}")
-        for kind in ("template", "endpoint"):
-            if len(world.live(kind)) > 1:
-                wrong.append(f"doubled: {world.live(kind)}")
+        wrong += world.doubled()
     with contextlib.suppress(NotFoundError):
         must(world, lambda c: c.teardown(NAME, timeout=1200), here)
     pay_all(world)
@@ -125,7 +132,7 @@ def put_right(world: World, way: str, ended: Any = None) -> list[str]:
 
 async def again(client: Any) -> Any:
     """The same deploy, with every look paid before it returns."""
-    return await client.deploy(progress="off", settle=True, timeout=3600, **FIELDS)
+    return await client.deploy(progress="off", settle=True, timeout=3600, **fields(client))
 
 
 def pay_all(world: World) -> None:
@@ -176,7 +183,10 @@ class Tally:
         total = sum(self.cases.values())
         return f"{total} cases, {self.leaked} leaked, {self.doubled} doubled, {self.other} wrong otherwise"
 
-    def finish(self, record: Callable[[str, Any], None], name: str) -> None:
+    def finish(self, record: Callable[[str, Any], None], name: str, platform: Platform) -> None:
         """Hand the counts to the table at the end of the run, and fail with the first cases that went wrong."""
-        record("unigpu matrix", (name, dict(self.cases), dict(self.ends), self.leaked, self.doubled, self.other))
+        record(
+            "unigpu matrix",
+            (f"{platform.name}: {name}", dict(self.cases), dict(self.ends), self.leaked, self.doubled, self.other),
+        )
         assert not self.wrong, f"{self}\n" + "\n".join(self.wrong[:25])

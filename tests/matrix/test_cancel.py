@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from matrix_life import Tally, only_deploy, put_right
+from matrix_platforms import Platform
 from matrix_world import FULL, World, tenth
 
 from unigpu.errors import UniGPUError
@@ -60,7 +61,7 @@ class Canceller:
 @pytest.mark.parametrize("lag", [0.0, 4.0], ids=["prompt lists", "late lists"])
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_cancelled_at_any_await(
-    make: Callable[..., World], loop: str, lag: float, record_property: Callable[[str, Any], None]
+    make: Callable[..., World], platform: Platform, loop: str, lag: float, record_property: Callable[[str, Any], None]
 ) -> None:
     go = on_asyncio if loop == "asyncio" else on_trio
     points = Canceller(10**9)
@@ -76,4 +77,4 @@ def test_cancelled_at_any_await(
 
         tally.case("cancelled", f"cancelled at point {at} on {loop}", ended, check)
     assert tally.ends["CancelledError"] > 0.7 * sum(tally.cases.values())
-    tally.finish(record_property, f"cancel, {loop}, lag {lag:g} s")
+    tally.finish(record_property, f"cancel, {loop}, lag {lag:g} s", platform)

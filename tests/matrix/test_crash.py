@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from matrix_life import Tally, put_right, run, whole_life
+from matrix_platforms import Platform
 from matrix_world import FULL, Crash, Killer, World, tenth
 
 WAYS = ("again", "elsewhere", "gc")
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.full] if FULL else []
 @pytest.mark.parametrize("lag", [0.0, 4.0], ids=["prompt lists", "late lists"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_crash_at_any_point_of_a_life(
-    make: Callable[..., World], way: str, lag: float, record_property: Callable[[str, Any], None]
+    make: Callable[..., World], platform: Platform, way: str, lag: float, record_property: Callable[[str, Any], None]
 ) -> None:
     killer = Killer(None)
     assert run(make(list_lag=lag), whole_life, hook=killer) == "done"
@@ -28,12 +29,12 @@ def test_a_crash_at_any_point_of_a_life(
         ended = run(world, whole_life, hook=Killer(at))
         assert isinstance(ended, Crash)
         tally.case("crash", f"killed at {killer.points[at]} ({at})", ended, lambda world=world: put_right(world, way))
-    tally.finish(record_property, f"crash, {way}, lag {lag:g} s")
+    tally.finish(record_property, f"crash, {way}, lag {lag:g} s", platform)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_crash_while_a_crash_is_put_right(
-    make: Callable[..., World], way: str, record_property: Callable[[str, Any], None]
+    make: Callable[..., World], platform: Platform, way: str, record_property: Callable[[str, Any], None]
 ) -> None:
     """The next process, on this machine or another, dies too."""
     cases = [(at, then, where) for at in range(2, 24, 2) for then in range(2, 60, 4) for where in "ab"]
@@ -44,4 +45,4 @@ def test_a_crash_while_a_crash_is_put_right(
         ended = run(world, whole_life, hook=Killer(then), where=where)
         told = f"killed at {at}, then on {where} at {then}"
         tally.case("two crashes", told, ended, lambda world=world: put_right(world, way))
-    tally.finish(record_property, f"two crashes, {way}")
+    tally.finish(record_property, f"two crashes, {way}", platform)

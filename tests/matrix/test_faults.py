@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from matrix_faults import FEW, KINDS
 from matrix_life import Tally, long_life, only_deploy, put_right, run, whole_life
+from matrix_platforms import Platform
 from matrix_world import FULL, Crash, Killer, Script, World, tenth
 
 Make = Callable[..., World]
@@ -27,9 +28,14 @@ def calls_of(make: Make, workflow: Any, *, most: int = 2, **settings: Any) -> li
 
 @pytest.mark.parametrize("shard", SHARDS)
 @pytest.mark.parametrize("flavour", ["sync", "asyncio"])
-def test_one_fault_anywhere_in_a_life(make: Make, flavour: str, shard: int, record_property: Record) -> None:
+def test_one_fault_anywhere_in_a_life(
+    make: Make, platform: Platform, flavour: str, shard: int, record_property: Record
+) -> None:
     cases = [
-        (operation, at, kind) for operation, at in calls_of(make, whole_life) for kind in KINDS if kind.fits(operation)
+        (operation, at, kind)
+        for operation, at in calls_of(make, whole_life)
+        for kind in KINDS
+        if kind.fits(platform, operation)
     ]
     tally = Tally()
     for n, (operation, at, kind) in list(enumerate(tenth(cases)))[shard :: len(SHARDS)]:
@@ -40,35 +46,39 @@ def test_one_fault_anywhere_in_a_life(make: Make, flavour: str, shard: int, reco
         ended = run(world, life, flavour=flavour, script=script)
         told = f"{kind.name} at {operation} {at}, {way}, {flavour}, lag {world.cloud.engine.settings.list_lag}"
         tally.case(kind.name, told, ended, lambda world=world, way=way, ended=ended: put_right(world, way, ended))
-    tally.finish(record_property, f"one fault, {flavour}")
+    tally.finish(record_property, f"one fault, {flavour}", platform)
 
 
 @pytest.mark.parametrize("shard", SHARDS)
-def test_two_faults_within_one_deploy(make: Make, shard: int, record_property: Record) -> None:
+def test_two_faults_within_one_deploy(make: Make, platform: Platform, shard: int, record_property: Record) -> None:
     calls = calls_of(make, only_deploy)
     cases = [
         (first, one, gap, two)
         for first in calls
         for one in FEW
-        if one.fits(first[0])
+        if one.fits(platform, first[0])
         for gap in range(1, 10)
         for two in FEW
     ]
     tally = Tally()
-    for n, (first, one, gap, two) in list(enumerate(tenth(cases, most=10_000, share=0.03)))[shard :: len(SHARDS)]:
+    for n, (first, one, gap, two) in list(enumerate(tenth(cases, most=platform.pairs, share=0.08)))[
+        shard :: len(SHARDS)
+    ]:
         world, way = make(list_lag=LAGS[n // 4 % 2]), WAYS[n % 3]
-        script = Pair(first, one, gap, two)
+        script = Pair(platform, first, one, gap, two)
         ended = run(world, only_deploy, script=script)
         told = f"{one.name} at {first[0]} {first[1]}, then {two.name} {gap} later ({' '.join(script.struck)}), {way}"
         tally.case(f"{one.name} + …", told, ended, lambda world=world, way=way: put_right(world, way))
-    tally.finish(record_property, "two faults in one deploy")
+    tally.finish(record_property, "two faults in one deploy", platform)
 
 
 @pytest.mark.parametrize("shard", SHARDS)
-def test_a_fault_and_then_a_crash_within_one_deploy(make: Make, shard: int, record_property: Record) -> None:
+def test_a_fault_and_then_a_crash_within_one_deploy(
+    make: Make, platform: Platform, shard: int, record_property: Record
+) -> None:
     """The process dies while it deals with the fault."""
     tally = Tally()
-    plans = [(*first, one) for first in calls_of(make, only_deploy) for one in FEW if one.fits(first[0])]
+    plans = [(*first, one) for first in calls_of(make, only_deploy) for one in FEW if one.fits(platform, first[0])]
     cases = [(plan, at) for plan in plans for at in range(2, 60, 3)]
     for n, (plan, at) in list(enumerate(tenth(cases, most=1200)))[shard :: len(SHARDS)]:
         world, way = make(list_lag=LAGS[n // 4 % 2]), WAYS[n % 3]
@@ -77,22 +87,22 @@ def test_a_fault_and_then_a_crash_within_one_deploy(make: Make, shard: int, reco
         told = f"{plan[2].name} at {plan[0]} {plan[1]}, killed at {killer.points[-1]} ({at}), {way}"
         group = "a fault, then a crash" if isinstance(ended, Crash) else "a fault, ended before the crash"
         tally.case(group, told, ended, lambda world=world, way=way: put_right(world, way))
-    tally.finish(record_property, "a fault, then a crash")
+    tally.finish(record_property, "a fault, then a crash", platform)
 
 
 class Pair(Script):
     """The second fault strikes the call that comes *gap* after the first one, whatever it is by then."""
 
-    def __init__(self, first: tuple[str, int], one: Any, gap: int, two: Any) -> None:
+    def __init__(self, platform: Platform, first: tuple[str, int], one: Any, gap: int, two: Any) -> None:
         super().__init__((*first, one))
-        self.gap, self.two = gap, two
+        self.platform, self.gap, self.two = platform, gap, two
 
     def next(self, operation: str) -> Any:
         before = len(self.struck)
         kind = super().next(operation)
         if before == 1:
             self.gap -= 1
-            if self.gap == 0 and self.two.fits(operation):
+            if self.gap == 0 and self.two.fits(self.platform, operation):
                 self.struck.append(f"{self.two.name} at {operation}")
                 return self.two
         return kind

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from matrix_faults import BY_NAME, KINDS, is_list
-from matrix_life import SWEEPS, Tally, clean, must, only_deploy, pay_all, run
-from matrix_world import FIELDS, FULL, NAME, Crash, Killer, Script, World, tenth
+from matrix_faults import BY_NAME, KINDS
+from matrix_life import SWEEPS, Tally, clean, fields, must, only_deploy, pay_all, run
+from matrix_platforms import NAME, Platform
+from matrix_world import FULL, Crash, Killer, Script, World, tenth
 
 from unigpu.errors import NotFoundError
 
@@ -19,34 +20,48 @@ pytestmark = [pytest.mark.full] if FULL else []
 def messy(make: Callable[..., World], n: int) -> World:
     """What dead deploys left, whole and twice, and half; one that has expired; a healthy one of another machine."""
     world = make(list_lag=(0.0, 4.0)[n % 2])
-    twice = Script(("reference.endpoint.create", 0, BY_NAME["duplicate, first told"]))
-    assert isinstance(run(world, only_deploy, hook=Killer(18), script=twice), Crash)
-    assert len(world.live()) == 2
-    assert isinstance(run(world, named("half"), hook=Killer(12)), Crash)
-    assert (len(world.live("template", "half")), world.live("endpoint", "half")) == (1, [])
+    creates = world.platform.creates
+    twice = Script((creates[-1], 0, BY_NAME["duplicate, first told"]))
+    assert isinstance(run(world, only_deploy, hook=DiesAfter(creates[-1]), script=twice), Crash)
+    assert world.live()
+    if len(creates) > 1:
+        assert isinstance(run(world, named("half"), hook=DiesAfter(creates[0])), Crash)
+        assert world.all_live("half")
+        assert not world.live(name="half")
     assert run(world, named("brief", ttl=60)).name == "brief"
     assert run(world, named("healthy"), where="b").name == "healthy"
     world.advance(SWEEPS)
     return world
 
 
+class DiesAfter:
+    """The process dies as soon as the platform has done this."""
+
+    def __init__(self, operation: str) -> None:
+        self.point, self.dead = f"after {operation}", False
+
+    def __call__(self, name: str) -> None:
+        self.dead = self.dead or name == self.point
+        if self.dead:
+            raise Crash(name)
+
+
 def named(name: str, **more: Any) -> Callable[[Any], Any]:
-    return lambda client: client.deploy(progress="off", timeout=600, **{**FIELDS, "name": name, **more})
+    return lambda client: client.deploy(progress="off", timeout=600, **fields(client, name=name, **more))
 
 
 def wrong_after(world: World) -> list[str]:
     """Once gc has run to its end: what is whole is shown and stays, until it is ended by its name."""
     pay_all(world)
-    ended = [one for name in ("half", "brief") for kind in ("template", "endpoint") for one in world.live(kind, name)]
+    ended = [one for name in ("half", "brief") for one in world.all_live(name)]
     wrong = [f"leaked: {ended}"] if ended else []
-    if len(world.live("endpoint")) > 1 or len(world.live("template")) > 1:
-        wrong.append(f"doubled: {world.all_live()}")
+    wrong += world.doubled()
     with contextlib.suppress(NotFoundError):
         must(world, lambda client: client.teardown(NAME, timeout=1200), "a")
     pay_all(world)
     if world.all_live():
         wrong.append(f"leaked: {world.all_live()}")
-    if len(world.live("endpoint", "healthy")) != 1 or len(world.live("template", "healthy")) != 1:
+    if any(len(world.live(kind, "healthy")) != 1 for kind in world.platform.kinds):
         wrong.append("another machine's healthy deployment was ended")
     if not world.untouched():
         wrong.append("what belongs to others was touched")
@@ -55,11 +70,13 @@ def wrong_after(world: World) -> list[str]:
     return wrong
 
 
-def test_a_fault_at_any_call_of_gc(make: Callable[..., World], record_property: Callable[[str, Any], None]) -> None:
+def test_a_fault_at_any_call_of_gc(
+    make: Callable[..., World], platform: Platform, record_property: Callable[[str, Any], None]
+) -> None:
     script = Script()
     assert not isinstance(run(messy(make, 0), clean, script=script), BaseException)
     calls = [(operation, at) for operation, at in script.calls if at < 3]
-    cases = [(*call, kind) for call in calls for kind in KINDS if kind.fits(call[0])]
+    cases = [(*call, kind) for call in calls for kind in KINDS if kind.fits(platform, call[0])]
     tally = Tally()
     for n, (operation, at, kind) in enumerate(tenth(cases, most=400)):
         world = messy(make, n)
@@ -70,15 +87,17 @@ def test_a_fault_at_any_call_of_gc(make: Callable[..., World], record_property: 
             world: World = world, before: list[str] = before, ended: Any = ended, op: str = operation
         ) -> list[str]:
             wrong = list[str]()
-            if is_list(op) and isinstance(ended, BaseException) and world.deleted != before:
+            if platform.is_list(op) and isinstance(ended, BaseException) and world.deleted != before:
                 wrong.append("something was deleted although a list failed")
             return wrong + wrong_after(world)
 
         tally.case(f"gc: {kind.name}", f"{kind.name} at {operation} {at} of gc", ended, check)
-    tally.finish(record_property, "a fault in gc")
+    tally.finish(record_property, "a fault in gc", platform)
 
 
-def test_a_crash_at_any_point_of_gc(make: Callable[..., World], record_property: Callable[[str, Any], None]) -> None:
+def test_a_crash_at_any_point_of_gc(
+    make: Callable[..., World], platform: Platform, record_property: Callable[[str, Any], None]
+) -> None:
     killer = Killer(None)
     assert not isinstance(run(messy(make, 0), clean, hook=killer), BaseException)
     tally = Tally()
@@ -88,4 +107,4 @@ def test_a_crash_at_any_point_of_gc(make: Callable[..., World], record_property:
         tally.case(
             "gc: crash", f"gc killed at {killer.points[at]} ({at})", ended, lambda world=world: wrong_after(world)
         )
-    tally.finish(record_property, "a crash in gc")
+    tally.finish(record_property, "a crash in gc", platform)

@@ -18,36 +18,33 @@ from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from matrix_faults import KINDS
-from matrix_life import SWEEPS, clean, must, run
+from matrix_life import SWEEPS, clean, fields, must, run
+from matrix_platforms import NAME, Platform
 from matrix_race import RacingIo, slow_lag, together
-from matrix_world import FIELDS, FULL, NAME, Killer, Script, World, worlds
+from matrix_world import FULL, Killer, Script, World, worlds
 
 from unigpu import AsyncClient
 from unigpu.errors import UniGPUError
 
 pytestmark = [pytest.mark.full] if FULL else []
 SPECS: list[dict[str, Any]] = [{}, {"workers": (1, 2)}, {"env": {"A": "1"}}, {"idle_timeout": 5, "ttl": 600}]
-OPERATIONS = (
-    "template.list", "template.create", "template.get", "template.delete", "endpoint.list", "endpoint.create",
-    "endpoint.get", "endpoint.patch", "endpoint.delete", "endpoint.wake", "worker.list", "job.submit", "job.get",
-)  # fmt: skip
 MACHINES = st.sampled_from(["a", "b"])
 DIES = st.none() | st.integers(0, 60)
-FAULT = st.none() | st.sampled_from(
-    [(op, at, kind) for op in OPERATIONS for at in range(3) for kind in KINDS if kind.fits(f"reference.{op}")]
-)
+FAULT = st.none() | st.tuples(st.integers(0, 1_000), st.integers(0, 2), st.sampled_from(KINDS))
+"""Which of the platform's operations (by number), the how manieth call of it, and what goes wrong."""
 
 
 class Account(RuleBasedStateMachine):
     """Two machines on one account."""
 
+    platform: Platform
     monkeypatch: pytest.MonkeyPatch
 
     @initialize(lag=st.sampled_from([0.0, 3.0, "slow"]), number=st.integers(0, 1000))
     def begin(self, lag: Any, number: int) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="unigpu-matrix-"))
         self.stack = contextlib.ExitStack()
-        make = self.stack.enter_context(worlds(self.base, self.monkeypatch))
+        make = self.stack.enter_context(worlds(self.platform, self.base, self.monkeypatch))
         self.world: World = make(seed=number, list_lag=slow_lag if lag == "slow" else lag)
         self.lag = self.world.cloud.engine.settings.list_lag
 
@@ -62,11 +59,12 @@ class Account(RuleBasedStateMachine):
         world.advance(SWEEPS)
         for where in "ab":
             must(world, clean, where)
-        assert len(world.live("endpoint")) <= 1, "(b) two of one name"
-        assert len(world.live("template")) <= 1, "(b) two of one name"
-        if not world.live("endpoint"):
-            assert not world.live("template"), "(a) a part without a whole"
-        must(world, lambda c: c.deploy(progress="off", if_exists="replace", settle=True, timeout=3600, **FIELDS), "b")
+        assert not world.doubled(), "(b) two of one name"
+        if not world.live():
+            assert not world.all_live(), "(a) a part without a whole"
+        must(
+            world, lambda c: c.deploy(progress="off", if_exists="replace", settle=True, timeout=3600, **fields(c)), "b"
+        )
         must(world, lambda c: c.invoke(NAME, {"last": 1}), "a")
         must(world, lambda c: c.teardown(NAME, timeout=1200), "a")
         world.advance(SWEEPS)
@@ -77,7 +75,11 @@ class Account(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
     def go(self, where: str, workflow: Any, die: int | None = None, fault: Any = None) -> Any:
-        script = None if fault is None else Script((f"reference.{fault[0]}", fault[1], fault[2]))
+        script = None
+        if fault is not None:
+            operation = self.platform.operations[fault[0] % len(self.platform.operations)]
+            if fault[2].fits(self.platform, operation):
+                script = Script((operation, fault[1], fault[2]))
         return run(self.world, workflow, where=where, hook=None if die is None else Killer(die), script=script)
 
     @rule(
@@ -94,7 +96,7 @@ class Account(RuleBasedStateMachine):
         self, where: str, die: Any, fault: Any, spec: Any, if_exists: Any, wait: Any, settle: bool, keep: bool
     ) -> None:
         more = {"if_exists": if_exists, "wait": wait, "settle": settle, "on_failure": "keep" if keep else "teardown"}
-        workflow = lambda c: c.deploy(progress="off", timeout=900, **{**FIELDS, **spec}, **more)  # noqa: E731 - one use
+        workflow = lambda c: c.deploy(progress="off", timeout=900, **fields(c, **spec), **more)  # noqa: E731 - one use
         self.go(where, workflow, die, fault)
 
     @rule(where=MACHINES, die=DIES, fault=FAULT)
@@ -117,7 +119,7 @@ class Account(RuleBasedStateMachine):
     @rule(where=MACHINES)
     def gc_only_shows(self, where: str) -> None:
         before = self.world.all_live()
-        self.go(where, lambda c: c.gc(provider="reference"))
+        self.go(where, lambda c: c.gc(provider=self.platform.name))
         assert set(before) <= set(self.world.all_live()) | self.expired(before), "gc(delete=False) deleted something"
 
     def expired(self, ids: list[str]) -> set[str]:
@@ -127,7 +129,7 @@ class Account(RuleBasedStateMachine):
     @rule(at=st.integers(0, 5))
     def a_user_deletes_in_the_console(self, at: int) -> None:
         world = self.world
-        live = world.live("endpoint")
+        live = world.live()
         if live:
             world.cloud.engine.deployments.delete(live[at % len(live)], world.clock.now())
             world.cloud.step(world.clock.now())
@@ -138,7 +140,7 @@ class Account(RuleBasedStateMachine):
         runs = []
         for where in "ab":
             client = world.wired(AsyncClient, where, RacingIo(world, rolls))
-            runs.append((rolls.uniform(0, 3), client.deploy(progress="off", timeout=900, **FIELDS)))
+            runs.append((rolls.uniform(0, 3), client.deploy(progress="off", timeout=900, **fields(client))))
         for ended in together(world, runs):
             assert ended is None or isinstance(ended, UniGPUError) or ended.name == NAME
 
@@ -153,9 +155,9 @@ class Account(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("shard", range(4))
-def test_any_order_of_things(monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
+def test_any_order_of_things(platform: Platform, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
     """Each shard has a seed of its own, so a red one can be repeated."""
-    machine = type(f"Account{shard}", (Account,), {"monkeypatch": monkeypatch})
+    machine = type(f"Account{shard}", (Account,), {"monkeypatch": monkeypatch, "platform": platform})
     examples, steps = (100, 30) if FULL else (8, 20)
     run_state_machine_as_test(
         seed(shard)(machine),

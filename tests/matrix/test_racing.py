@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from matrix_life import Tally, clean, must, put_right
+from matrix_life import Tally, clean, fields, must, put_right
+from matrix_platforms import NAME, Platform
 from matrix_race import RacingIo, slow_lag, together
-from matrix_world import FIELDS, FULL, NAME, World
+from matrix_world import FULL, World
 
 from unigpu import AsyncClient
 from unigpu.errors import UniGPUError
@@ -23,7 +24,9 @@ pytestmark = [pytest.mark.full] if FULL else []
 
 
 async def deploy_and_look(client: Any, world: World, settle: bool) -> Any:
-    deployed = await client.deploy(progress="off", settle=settle, timeout=3600, **{**FIELDS, "workers": (1, 2)})
+    deployed = await client.deploy(
+        progress="off", settle=settle, timeout=3600, **fields(client, **world.platform.raced)
+    )
     began = world.clock.now()
     for at in () if settle else SWEEPS:
         await client._core.io.sleep(began + at - world.clock.now())
@@ -33,7 +36,7 @@ async def deploy_and_look(client: Any, world: World, settle: bool) -> Any:
 
 @pytest.mark.parametrize("settle", [False, True], ids=["paid by later calls", "settle=True"])
 def test_one_is_left_after_a_race(
-    make: Callable[..., World], settle: bool, record_property: Callable[[str, Any], None]
+    make: Callable[..., World], platform: Platform, settle: bool, record_property: Callable[[str, Any], None]
 ) -> None:
     tally = Tally()
     for seed in range(200 if FULL else 20):
@@ -53,9 +56,7 @@ def test_one_is_left_after_a_race(
             for id, seconds in world.billed().items():
                 if id not in world.live() and seconds > MOST_BILLED:
                     wrong.append(f"{id} was made twice, and billed for {seconds:.0f} s")
-            for kind in ("template", "endpoint"):
-                if len(world.live(kind)) > 1:
-                    wrong.append(f"doubled: {world.live(kind)}")
+            wrong += world.doubled()
             if not world.live() and not all(isinstance(one, UniGPUError) for one in ended):
                 wrong.append("lost: nothing is left of what was handed out")
             for one in ended:
@@ -73,4 +74,4 @@ def test_one_is_left_after_a_race(
         first = next((one for one in ended if isinstance(one, UniGPUError)), "handles")
         lost = sum(io.gave_up for io in ios)
         tally.case(f"{min(lost, 3)} answers lost", f"seed {seed}, settle {settle}", first, check)
-    tally.finish(record_property, f"race, settle={settle}")
+    tally.finish(record_property, f"race, settle={settle}", platform)

@@ -1,4 +1,4 @@
-"""A world of one account on the reference platform, and as many clients of it as a test wants; any of them may die.
+"""A world of one account on a platform, and as many clients of it as a test wants; any of them may die.
 
 Clients are the real ones, over the real retries, breaker and limits; only the connections are replaced, by a way into
 the cloud in memory that fails, dies or is cancelled where a test says so.
@@ -12,14 +12,15 @@ import itertools
 import json
 import os
 import random
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio.lowlevel
+from matrix_platforms import NAME, Platform
 
-from unigpu import AsyncClient, Client, _registry
+from unigpu import AsyncClient, Client
 from unigpu._client._ways import _ways
 from unigpu._io.clock import InstantClock, VirtualClock, use_clock
 from unigpu._io.contract import Request, Response, StreamResponse
@@ -28,18 +29,9 @@ from unigpu._io.shield import shield_async, shield_sync
 from unigpu._lifecycle import IntentStore
 from unigpu.cloud.engine import EngineSettings
 from unigpu.cloud.virtual import Behavior, VirtualCloud
+from unigpu.errors import TransportTimeout
 from unigpu.models import provider_name
-from unigpu.testing.reference import ReferenceDriver, ReferenceFace
 
-KEY = "reference-key"
-NAME = "summarize"
-FIELDS: dict[str, Any] = {
-    "name": NAME,
-    "handler": "app:summarize",
-    "image": "ghcr.io/me/app:1",
-    "gpu": "RTX 4090",
-    "workers": (0, 2),
-}
 FULL = os.environ.get("UNIGPU_FULL") == "1"
 Hook = Callable[[str], None]
 _FLAGS: dict[Any, Any] = {}
@@ -111,8 +103,9 @@ class MatrixIo:
         self.point(f"after {request.operation}")
         return reply
 
-    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamResponse]:
-        raise AssertionError("the reference platform streams nothing")
+    @contextlib.asynccontextmanager
+    async def stream(self, request: Request) -> AsyncGenerator[StreamResponse]:
+        yield Whole(await self.send(request))
 
     async def sleep(self, seconds: float) -> None:
         self.point("sleep")
@@ -134,6 +127,19 @@ class MatrixIo:
         return await (shield_sync if self.sync else shield_async)(work, seconds=seconds)
 
 
+class Whole:
+    """A reply that came as a whole, read as a stream."""
+
+    def __init__(self, reply: Response) -> None:
+        self.reply, self.status, self.headers = reply, reply.status, reply.headers
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        yield self.reply.content
+
+    async def read(self) -> bytes:
+        return self.reply.content
+
+
 class World:
     """See the module.
 
@@ -142,7 +148,14 @@ class World:
         settings: The engine's: list lag.
     """
 
-    def __init__(self, path: Path, *, seed: int = 0, virtual: bool = False, page: int = 50, **settings: Any) -> None:
+    of: ClassVar[weakref.WeakKeyDictionary[Any, World]] = weakref.WeakKeyDictionary()
+    """Where a client is, by its core."""
+
+    def __init__(
+        self, platform: Platform, path: Path, *, seed: int = 0, virtual: bool = False, page: int = 50, **settings: Any
+    ) -> None:
+        self.platform = platform
+        self.fields = dict(platform.fields)
         self.path = path
         self.clock: Any = (VirtualClock if virtual else InstantClock)(1000.0, epoch=1.8e9)
         self.cloud = VirtualCloud(
@@ -151,7 +164,7 @@ class World:
             behavior=Behavior(cold_start=2.0, duration=0.1),
             settings=EngineSettings(**settings),
         )
-        self.face = ReferenceFace(self.cloud.engine, key=KEY, seed=seed, page=page)
+        self.face = platform.face(self.cloud.engine, platform.key[1], seed, page)
         self.cloud.mount(self.face)
         self.pending: list[tuple[float, int, Callable[[], object]]] = []
         self.order = itertools.count()
@@ -181,12 +194,18 @@ class World:
         )
 
     def wired(self, cls: Any, where: str, io: Any, hook: Hook | None = None) -> Any:
-        client = cls("reference", state_dir=self.path / where, config=self.config)
+        client = cls(
+            self.platform.name,
+            state_dir=self.path / where,
+            config=self.config,
+            driver_options={self.platform.name: dict(self.platform.options)},
+        )
 
         async def close() -> None:
             """There is nothing to close."""
 
         core = client._core
+        World.of[core] = self
         core.home._flags = _FLAGS
         core.ways = _ways(io, io, close, Protection.usual(), core.home.emit)
         core.io = core.ways.usual
@@ -196,11 +215,21 @@ class World:
     # -- the platform
 
     def act(self, request: Request) -> Response:
-        if request.operation.endswith(".delete"):
-            self.deleted.append(request.url.rpartition("/")[2])
+        if self.platform.is_delete(request.operation):
+            self.deleted.append(self.platform.deleted(request))
         found = self.cloud.handle(request)
-        assert isinstance(found, Response)  # the reference platform holds nothing
-        return found
+        if isinstance(found, Response):
+            return found
+        patience = request.deadline
+        if request.read_timeout is not None:
+            patience = min(patience, self.clock.now() + request.read_timeout)
+        answer = self.clock.hold(found.poll, min(found.until, patience))
+        if answer is None:
+            if found.abandoned is not None:
+                found.abandoned(self.clock.now())
+            raise TransportTimeout("no answer in time", operation=request.operation)
+        assert isinstance(answer, Response)
+        return answer
 
     def later(self, seconds: float, act: Callable[[], object]) -> None:
         heapq.heappush(self.pending, (self.clock.now() + seconds, next(self.order), act))
@@ -212,14 +241,17 @@ class World:
         while self.pending and self.pending[0][0] <= now:
             heapq.heappop(self.pending)[2]()
 
-    def live(self, kind: str = "endpoint", name: str = NAME) -> list[str]:
-        """The ids of what really exists of a deployment, whatever lists show."""
-        wanted, engine, now = provider_name("default", name), self.cloud.engine, self.clock.now()
-        rows = [engine._core.deployments[id] for id in engine.deployment_ids()]
-        return [r.id for r in rows if r.platform == f"reference.{kind}" and r.terms.data["name"] == wanted and now >= 0]
+    def live(self, kind: str | None = None, name: str = NAME) -> list[str]:
+        """The ids of what really exists of a deployment, whatever lists show; default: of what is called."""
+        kind = kind or self.platform.main
+        return self.platform.existing(self, self.platform, kind, provider_name("default", name))
 
-    def all_live(self) -> list[str]:
-        return [*self.live("template"), *self.live("endpoint")]
+    def all_live(self, name: str = NAME) -> list[str]:
+        return [id for kind in self.platform.kinds for id in self.live(kind, name)]
+
+    def doubled(self, name: str = NAME) -> list[str]:
+        """What exists more than once, in words."""
+        return [f"doubled: {ids}" for kind in self.platform.kinds if len(ids := self.live(kind, name)) > 1]
 
     def intents(self, where: str = "a") -> list[str]:
         folder = self.path / where / "intents"
@@ -235,32 +267,14 @@ class World:
         return sorted(p.name for p in self.path.iterdir() if p.is_dir())
 
     def billed(self) -> dict[str, float]:
-        """Seconds billed of each endpoint of our name that ever was, by its id."""
+        """Seconds billed of each resource of our name that ever was, by its id."""
         wanted, rows = provider_name("default", NAME), self.cloud.engine.meter.report(self.clock.now())["deployments"]
-        return {id: row["billed_s"] for id, row in rows.items() if row["name"] == wanted and id.startswith("ep-")}
+        return {id: row["billed_s"] for id, row in rows.items() if row["name"] == wanted}
 
     def _strangers(self) -> list[str]:
         """What others have on the account: never to be touched."""
-        engine, now = self.cloud.engine, self.clock.now()
-        out = list[str]()
-        rows = [
-            ("somebodys-server", {}),
-            (provider_name("team-b", NAME), {"UNIGPU_NAME": NAME, "UNIGPU_NAMESPACE": "team-b", "UNIGPU_ATTEMPT": "x"}),
-        ]
-        for name, env in rows:
-            body = {"name": name, "image": "i", "env": env}
-            template = self.face._make_template(body, now)
-            body = {
-                "name": name,
-                "template_id": template.id,
-                "gpus": ["L40S"],
-                "env": env,
-                "workers": {"min": 0, "max": 1},
-            }
-            endpoint = self.face._make_endpoint(body, now)
-            out += [template.id, endpoint.id]
-        self.cloud.step(now)
-        assert set(out) <= set(engine.deployment_ids())
+        out = self.platform.strangers(self)
+        self.cloud.step(self.clock.now())
         return out
 
     def untouched(self) -> bool:
@@ -270,15 +284,15 @@ class World:
 
 
 @contextlib.contextmanager
-def worlds(path: Path, monkeypatch: Any) -> Iterator[Callable[..., World]]:
+def worlds(platform: Platform, path: Path, monkeypatch: Any) -> Iterator[Callable[..., World]]:
     """Makes worlds, each in a directory and on a clock of its own."""
     numbers = itertools.count()
-    monkeypatch.setenv("REFERENCE_API_KEY", KEY)
-    with _registry.using("reference", ReferenceDriver), contextlib.ExitStack() as stack:
+    monkeypatch.setenv(*platform.key)
+    with platform.entered(), contextlib.ExitStack() as stack:
 
         def make(**options: Any) -> World:
             stack.close()  # the clock of the one before
-            world = World(path / str(next(numbers)), **options)
+            world = World(platform, path / str(next(numbers)), **options)
             stack.enter_context(use_clock(world.clock))
             return world
 
@@ -294,12 +308,9 @@ def tenth(cases: list[Any], *, most: int | None = None, share: float = 0.1, seed
 
 
 __all__ = [
-    "FIELDS",
     "FULL",
-    "KEY",
     "NAME",
     "Crash",
-    "Generator",
     "Killer",
     "MatrixIo",
     "Script",

@@ -1,0 +1,209 @@
+"""What the matrix must know of a platform: how it is served, what is deployed there, and what its lists look like.
+
+A platform joins with one entry of `PLATFORMS`; every test of this folder then runs on it too. ``UNIGPU_MATRIX=runpod``
+keeps to some.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from unigpu import _registry
+from unigpu._io.contract import Request
+from unigpu.cloud.contract import Face
+from unigpu.cloud.engine import Engine
+from unigpu.models import provider_name
+
+NAME = "summarize"
+
+
+class Account(Protocol):
+    """The account of a world, below the wire."""
+
+    cloud: Any
+    face: Any
+    clock: Any
+
+
+def _kept_by_the_engine(world: Account, platform: Platform, kind: str, name: str) -> list[str]:
+    engine = world.cloud.engine
+    rows = [engine._core.deployments[id] for id in engine.deployment_ids()]
+    return [r.id for r in rows if r.platform == f"{platform.name}.{kind}" and r.terms.data["name"] == name]
+
+
+def _last_of_the_path(request: Request) -> str:
+    return request.url.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def _no_change(operation: str, body: Any) -> Any:
+    return body
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """One platform of the matrix.
+
+    Attributes:
+        key: The environment variable of its key, and the key that the face takes.
+        face: Makes its face: engine, key, seed, and rows a page of its lists (where they have pages).
+        fields: What is deployed, as spec fields.
+        kinds: The resources of a deployment, in the order of creation; the last one is what is called.
+        scaled, looked: Limits that `scale` gives, and with which the race deploys.
+        strangers: Puts what others have into the account, and tells its ids: never to be touched.
+        existing: The ids of one kind under one platform's name that really exist, whatever lists show.
+        deleted: The id that a delete names.
+        lists, creates, deletes: Its operations; `lists` are those by which our resources are found.
+        empty_list, half_list: A list's body, of an operation, as if nothing were there, or as if another page came
+            that says nothing; ``None``: its lists have no pages.
+        rows: The rows of a reply, each with its status.
+        missing: Fields that are needed; the first that a row has is lost.
+        delete_reply: What it answers to a delete that happens later.
+        operations: What a state machine lets fail.
+        status_fields: The names of fields that hold a status.
+        entered: A context around each world.
+        pairs: How many pairs of faults the whole matrix takes.
+        options: The driver's.
+    """
+
+    name: str
+    key: tuple[str, str]
+    face: Callable[[Engine, str, int, int], Face]
+    fields: Mapping[str, Any]
+    kinds: tuple[str, ...]
+    scaled: tuple[int, int] = (0, 3)
+    raced: Mapping[str, Any] = field(default_factory=lambda: {"workers": (1, 2)})
+    strangers: Callable[[Account], list[str]]
+    existing: Callable[[Account, Platform, str, str], list[str]] = _kept_by_the_engine
+    deleted: Callable[[Request], str] = _last_of_the_path
+    lists: tuple[str, ...]
+    creates: tuple[str, ...]
+    deletes: tuple[str, ...]
+    operations: tuple[str, ...]
+    empty_list: Callable[[str, Any], Any] = _no_change
+    half_list: Callable[[str, Any], Any] | None = None
+    rows: Callable[[Any], list[Any]] = lambda body: [body]
+    status_fields: tuple[str, ...] = ("status",)
+    missing: tuple[str, ...] = ("status", "name", "next")
+    delete_reply: tuple[int, bytes] = (202, b"{}")
+    entered: Callable[[], AbstractContextManager[object]] = nullcontext
+    pairs: int = 1500
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def main(self) -> str:
+        """The kind that is called."""
+        return self.kinds[-1]
+
+    def is_list(self, operation: str) -> bool:
+        return operation in self.lists
+
+    def has_half_lists(self, operation: str) -> bool:
+        return self.is_list(operation) and self.half_list is not None
+
+    def is_create(self, operation: str) -> bool:
+        return operation in self.creates
+
+    def is_delete(self, operation: str) -> bool:
+        return operation in self.deletes
+
+    def make_empty(self, operation: str, content: bytes) -> bytes:
+        return json.dumps(self.empty_list(operation, json.loads(content))).encode()
+
+    def make_half(self, operation: str, content: bytes) -> bytes:
+        assert self.half_list is not None
+        return json.dumps(self.half_list(operation, json.loads(content))).encode()
+
+    def lose_a_field(self, content: bytes) -> bytes:
+        """Without a field that is needed, in the first row of a list or in the whole."""
+        body = json.loads(content)
+        row = next(iter(self.rows(body)), body)
+        for one in self.missing:
+            if isinstance(row, dict) and one in row:
+                del row[one]
+                break
+        return json.dumps(body).encode()
+
+    def frobnicate(self, content: bytes) -> bytes:
+        """Every status is one that nobody knows."""
+        body = json.loads(content)
+        for row in [body, *self.rows(body)]:
+            for one in self.status_fields:
+                if isinstance(row, dict) and isinstance(row.get(one), str):
+                    row[one] = "FROBNICATING"
+        return json.dumps(body).encode()
+
+
+# -- the reference platform -------------------------------------------------------------------------------------------
+
+
+def _reference_face(engine: Engine, key: str, seed: int, page: int) -> Face:
+    from unigpu.testing.reference import ReferenceFace
+
+    return ReferenceFace(engine, key=key, seed=seed, page=page)
+
+
+def _reference_driver() -> AbstractContextManager[object]:
+    from unigpu.testing.reference import ReferenceDriver
+
+    return _registry.using("reference", ReferenceDriver)  # a platform of tests is no entry point
+
+
+def _reference_strangers(world: Account) -> list[str]:
+    out = list[str]()
+    rows: list[tuple[str, dict[str, str]]] = [
+        ("somebodys-server", {}),
+        (provider_name("team-b", NAME), {"UNIGPU_NAME": NAME, "UNIGPU_NAMESPACE": "team-b", "UNIGPU_ATTEMPT": "x"}),
+    ]
+    now = world.clock.now()
+    for name, env in rows:
+        template = world.face._make_template({"name": name, "image": "i", "env": env}, now)
+        limits = {"workers": {"min": 0, "max": 1}}
+        body = {"name": name, "template_id": template.id, "gpus": ["L40S"], "env": env, **limits}
+        out += [template.id, world.face._make_endpoint(body, now).id]
+    return out
+
+
+def _reference_operations(*names: str) -> tuple[str, ...]:
+    return tuple(f"reference.{name}" for name in names)
+
+
+def _rows(body: Any) -> list[Any]:
+    return list(body.get("items") or []) if isinstance(body, dict) else []
+
+
+_REFERENCE = Platform(
+    name="reference",
+    key=("REFERENCE_API_KEY", "reference-key"),
+    face=_reference_face,
+    fields={
+        "name": NAME,
+        "handler": "app:summarize",
+        "image": "ghcr.io/me/app:1",
+        "gpu": "RTX 4090",
+        "workers": (0, 2),
+    },
+    kinds=("template", "endpoint"),
+    strangers=_reference_strangers,
+    lists=("reference.template.list", "reference.endpoint.list"),
+    creates=("reference.template.create", "reference.endpoint.create"),
+    deletes=("reference.template.delete", "reference.endpoint.delete"),
+    operations=_reference_operations(
+        *("template.list", "template.create", "template.get", "template.delete", "endpoint.list", "endpoint.create"),
+        *("endpoint.get", "endpoint.patch", "endpoint.delete", "endpoint.wake", "worker.list", "job.submit", "job.get"),
+    ),
+    empty_list=lambda operation, body: {"items": [], "next": None},
+    half_list=lambda operation, body: {"items": body["items"][: len(body["items"]) // 2], "next": "zzz"},
+    rows=_rows,
+    entered=_reference_driver,
+    pairs=4000,
+)
+
+_ALL = (_REFERENCE,)
+_WANTED = os.environ.get("UNIGPU_MATRIX", "").replace(",", " ").split()
+PLATFORMS: Sequence[Platform] = tuple(one for one in _ALL if not _WANTED or one.name in _WANTED)
+"""Those of this run."""
