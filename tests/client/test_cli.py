@@ -27,7 +27,7 @@ def world(tmp_path: Path, instant: InstantClock, monkeypatch: pytest.MonkeyPatch
     with _registry.using("reference", ReferenceDriver):
         made = ListedWorld(tmp_path, instant)
         plain = _sync.http_config
-        monkeypatch.setattr(_sync, "http_config", lambda transport=None: plain(transport or made.transport))
+        monkeypatch.setattr(_sync, "http_config", lambda given=None, **more: plain(given or made.transport, **more))
         yield made
 
 

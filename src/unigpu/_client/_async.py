@@ -89,7 +89,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             state_dir=state_dir,
         )
         home = Home(settings, on_event)
-        self._core = Core(home, async_ways(http_config(transport), home.emit))
+        self._core = Core(home, async_ways(http_config(transport, here_only=settings.this_machine_only), home.emit))
         self._calls = Calls(self._core, self._job)
 
     async def deploy(

@@ -102,7 +102,7 @@ class Home:
         self.flights: dict[tuple[object, ...], Flight] = {}
         self._on_event = on_event
         self.event_failures = 0
-        self._drivers: dict[str, Driver] = {}
+        self._drivers: dict[tuple[str, str | None], Driver] = {}
         self._flags: dict[tuple[str, Interface, Kind], Capabilities] = {}
         self._names: dict[tuple[str, str], DeploymentInfo] = {}
         self._known: set[tuple[str, str]] = set()
@@ -113,6 +113,11 @@ class Home:
         """Raise `ClientClosed` unless the client may still be used."""
         if self.closed:
             raise ClientClosed("this client is closed.", hint="Make a new one; closing a client ends no deployment.")
+        if self.settings.ended:
+            raise ConfigurationError(
+                "this client was made inside of unigpu_mock, which is over.",
+                hint="Make it outside, or a new one: one that was made before a mock is served by it, too.",
+            )
 
     def provider(self, given: object) -> str:
         if given is None:
@@ -146,17 +151,19 @@ class Home:
         Raises:
             ConfigurationError: no such provider, no key, or options that are none of its.
         """
-        found = self._drivers.get(name)
+        state = self.settings.state
+        key = name, None if state is None else str(state)
+        found = self._drivers.get(key)
         if found is None:
-            found = self._drivers.setdefault(name, self._make(name))
+            found = self._drivers.setdefault(key, self._make(*key))
         return found
 
     @property
     def used(self) -> tuple[str, ...]:
         """The providers that were used so far."""
-        return tuple(self._drivers)
+        return tuple(dict.fromkeys(name for name, _ in self._drivers))
 
-    def _make(self, name: str) -> Driver:
+    def _make(self, name: str, state: str | None) -> Driver:
         cls = _registry.load(name)
         key = self.settings.api_key(name, cls.env_key)
         if cls.env_key is None and name in self.settings.given_keys:
@@ -169,12 +176,11 @@ class Home:
             )
         given = self.settings.driver_options.get(name, {})
         options = cls.Options.model_validate(given)
-        state = self.settings.state_dir
         config = DriverConfig(
             api_key=key,
             options=options.model_dump(exclude_unset=True),
             namespace=self.namespace,
-            state_dir=None if state is None else str(state),
+            state_dir=state,
         )
         return cls(config)
 

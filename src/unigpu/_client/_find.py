@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from unigpu import _lifecycle
@@ -32,7 +33,16 @@ class Finder:
         self.home = home
         self.ways = ways
         self.io = ways.usual
-        self._store = None if home.settings.state_dir is None else IntentStore(home.settings.state_dir)
+        own = home.settings.state_dir
+        self._store = None if own is None else IntentStore(own)
+        self._elsewhere: dict[Path, IntentStore] = {}
+
+    def _journal(self) -> IntentStore | None:
+        """The intents, where they are kept now: a mock has a place of its own for them."""
+        state = self.home.settings.state
+        if state is None or state == self.home.settings.state_dir:
+            return self._store
+        return self._elsewhere.setdefault(state, IntentStore(state))
 
     async def on(
         self,
@@ -212,7 +222,7 @@ class Finder:
             io=self.ways.to(base),
             driver=driver,
             namespace=self.home.namespace,
-            store=self._store,
+            store=self._journal(),
             base=base,
             emit=self.home.emit,
             progress=reporter,

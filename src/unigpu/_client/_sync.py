@@ -87,7 +87,7 @@ class Client(HTTPVerbs, Unpicklable):
             config=config,
             state_dir=state_dir,
         )
-        self._http = http_config(transport)
+        self._http = http_config(transport, here_only=settings.this_machine_only)
         home = Home(settings, on_event)
         self._core = Core(home, sync_ways(self._http, home.emit))
         self._calls = Calls(self._core, self._job)

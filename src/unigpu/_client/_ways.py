@@ -58,10 +58,10 @@ class Ways:
         self.protection.limiter.add(getattr(driver, "limits", {}))
 
 
-def http_config(transport: Transport | None = None) -> HttpConfig:
-    """How this package speaks HTTP."""
+def http_config(transport: Transport | None = None, *, here_only: bool = False) -> HttpConfig:
+    """How this package speaks HTTP. *here_only*: with this machine, and nobody else."""
     given: Any = transport  # `HttpIo` checks that it is one of httpx's own classes
-    return HttpConfig(user_agent=f"unigpu/{__version__}", transport=given)
+    return HttpConfig(user_agent=f"unigpu/{__version__}", transport=given, here_only=here_only)
 
 
 def sync_ways(config: HttpConfig, emit: Callable[[Event], None]) -> Ways:

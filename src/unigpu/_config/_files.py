@@ -7,7 +7,7 @@ import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from ..errors import ConfigurationError
 from ..models import nearest
@@ -38,9 +38,22 @@ def user_file() -> tuple[Path | None, Mapping[str, Any]]:
     Raises:
         ConfigurationError: it cannot be read, or is not TOML.
     """
-    folder = config_home()
+    folder = None if isolation() else config_home()
     file = None if folder is None else folder / "unigpu" / "config.toml"
     return (file, parse(file)) if file is not None and _exists(file) else (None, {})
+
+
+def isolation() -> Literal["", "files", "network"]:
+    """How far this process is kept apart, by ``UNIGPU_ISOLATED``: ``"files"``: no file of the user's is read, neither
+    unigpu's nor a vendor's. ``"network"``: that, and clients that are made then dial this machine only.
+
+    Raises:
+        ConfigurationError: another value.
+    """
+    said = os.environ.get("UNIGPU_ISOLATED", "")
+    if said not in ("", "files", "network"):
+        raise ConfigurationError(f'UNIGPU_ISOLATED: say "files" or "network", not {said!r}.')
+    return said
 
 
 def config_home() -> Path | None:

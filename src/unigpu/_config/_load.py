@@ -14,7 +14,18 @@ from pydantic import SecretStr
 from ..errors import ConfigurationError
 from ..models import DeploymentSpec, nearest
 from ..models.identity import NAMESPACE_PATTERN
-from ._files import FILE, check_known, check_private, path_of, project_file, sub_table, table_of, toml_type, user_file
+from ._files import (
+    FILE,
+    check_known,
+    check_private,
+    isolation,
+    path_of,
+    project_file,
+    sub_table,
+    table_of,
+    toml_type,
+    user_file,
+)
 from ._settings import DEFAULT, Default, Key, Settings
 
 DEFAULT_PROVIDER: Final = "local"
@@ -93,6 +104,7 @@ def load(
         provider=chosen,
         namespace=space,
         state_dir=_state_dir(state_dir, sources),
+        this_machine_only=isolation() == "network",
         profile=picked,
         file=file,
         user_file=own_file,

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from ..errors import ConfigurationError
 from ..models import nearest
 from ._files import FILE
+from ._state import ended, state_now, world
 from ._vendors import VARIABLES, vendor_key
 
 
@@ -40,7 +41,8 @@ class Settings:
     """What a client was told, from all sources.
 
     Attributes:
-        state_dir: Where intents and local deployments are kept; ``None``: nowhere (nothing survives a crash).
+        state_dir: Where it was told to keep intents and local deployments; ``None``: nowhere (nothing survives a
+            crash). `state` says where they are kept now.
         file: The project's file.
         user_file: The user's own.
         defaults: Spec fields that hold for every deployment.
@@ -49,6 +51,8 @@ class Settings:
         sources: Setting → where its value came from, in words. Dotted keys for what is in a table.
         given_keys: Keys that were given as an argument.
         file_keys: Keys of the user's file, with their place in it.
+        this_machine_only: Nothing but this machine may be dialled (``UNIGPU_ISOLATED=network``).
+        made_in: The mock in which it was read, by its state directory.
     """
 
     provider: str
@@ -63,6 +67,18 @@ class Settings:
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     given_keys: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr], repr=False)
     file_keys: Mapping[str, Key] = field(default_factory=dict[str, Key], repr=False)
+    this_machine_only: bool = False
+    made_in: Path | None = field(default_factory=world, repr=False, compare=False)
+
+    @property
+    def state(self) -> Path | None:
+        """Where state is kept now: while a mock runs, in its directory, also for a client that was made before it."""
+        return None if self.state_dir is None else state_now(self.state_dir, self.made_in)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the mock in which it was read is over: what it says would not do for anything real."""
+        return ended(self.made_in)
 
     def api_key(self, provider: str, env_key: str | None) -> SecretStr | None:
         """The account's key; see `find_key`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ..errors import ConfigurationError
-from ._files import check_private, config_home, home, parse, read
+from ._files import check_private, config_home, home, isolation, parse, read
 
 _NAMES: Final = ("api_key", "apikey", "api-key", "token")
 VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {"vast": ("VASTAI_API_KEY",)}
@@ -36,7 +36,7 @@ def vendor_key(provider: str) -> tuple[str, Path] | None:
     Raises:
         ConfigurationError: a file holds a key and others can read it, or it cannot be read.
     """
-    for place in places(provider):
+    for place in () if isolation() else places(provider):
         try:
             if not place.file.is_file():
                 continue

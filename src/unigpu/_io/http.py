@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -62,6 +62,7 @@ class HttpConfig:
         max_response: Bytes of a whole reply at most. Streams have no limit.
         ssl_context: Own TLS context for providers; default: the usual roots.
         worker_ssl_context: Own TLS context for workers, where a provider has a root of its own.
+        here_only: Dial this machine only, and through no proxy.
         private_workers: Workers may have loopback and private addresses: only where the configured base has one.
         transport: Any httpx transport, instead of connections of ours.
         random: Jitter, in [0, 1).
@@ -77,6 +78,7 @@ class HttpConfig:
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     worker_ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     private_workers: bool = False
+    here_only: bool = False
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = field(default=None, repr=False)
     random: Callable[[], float] = random.random
 
@@ -116,7 +118,7 @@ class _HttpIo:
         config = self._config
         if config.transport is not None:
             return dict.fromkeys(_ROLES, self._foreign(config.transport))
-        proxies = Proxies() if config.trust_env else None
+        proxies = Proxies() if config.trust_env and not config.here_only else None
         mine, workers = config.ssl_context, config.worker_ssl_context
         provider = PoolSettings(
             limit=config.limit,
@@ -124,14 +126,16 @@ class _HttpIo:
             guarded=False,
             tls=_shared_tls if mine is None else lambda: mine,
             proxies=proxies,
+            here_only=config.here_only,
         )
-        create = PoolSettings(limit=config.limit, expiry=None, guarded=False, tls=provider.tls, proxies=proxies)
+        create = replace(provider, expiry=None)
         worker = PoolSettings(
             limit=config.limit,
             expiry=config.keepalive,
             guarded=not config.private_workers,
             tls=_shared_tls if workers is None else lambda: workers,
             proxies=None,
+            here_only=config.here_only,
         )
         return {
             "control": self._pool(provider),

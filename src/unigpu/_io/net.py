@@ -16,9 +16,11 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import httpcore
 
+from unigpu.errors import ConfigurationError
+
 from .failures import Refused
 from .proxy import Proxies, Proxy
-from .resolve import aresolve, is_public, literal, resolve
+from .resolve import aresolve, is_loopback, is_public, literal, resolve
 
 __all__ = [
     "AsyncLink",
@@ -81,6 +83,21 @@ def _admitted(host: str, addresses: list[str], guarded: bool) -> list[str]:
     return addresses
 
 
+def _check_here(host: str) -> None:
+    """What an isolated client may dial: this machine.
+
+    Raises:
+        ConfigurationError: *host* is another one.
+    """
+    if host != "localhost" and not is_loopback(host):
+        raise ConfigurationError(
+            f"{host} is a real address, and this client was made in isolation, as in a test: nothing was sent.",
+            maybe_executed=False,
+            hint='Serve the platform: `with unigpu_mock("<provider>"): ...`. A test that means the real one says '
+            "@pytest.mark.unigpu_real_state.",
+        )
+
+
 def _share(left: float | None, last: bool) -> float | None:
     """Seconds for one of several addresses: an address that does not answer must not eat the time of the next."""
     if last:
@@ -120,8 +137,8 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
 class AsyncNet(httpcore.AsyncNetworkBackend):
     """httpcore's anyio backend, on asyncio and trio, within a deadline and behind the guard."""
 
-    def __init__(self, deadline: Deadline, *, guarded: bool = False) -> None:
-        self._deadline, self._guarded = deadline, guarded
+    def __init__(self, deadline: Deadline, *, guarded: bool = False, here_only: bool = False) -> None:
+        self._deadline, self._guarded, self._here_only = deadline, guarded, here_only
         # a cast, because httpcore defines another class of that name where anyio is missing
         self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
@@ -133,6 +150,8 @@ class AsyncNet(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        if self._here_only:
+            _check_here(host)
         mine = Deadline()
         left = self._deadline.left(timeout)
         mine.until = math.inf if left is None else time.monotonic() + left
@@ -206,8 +225,8 @@ class _SyncStream(httpcore.NetworkStream):
 class SyncNet(httpcore.NetworkBackend):
     """httpcore's socket backend, within a deadline and behind the guard."""
 
-    def __init__(self, deadline: Deadline, *, guarded: bool = False) -> None:
-        self._deadline, self._guarded = deadline, guarded
+    def __init__(self, deadline: Deadline, *, guarded: bool = False, here_only: bool = False) -> None:
+        self._deadline, self._guarded, self._here_only = deadline, guarded, here_only
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -218,6 +237,8 @@ class SyncNet(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
+        if self._here_only:
+            _check_here(host)
         mine = Deadline()
         left = self._deadline.left(timeout)
         mine.until = math.inf if left is None else time.monotonic() + left
@@ -256,6 +277,7 @@ class PoolSettings:
         guarded: Dial public addresses only.
         tls: Makes, or fetches, the TLS context when the first ``https`` connection needs it.
         proxies: The environment's proxies, where they hold for this role.
+        here_only: Dial this machine only.
     """
 
     limit: int
@@ -263,6 +285,7 @@ class PoolSettings:
     guarded: bool
     tls: Callable[[], ssl.SSLContext]
     proxies: Proxies | None
+    here_only: bool = False
 
 
 _C = TypeVar("_C")
@@ -299,7 +322,7 @@ SyncLink = Link[httpcore.HTTPConnection | httpcore.ConnectionPool]
 def async_link(key: Key, settings: PoolSettings) -> AsyncLink:
     """A new connection to *key*, not yet dialled."""
     deadline = Deadline()
-    net = AsyncNet(deadline, guarded=settings.guarded)
+    net = AsyncNet(deadline, guarded=settings.guarded, here_only=settings.here_only)
     proxy, arguments = _arguments(key, settings, net)
     if proxy is None:
         return Link(httpcore.AsyncHTTPConnection(**arguments), deadline)
@@ -310,7 +333,7 @@ def async_link(key: Key, settings: PoolSettings) -> AsyncLink:
 def sync_link(key: Key, settings: PoolSettings) -> SyncLink:
     """A new connection to *key*, not yet dialled."""
     deadline = Deadline()
-    net = SyncNet(deadline, guarded=settings.guarded)
+    net = SyncNet(deadline, guarded=settings.guarded, here_only=settings.here_only)
     proxy, arguments = _arguments(key, settings, net)
     if proxy is None:
         return Link(httpcore.HTTPConnection(**arguments), deadline)

@@ -15,7 +15,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-__all__ = ["aresolve", "is_public", "literal", "resolve"]
+__all__ = ["aresolve", "is_loopback", "is_public", "literal", "resolve"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -28,6 +28,12 @@ def literal(host: str) -> str | None:
         return str(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
         return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is written as an address of this machine's own."""
+    address = literal(host)
+    return address is not None and ipaddress.ip_address(address).is_loopback
 
 
 def is_public(address: str) -> bool:
