@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ServerSentEvent,
         Stream,
     )
+    from ._client._compare import Comparison, compare
     from .elasticity.capabilities import Capabilities
     from .errors import (
         APIStatusError,
@@ -117,6 +118,7 @@ __all__ = [
     "CircuitOpen",
     "Client",
     "ClientClosed",
+    "Comparison",
     "ConfigurationError",
     "ConflictError",
     "Cost",
@@ -188,6 +190,7 @@ __all__ = [
     "WorkerLost",
     "WorkerState",
     "__version__",
+    "compare",
 ]
 
 _CLIENT = frozenset(
@@ -255,6 +258,8 @@ def __getattr__(name: str) -> Any:
         room = "._client"
     elif name in _MODELS:
         room = ".models"
+    elif name in ("Comparison", "compare"):
+        room = "._client._compare"
     elif name == "Capabilities":
         room = ".elasticity.capabilities"
     else:

@@ -21,6 +21,7 @@ _GROUPS: Final = {
     "cloud": "run the small cloud on this machine",
     "config": "where each setting comes from",
     "explain": "why a deployment is not ready",
+    "facts": "what is known of each platform, and where it is written",
     "gc": "show, or end, what failed deploys left behind",
     "image": "what a container image must hold",
     "inventory": "everything that costs money now",

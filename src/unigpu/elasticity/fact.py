@@ -1,7 +1,8 @@
 """A fact about a platform, and the files that hold them.
 
 A file is TOML. ``has`` lists the deployments a provider knows, as ``"function/serverless"``; ``retrieved`` is the day
-on which the sources were read; ``[sources]`` gives short names to addresses. Each other table holds flags:
+on which the sources were read; ``[sources]`` gives short names to addresses; ``reading`` and ``[more]`` are what
+`further` reads. Each other table holds flags:
 
     ["*"]                     every deployment
     ["*/pod"]                 every pod
@@ -31,7 +32,7 @@ T = TypeVar("T")
 Status = Literal["documented", "accepted", "observed", "contradicted"]
 Unknown = Literal["unknown"]
 
-_SETTINGS = frozenset({"has", "retrieved", "sources"})
+_SETTINGS = frozenset({"has", "retrieved", "sources", "reading", "more"})
 _FIELDS = frozenset({"value", "unit", "status", "source", "retrieved", "note"})
 
 
@@ -126,11 +127,10 @@ def select(provider: str, whole: Mapping[str, Any], interface: Interface, kind: 
             capability="kind",
             provider=provider,
         )
-    sources: Mapping[str, str] = whole.get("sources", {})
     out: dict[str, Any] = {}
     for table in ("*", f"{interface}/*", f"*/{kind}", wanted):
         for flag, fact in whole.get(table, {}).items():
-            out[flag] = _complete(provider, table, flag, fact, whole, sources)
+            out[flag] = completed(provider, table, flag, fact, whole)
     return out
 
 
@@ -141,7 +141,7 @@ def _check_tables(provider: str, whole: Mapping[str, Any]) -> frozenset[str]:
         if table not in known:
             near = nearest(table, known)
             raise _broken(provider, f"there is no table {table!r}" + (f"; did you mean {near!r}?" if near else ""))
-        if table not in {"has", "retrieved"} and not isinstance(content, Mapping):
+        if table not in {"has", "retrieved", "reading"} and not isinstance(content, Mapping):
             raise _broken(provider, f"{table!r} is a table")
     has: Any = whole.get("has")
     complete = {name for name in known - _SETTINGS if "*" not in name}
@@ -150,15 +150,22 @@ def _check_tables(provider: str, whole: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(has)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - a subset of `complete`, just checked
 
 
-def _complete(
-    provider: str, table: str, flag: str, fact: object, whole: Mapping[str, Any], sources: Mapping[str, str]
+def completed(
+    provider: str, table: str, flag: str, fact: object, whole: Mapping[str, Any], *, fields: tuple[str, ...] = ()
 ) -> dict[str, Any]:
+    """One fact as plain data, its source and its date filled in. *fields*: what it may have beside a fact's own.
+
+    Raises:
+        ConfigurationError: it has a field or a source that it cannot have.
+    """
+    sources: Mapping[str, str] = whole.get("sources", {})
+    allowed = _FIELDS.union(fields)
     if not isinstance(fact, Mapping):
         raise _broken(provider, f"[{table!r}] {flag}: a fact is a table with value, status and source")
     given: dict[str, Any] = dict(fact)  # pyright: ignore[reportUnknownArgumentType] - a TOML table, whose keys are text
     for key in given:
-        if key not in _FIELDS:
-            near = nearest(key, _FIELDS)
+        if key not in allowed:
+            near = nearest(key, allowed)
             raise _broken(
                 provider,
                 f"[{table!r}] {flag}.{key}: there is no such field" + (f"; did you mean {near!r}?" if near else ""),
