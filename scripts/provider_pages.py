@@ -95,9 +95,10 @@ def index() -> str:
     out = [
         MADE, "",
         "# Which platform?", "",
-        'All of them say "serverless GPU", and mean different things. Four questions tell them apart. Every cell is a',
-        "link to where it is written; what is not marked is documented there. *Accepted* means that the API takes it and",
-        "nobody has shown that it acts; *contradicted* means that sources disagree, and the platform's page says how.", "",
+        'All of them say "serverless GPU", and mean different things. Four questions tell them apart. Every cell is',
+        "a link to where it is written; what is not marked is documented there. *Accepted* means that the API takes it",
+        "and nobody has shown that it acts; *contradicted* means that sources disagree, and the platform's page says",
+        "how.", "",
         "The same in a terminal: `python -m unigpu facts`, with `--json` for programs, or `unigpu.compare()`.", "",
         "## What it means there", "",
     ]  # fmt: skip
