@@ -88,10 +88,14 @@ def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that kill real processes share one worker, so that they do not kill each other's time."""
+    """Kills at random times run in one serial group; kills at named steps are told by events, and may run beside them.
+
+    In the seeded tenth all of them are one group, so that few processes start at once.
+    """
     for item in items:
         if item.get_closest_marker("kill"):
-            item.add_marker(pytest.mark.xdist_group("kill"))
+            beside = FULL and "random" not in item.name
+            item.add_marker(pytest.mark.xdist_group(f"kill {item.path.stem}" if beside else "kill"))
         if item.get_closest_marker("full") and not FULL:
             item.add_marker(pytest.mark.skip(reason="the whole matrix runs with UNIGPU_FULL=1 (make full)"))
 
