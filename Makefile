@@ -8,7 +8,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check lint types contracts coverage full openai-old official benchmark clean
+.PHONY: help quickstart test check lint types contracts coverage full openai-old official docs examples example-model \
+	benchmark clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,8 +77,33 @@ VENDORS := $(patsubst tests/official/%/requirements.txt,%,$(wildcard tests/offic
 official: $(VENV)/.dev $(VENDORS:%=.venvs/%/.made) ## The vendors' own clients and workers against our faces
 	UNIGPU_OFFICIAL=1 $(BIN)/python -m pytest -q -p no:randomly tests/official
 
+$(VENV)/.docs: $(BIN)/python pyproject.toml
+	$(PIP) install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## Build the documentation into build/site, with warnings as errors
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python tests/support/docs_pages.py
+
+$(VENV)/.examples: $(BIN)/python pyproject.toml
+	$(PIP) install --quiet --editable '.[examples]'
+	@touch $@
+
+examples: $(VENV)/.examples ## Run every example but the model
+	for each in batch cleanup http_service; do echo "== $$each"; $(BIN)/python examples/$$each/main.py || exit 1; done
+	cd examples/web && ../../$(BIN)/python -m pytest -q -p no:cacheprovider
+
+# In an environment of its own: what a model needs is nobody else's dependency.
+.venvs/example-model/.made: pyproject.toml
+	$(PYTHON) -m venv .venvs/example-model
+	.venvs/example-model/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[example-model]'
+	@touch $@
+
+example-model: .venvs/example-model/.made ## Serve a real small model on this machine
+	.venvs/example-model/bin/python examples/model/main.py
+
 benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## Remove what the above made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* .cache build dist
