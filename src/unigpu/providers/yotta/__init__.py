@@ -1,0 +1,7 @@
+"""Yotta Labs: declared replicas of your container on a pool of several clouds, and pods."""
+
+from __future__ import annotations
+
+from .workflows import YottaDriver
+
+__all__ = ["YottaDriver"]

@@ -1,0 +1,306 @@
+"""What can be looked at beside deployments: workers and their logs, offers, and everything that bills."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from unigpu.driver import (
+    DeploymentInfo,
+    InventoryItem,
+    Io,
+    LogLine,
+    Offer,
+    State,
+    Worker,
+    WorkerState,
+    is_ours,
+)
+from unigpu.errors import DeploymentGone, UnsupportedError
+from unigpu.models import GPURequest
+from unigpu.models.gpu import canonical, gpu, members, spelling
+
+from . import _map
+from ._codes import PROVIDER
+from ._line import READ_TIMEOUT, Line
+from ._options import Options
+from ._wire import (
+    EndpointWire,
+    LogPageWire,
+    LogWire,
+    PodWire,
+    StockWire,
+    VmWire,
+    VolumeWire,
+    WorkerWire,
+    rows,
+    shaped,
+    time_of,
+)
+
+LOG_PAGE: Final = 1000
+_FOLLOW_S: Final = 3.0
+_MOST_PAGES: Final = 1000
+_SOURCE: Final = "availability only: Yotta's API tells no price before a deployment exists"
+_OWN_PRICE: Final = "your own price table (driver_options)"
+_STORAGE: Final = ("S3", "CEPH", "VENDOR", "R2")
+_ENDED: Final = frozenset({"TERMINATED", "TERMINATING", "STOPPED", "DELETING"})
+
+# Workers and logs.
+
+
+async def workers(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
+    """``GET /v2/serverless/{id}/workers``. The call stands in the guide, and not in the reference: where it is missing,
+    the numbers of running and declared workers stand for them."""
+    if info.kind == "pod":
+        return _as_workers(await _again(line, io, info, deadline=deadline), of_pod=True)
+    try:
+        data = await line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+    except DeploymentGone as exc:
+        if exc.status != 404:  # a code of Yotta's: the endpoint is gone
+            raise
+        return _as_workers(await _again(line, io, info, deadline=deadline), of_pod=False)
+    return tuple(map(_map.worker_of, rows(WorkerWire, data, "worker.list")))
+
+
+async def _again(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> Any:
+    what = "pod.get" if info.kind == "pod" else "endpoint.get"
+    return await line.about(io, "GET", info, "", what, deadline=deadline)
+
+
+def _as_workers(data: Any, *, of_pod: bool) -> Sequence[Worker]:
+    """The workers that the numbers tell of; they have no ids of their own."""
+    if of_pod:
+        pod = shaped(PodWire, data, "pod.get")
+        state = _map.worker_of(WorkerWire(id=pod.id, status=pod.status))
+        name = None if pod.gpu_type is None else canonical(PROVIDER, pod.gpu_type) or pod.gpu_type
+        return (state.model_copy(update={"gpu": name, "gpu_count": pod.gpu_count, "region": pod.region}),)
+    one = shaped(EndpointWire, data, "endpoint.get")
+    ready, whole = one.running_workers or 0, one.total_workers or 0
+    if one.status.upper() in _ENDED:
+        return ()
+    return tuple(
+        Worker(
+            id=f"{one.id}-{n + 1}", state=WorkerState.IDLE if n < ready else WorkerState.STARTING, raw_state=one.status
+        )
+        for n in range(max(ready, whole))
+    )
+
+
+async def logs(
+    line: Line, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
+) -> AsyncIterator[LogLine]:
+    """The newest lines by paging backwards, and what follows by paging forwards from the last one."""
+    after: dict[str, tuple[str, str]] = {}
+    first = True
+    while first or follow:
+        lines: list[LogLine] = []
+        for id in [worker] if worker else await _log_holders(line, io, info):
+            if first:
+                found = await _newest(line, io, info, id, tail)
+            else:
+                found = await _later(line, io, info, id, after.get(id))
+            if found:
+                after[id] = _mark(found[-1])
+            lines += [LogLine(text=one.log, worker_id=id, time=time_of(one.timestamp)) for one in found]
+        lines.sort(key=lambda one: one.time or 0.0)
+        for one in lines[max(0, len(lines) - tail) :] if first else lines:
+            yield one
+        first = False
+        if follow:
+            await io.sleep(_FOLLOW_S)
+
+
+async def _log_holders(line: Line, io: Io, info: DeploymentInfo) -> Sequence[str]:
+    return [one.id for one in await workers(line, io, info, deadline=io.now() + READ_TIMEOUT)]
+
+
+async def _newest(line: Line, io: Io, info: DeploymentInfo, worker: str, tail: int) -> list[LogWire]:
+    found: list[LogWire] = []
+    token: tuple[str, str] | None = None
+    for _ in range(_MOST_PAGES):
+        want = min(LOG_PAGE, tail - len(found))
+        if want <= 0:
+            break
+        page = await _page(line, io, info, worker, "Backward", token, size=want)
+        found += page.logs
+        token = _token(page)
+        if not page.has_more or not page.logs or token is None:
+            break
+    return sorted(found, key=_order)
+
+
+async def _later(line: Line, io: Io, info: DeploymentInfo, worker: str, after: tuple[str, str] | None) -> list[LogWire]:
+    found: list[LogWire] = []
+    token = after
+    for _ in range(_MOST_PAGES):
+        page = await _page(line, io, info, worker, "Forward", token, size=LOG_PAGE)
+        found += [one for one in page.logs if after is None or _order(one) > _order_of(after)]
+        token = _token(page)
+        if not page.has_more or not page.logs or token is None:
+            break
+    return sorted(found, key=_order)
+
+
+async def _page(
+    line: Line, io: Io, info: DeploymentInfo, worker: str, way: str, token: tuple[str, str] | None, *, size: int
+) -> LogPageWire:
+    params = [("pageSize", str(size)), ("direction", way)]
+    if token is not None:
+        params += [("searchAfterTime", token[0]), ("searchAfterOffset", token[1])]
+    path, until = f"/workers/{worker}/logs", io.now() + READ_TIMEOUT
+    data = await line.about(io, "GET", info, path, "worker.logs", params=tuple(params), deadline=until)
+    return shaped(LogPageWire, data, "worker.logs")
+
+
+def _token(page: LogPageWire) -> tuple[str, str] | None:
+    at, offset = page.next_search_after_time, page.next_search_after_offset
+    return None if at is None or offset is None else (str(at), str(offset))
+
+
+def _mark(one: LogWire) -> tuple[str, str]:
+    """Where to go on after this line: its time in milliseconds, and its offset."""
+    at = time_of(one.timestamp)
+    return ("0" if at is None else str(round(at * 1000)), str(one.offset if one.offset is not None else 0))
+
+
+def _order(one: LogWire) -> tuple[float, float]:
+    return _order_of(_mark(one))
+
+
+def _order_of(mark: tuple[str, str]) -> tuple[float, float]:
+    try:
+        return float(mark[0]), float(mark[1])
+    except ValueError:
+        return 0.0, 0.0
+
+
+# Offers.
+
+
+def offers(
+    stock: Sequence[StockWire],
+    options: Options,
+    *,
+    wanted: tuple[GPURequest, ...] | None,
+    regions: tuple[str, ...] | None,
+    kind: Literal["serverless", "pod"],
+) -> Sequence[Offer]:
+    """Each GPU in each region that has it now. No price, and no number: the API tells none.
+
+    Raises:
+        UnsupportedError: a place was asked for; Yotta knows only ids of its own, and does not say where they are.
+    """
+    if regions is not None:
+        raise UnsupportedError(
+            "regions: yotta knows only its own region ids, and does not say in which country they are.",
+            provider=PROVIDER,
+            capability="regions",
+            hint="Leave regions out; each offer's details name Yotta's region.",
+        )
+    counts: Mapping[str, Sequence[int]] | None = None
+    if wanted is not None:
+        asked: dict[str, list[int]] = {}
+        for request in wanted:
+            for code in spelling(request, PROVIDER):
+                asked.setdefault(code, []).append(request.count)
+        counts = asked
+    return tuple(
+        _offer(row.gpu_type, place.region, place.region_name, place.vm_type_id, count, options, kind)
+        for row in stock
+        for place in row.regions
+        if place.available
+        for count in ((1,) if counts is None else dict.fromkeys(counts.get(row.gpu_type, ())))
+    )
+
+
+def _offer(
+    code: str,
+    region: str,
+    name: str | None,
+    id: str | None,
+    count: int,
+    options: Options,
+    kind: Literal["serverless", "pod"],
+) -> Offer:
+    known = canonical(PROVIDER, code)
+    one = None if known is None else gpu(known) or min(members(known), key=lambda each: each.memory_gb)
+    price = _map.price_in(options.prices, code)
+    details = {"code": code, "region": region, "region_name": name}
+    return Offer(
+        provider=PROVIDER,
+        gpu=known or code,
+        count=count,
+        memory_gb=None if one is None else one.memory_gb,
+        price_per_hour=None if price is None else round(price * count, 6),
+        kind=kind,
+        available="yes",
+        id=id,
+        source=_SOURCE if price is None else _OWN_PRICE,
+        details={key: value for key, value in details.items() if value is not None},
+    )
+
+
+# What bills.
+
+
+def item_of(info: DeploymentInfo) -> InventoryItem:
+    """An endpoint or pod, by what it tells of its price."""
+    stopped = info.state is State.STOPPED
+    return InventoryItem(
+        provider=PROVIDER,
+        id=info.id,
+        kind=_map.POD if info.kind == "pod" else _map.ENDPOINT,
+        owner="ours" if info.ours else "foreign",
+        name=info.name or info.provider_name,
+        namespace=info.namespace,
+        state=info.raw_state,
+        per_hour=0.0 if stopped and info.kind != "pod" else None if stopped else info.rate.idle_per_hour,
+        created_at=info.created_at,
+        note=info.bills if stopped else None,
+    )
+
+
+async def machines(line: Line, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+    """Virtual machines. unigpu makes none, so they are somebody's own; their price is not told."""
+    found = await line.pages(io, "/v2/vms", "vm.list", deadline=deadline)
+    items = rows(VmWire, found, "vm.list")
+    return [
+        InventoryItem(
+            provider=PROVIDER,
+            id=one.id,
+            kind="vm",
+            owner="ours" if is_ours(one.name or "") else "foreign",
+            name=one.name,
+            state=one.status,
+            created_at=one.created_at,
+        )
+        for one in items
+        if one.status.upper() != "TERMINATED"
+    ]
+
+
+async def volumes(line: Line, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+    """Volumes bill until they are deleted, whatever uses them. They are listed by kind of storage."""
+    found = [
+        (storage, one)
+        for storage in _STORAGE
+        for one in rows(VolumeWire, await _of_storage(line, io, storage, deadline=deadline), "volume.list")
+    ]
+    return [
+        InventoryItem(
+            provider=PROVIDER,
+            id=one.id,
+            kind="volume",
+            owner="ours" if is_ours(one.name or "") else "foreign",
+            name=one.name,
+            state=one.status,
+            created_at=one.created_at,
+            note=f"{storage} storage; bills by the month until it is deleted",
+        )
+        for storage, one in found
+    ]
+
+
+async def _of_storage(line: Line, io: Io, storage: str, *, deadline: float) -> Sequence[Any]:
+    return await line.pages(io, "/v2/volumes", "volume.list", (("storageType", storage),), deadline=deadline)

@@ -1,0 +1,288 @@
+"""What a deployment consists of: an endpoint or a pod, and the login of a private registry where one is given.
+
+Nothing can be created cold: an endpoint has at least one worker, and bills from RUNNING. So a lost answer is looked for
+longer than elsewhere, and an endpoint is stopped before it is deleted (deleting a running one is refused: 24002).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from unigpu import _config
+from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, State
+from unigpu.errors import (
+    APIStatusError,
+    ConfigurationError,
+    ConflictError,
+    InvalidResponseError,
+    NoCapacityError,
+    NotFoundError,
+    UniGPUError,
+)
+from unigpu.models import BearerToken
+
+from . import _known, _map
+from ._codes import PROVIDER
+from ._line import Line
+from ._options import Options, SpecOptions
+from ._wire import CredentialWire, EndpointWire, PodWire, StockWire, rows, shaped
+
+_PATHS: Final[Mapping[str, str]] = {
+    _map.ENDPOINT: "/v2/serverless",
+    _map.POD: "/v2/pods",
+    _map.CREDENTIAL: "/v2/container-registry-auths",
+}
+_MODELS: Final[Mapping[str, type[EndpointWire | PodWire | CredentialWire]]] = {
+    _map.ENDPOINT: EndpointWire,
+    _map.POD: PodWire,
+    _map.CREDENTIAL: CredentialWire,
+}
+_BILLS: Final[Mapping[str, str]] = {
+    _map.ENDPOINT: "all its workers, from RUNNING",
+    _map.POD: "its GPUs and disk, from RUNNING",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part: found in a list by name, read and deleted by id. Creating one twice makes two."""
+
+    line: Line
+    options: Options
+    kind: str
+    name: str
+    spec: DeploymentSpec | None = None
+    identity: Identity | None = None
+    known: Mapping[str, str] | None = None
+    call: CallClass = CallClass.RECONCILE
+
+    @property
+    def consistency(self) -> Consistency:
+        return Consistency(kind="listed", settle=self.options.settle)
+
+    @property
+    def bills_cold(self) -> str | None:
+        return _BILLS.get(self.kind)
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        what = f"{self.kind}.list"
+        data = await self.line.listed(io, _PATHS[self.kind], what, deadline=deadline)
+        found = [self.found(row) for row in rows(_MODELS[self.kind], data, what)]
+        return [one for one in found if one.name == self.name and not _is_over(one)]
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        what = f"{self.kind}.get"
+        try:
+            data = await self.line.send(io, "GET", f"{_PATHS[self.kind]}/{id}", what, deadline=deadline)
+        except NotFoundError:
+            return None
+        found = self.found(self.shaped(data, what))
+        return None if _is_over(found) else found
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        """Delete it; an endpoint that runs is told to stop, and has to be asked again.
+
+        Raises:
+            ConflictError: it is not stopped yet, or (a login) still used.
+        """
+        try:
+            if self.kind == _map.ENDPOINT and not await self._may_be_deleted(io, id, deadline=deadline):
+                await self._stop(io, id, deadline=deadline)
+            try:
+                await self.line.send(
+                    io, "DELETE", f"{_PATHS[self.kind]}/{id}", f"{self.kind}.delete", deadline=deadline
+                )
+            except ConflictError:
+                if self.kind == _map.ENDPOINT:
+                    await self._stop(io, id, deadline=deadline)  # a failed one that has to be stopped first
+                raise
+        except NotFoundError:
+            return  # it is gone already
+
+    async def _may_be_deleted(self, io: Io, id: str, *, deadline: float) -> bool:
+        now = await self.read(io, id, deadline=deadline)
+        return now is None or now.info is None or now.info.state in (State.STOPPED, State.FAILED)
+
+    async def _stop(self, io: Io, id: str, *, deadline: float) -> None:
+        """Tell it to stop.
+
+        Raises:
+            ConflictError: always; it is not stopped yet.
+        """
+        await stop(self.line, io, id, deadline=deadline)
+        raise ConflictError(
+            f"{self.name} is stopping", provider=PROVIDER, operation="yotta.endpoint.delete", maybe_executed=False
+        )
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        if self.spec is None or self.identity is None:
+            raise AssertionError("a part of something that exists is never created")
+        own = SpecOptions.model_validate(dict(self.spec.options(PROVIDER)))
+        if self.kind == _map.CREDENTIAL:
+            return await self._post(io, _map.credential_body(self.name, self.spec), deadline=deadline)
+        login = made.get(_map.CREDENTIAL)
+        stored = None if own.credential_id is None else str(own.credential_id)
+        about: dict[str, Any] = {
+            "options": self.options,
+            "own": own,
+            "credential": stored if login is None else login.id,
+            "token": _token(self.spec),
+        }
+        codes = _map.gpu_codes(self.spec, self.options.prices)
+        count = _map.gpu_count(self.spec)
+        stock = await self._stock(io, own, deadline=deadline)
+        places = _map.resources(codes, count, stock, own.regions)
+        if not places:
+            raise _no_capacity(self.spec, stock)
+        if self.kind == _map.ENDPOINT:
+            body = _map.endpoint_body(self.spec, self.identity, places, **about)
+            return await self._post(io, body, deadline=deadline)
+        return await self._create_pod(io, places, about, deadline=deadline)
+
+    async def _create_pod(
+        self, io: Io, places: Sequence[Mapping[str, Any]], about: Mapping[str, Any], *, deadline: float
+    ) -> Found:
+        """A pod has one GPU type: the acceptable ones are tried in their order."""
+        spec, identity = self.spec, self.identity
+        if spec is None or identity is None:
+            raise AssertionError("unreachable: create_cold has checked both")
+        codes = list(dict.fromkeys(str(place["gpuType"]) for place in places))
+        for code in codes:
+            regions = [str(place["region"]) for place in places if place["gpuType"] == code]
+            body = _map.pod_body(spec, identity, code, regions, **about)
+            try:
+                return await self._post(io, body, deadline=deadline)
+            except NoCapacityError:
+                if code == codes[-1]:
+                    raise
+        raise AssertionError("unreachable: the last one returns or raises")
+
+    async def _post(self, io: Io, body: Mapping[str, Any], *, deadline: float) -> Found:
+        what = f"{self.kind}.create"
+        hide = (
+            () if self.spec is None or self.spec.registry is None else (self.spec.registry.password.get_secret_value(),)
+        )
+        try:
+            data = await self.line.send(
+                io,
+                "POST",
+                _PATHS[self.kind],
+                what,
+                json=body,
+                role="create",
+                call=self.call,
+                deadline=deadline,
+                hide=hide,
+            )
+        except NotFoundError as exc:  # the route is gone: nothing was made
+            raise InvalidResponseError(
+                exc.message, provider=PROVIDER, operation=exc.operation, maybe_executed=False
+            ) from exc
+        except APIStatusError as exc:
+            exc.deployment = None if self.identity is None else self.identity.name
+            raise
+        if isinstance(data, int | str) and not isinstance(data, bool):  # the older API answered with the id alone
+            return await self._made(io, str(data), deadline=deadline)
+        return self._fresh(self.found(self.shaped(data, what)))
+
+    async def _made(self, io: Io, id: str, *, deadline: float) -> Found:
+        try:
+            now = await self.read(io, id, deadline=deadline)
+        except UniGPUError as exc:
+            exc.maybe_executed = True  # it exists, whatever became of the look at it
+            raise
+        if now is None:
+            raise InvalidResponseError(
+                f"{self.kind} {id} was created and is not found", provider=PROVIDER, maybe_executed=True
+            )
+        return self._fresh(now)
+
+    def _fresh(self, found: Found) -> Found:
+        """What this call made ends when this call said, also where the platform shows no environment."""
+        ends = None if self.identity is None else self.identity.expires_at
+        if found.info is None or found.info.expires_at is not None or ends is None:
+            return found
+        info = found.info.model_copy(update={"expires_at": ends})
+        return Found(kind=found.kind, id=found.id, name=found.name, attempt=found.attempt, spec_hash=found.spec_hash,
+                     created_at=found.created_at, expires_at=ends, info=info)  # fmt: skip
+
+    async def _stock(self, io: Io, own: SpecOptions, *, deadline: float) -> Sequence[StockWire]:
+        """Which GPU is available where, now; not asked where the regions are given."""
+        return () if own.regions is not None else await stock(self.line, io, deadline=deadline)
+
+    def shaped(self, data: object, operation: str) -> EndpointWire | PodWire | CredentialWire:
+        return shaped(_MODELS[self.kind], data, operation)
+
+    def found(self, wire: EndpointWire | PodWire | CredentialWire) -> Found:
+        if isinstance(wire, EndpointWire):
+            return _map.found_endpoint(wire, self.line.base, self.options, self.known)
+        if isinstance(wire, PodWire):
+            return _map.found_pod(wire, self.options, self.known)
+        return Found(kind=self.kind, id=wire.id, name=wire.name, created_at=wire.created_at)
+
+
+async def stop(line: Line, io: Io, id: str, *, deadline: float) -> None:
+    """Tell an endpoint to stop. One that stops or has stopped refuses that, which is as good."""
+    try:
+        path = f"{_PATHS[_map.ENDPOINT]}/{id}/stop"
+        await line.send(io, "POST", path, "endpoint.stop", json={}, deadline=deadline)
+    except ConflictError:
+        return  # the next look tells
+
+
+async def stock(line: Line, io: Io, *, deadline: float) -> Sequence[StockWire]:
+    """``GET /v2/vms/types``: nominally the stock of virtual machines, and the one list of GPUs and regions there is."""
+    return rows(StockWire, await line.listed(io, "/v2/vms/types", "gpu.list", deadline=deadline), "gpu.list")
+
+
+def of_spec(line: Line, options: Options, spec: DeploymentSpec, identity: Identity) -> Sequence[Part]:
+    """The parts of a new one, in the order of creation."""
+    kinds = [_map.POD if spec.kind == "pod" else _map.ENDPOINT]
+    if spec.registry is not None:
+        kinds.insert(0, _map.CREDENTIAL)
+    known = _known.by_spec(spec, identity)
+    return tuple(
+        Part(
+            line=line,
+            options=options,
+            kind=kind,
+            name=identity.provider_name,
+            spec=spec,
+            identity=identity,
+            known=known,
+        )
+        for kind in kinds
+    )
+
+
+def _is_over(found: Found) -> bool:
+    """What is terminated stays listed for a while; nobody can bring it back."""
+    return found.info is not None and found.info.state is State.GONE
+
+
+def _token(spec: DeploymentSpec) -> tuple[str, str] | None:
+    """The variable of ``auth=BearerToken(...)``, and its value."""
+    if not isinstance(spec.auth, BearerToken):
+        return None
+    value = _config.secret(spec.auth.env)
+    if value is None:
+        raise ConfigurationError(
+            f"auth: the variable {spec.auth.env} is not set in this environment.",
+            provider=PROVIDER,
+            deployment=spec.name,
+        )
+    return spec.auth.env, value.get_secret_value()
+
+
+def _no_capacity(spec: DeploymentSpec, seen: Sequence[StockWire]) -> NoCapacityError:
+    there = sorted({row.gpu_type for row in seen if any(place.available for place in row.regions)})
+    return NoCapacityError(
+        f"none of the GPUs of {spec.name} is available on Yotta now; it lists: {', '.join(there) or 'none'}",
+        provider=PROVIDER,
+        deployment=spec.name,
+        maybe_executed=False,
+        hint="Accept more GPUs, or try later. The list is of virtual machines' stock: "
+        'provider_options={"yotta": {"regions": [...]}} asks regions whatever it says.',
+    )
