@@ -71,7 +71,7 @@ VENDORS: list[tuple[str, str, str]] = [
     ("vast", ".config/vastai/vast_api_key", f"{KEY}\n"),
     ("vast", ".vast_api_key", KEY),
     ("yotta", ".yotta/config", f"[default]\napi_key = {KEY}\n"),
-    ("yotta", ".yotta/config", f"[work]\napi_key = {KEY}\n"),
+    ("yotta", ".yotta/config", f"[default]\napi_key = {KEY}\nbase_url = https://api.yottalabs.ai\n"),
     ("yotta", ".yotta/credentials", f"orgId=7\napikey={KEY}\n"),
 ]
 
@@ -112,6 +112,18 @@ def test_a_file_without_a_key_may_be_read_by_anybody(project: Path, tmp_path: Pa
     user(tmp_path, 'namespace = "mine"\n', 0o644)
     assert load().namespace == "mine"
     write(tmp_path / "home" / ".yotta" / "config", "[default]\nregion = x\n", 0o644)
+    assert load().api_key("yotta", None) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"[work]\napi_key = {KEY}\n", f"[default]\napi_key = {KEY}\nbase_url = https://api.dev.yottalabs.ai\n"],
+    ids=["another profile", "another address"],
+)
+def test_a_key_of_yottas_file_that_is_not_the_default_profiles_or_not_for_its_address_is_not_taken(
+    project: Path, tmp_path: Path, text: str
+) -> None:
+    write(tmp_path / "home" / ".yotta" / "config", text)
     assert load().api_key("yotta", None) is None
 
 

@@ -2,7 +2,10 @@
 
 Shapes: RunPod's Python package keeps ``[default] api_key`` in ``~/.runpod/config.toml``, its command line tool a
 top-level ``apikey`` in the same file; Vast a file with nothing but the key; Yotta's command line an INI file of
-profiles, and SkyPilot's driver for it lines ``apikey=...``.
+profiles with ``api_key`` and ``base_url`` (``[default]`` unless its ``--profile`` says otherwise; no variable names
+one: https://github.com/yottalabsai/YottaML, ``src/yottaml_cli/config.py``), and SkyPilot's driver for it
+``~/.yotta/credentials`` with lines ``orgId=...`` and ``apikey=...``
+(https://github.com/yottalabsai/skypilot, ``sky/provision/yotta/yotta_utils.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from ..errors import ConfigurationError
 from ._files import check_private, config_home, home, isolation, parse, read
 
 _NAMES: Final = ("api_key", "apikey", "api-key", "token")
+_YOTTA_PROFILE: Final = "default"
+_YOTTA_BASE: Final = "https://api.yottalabs.ai"
 VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {"vast": ("VASTAI_API_KEY",)}
 """Further names under which a vendor's key is met in the environment."""
 
@@ -78,23 +83,18 @@ def _toml_key(file: Path) -> str | None:
 
 
 def _ini_key(file: Path) -> str | None:
+    """The key of the default profile. One that belongs to another address than Yotta's own is not taken."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read_string(read(file))
     except configparser.Error:
         raise ConfigurationError(f"{file} cannot be read: it is not an INI file.") from None
-    sections = ["default", *parser.sections()]
-    wanted = os.environ.get("YOTTA_PROFILE")
-    for name in [wanted] if wanted else sections:
-        section: Mapping[str, str] = {}
-        if parser.has_section(name):
-            section = dict(parser[name])
-        elif name == "default":
-            section = parser.defaults()
-        for key in _NAMES:
-            if section.get(key):
-                return section[key].strip()
-    return None
+    if not parser.has_section(_YOTTA_PROFILE):
+        return None
+    profile = parser[_YOTTA_PROFILE]
+    if profile.get("base_url", _YOTTA_BASE).strip().rstrip("/") != _YOTTA_BASE:
+        return None
+    return profile.get("api_key", "").strip() or None
 
 
 def _line_key(file: Path) -> str | None:

@@ -36,6 +36,7 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Worker,
+    is_rehearsal,
 )
 from unigpu.errors import (
     APIStatusError,
@@ -169,7 +170,7 @@ class YottaDriver:
         Raises:
             NoCapacityError: a worker costs more than ``max_price``, or what it costs is not told.
         """
-        if spec.max_price is not None:
+        if spec.max_price is not None and not is_rehearsal(io):
             info = await self._within(io, info, spec.max_price, deadline=deadline)
         wanted = max(1, spec.workers[0])
         if spec.kind == "serverless" and info.workers is not None and info.workers != (wanted, wanted):
@@ -234,8 +235,8 @@ class YottaDriver:
         Raises:
             ConflictError: it is still stopping.
         """
-        now = await self._must_exist(io, info, deadline=deadline)
-        if now.state is not State.STOPPED:
+        now = info if is_rehearsal(io) else await self._must_exist(io, info, deadline=deadline)
+        if now.state is not State.STOPPED and not is_rehearsal(io):
             if now.state is State.DEGRADED:
                 raise ConflictError(
                     f"{info.name or info.id} is still stopping",
@@ -246,6 +247,10 @@ class YottaDriver:
             return
         path, what = ("/start", "endpoint.start") if info.kind == "serverless" else ("/resume", "pod.resume")
         await self._line.about(io, "POST", info, path, what, json={}, deadline=deadline)
+
+    async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        """Start a stopped one, with all its declared workers: there is no other sleep."""
+        await self.start(io, info, deadline=deadline)
 
     async def _must_exist(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
         what = "pod.get" if info.kind == "pod" else "endpoint.get"
