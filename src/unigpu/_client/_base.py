@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -43,6 +44,7 @@ CONTROL_SECONDS: Final = 60.0
 """How long a call may take that only reads or changes a setting."""
 _COLD_START_MOST: Final = 1800.0
 _COLD_START_LOCAL: Final = 60.0
+_MOCKED: Final = 60.0  # seconds beyond a mock's longest start
 # Parameters of deploy, update and plan: what a mistyped keyword may have been meant to be.
 _PARAMETERS: Final = (
     "spec", "provider", "wait", "timeout", "if_exists", "ephemeral", "on_unsupported", "on_failure", "settle",
@@ -359,10 +361,11 @@ class Home:
         """Seconds a call waits for a first worker: the high end of the cold-start fact unless it is said."""
         if given is not None:
             return given
-        if caps.provider == "local":
-            return _COLD_START_LOCAL
         cold = caps.cold_start.value
-        return _COLD_START_MOST if isinstance(cold, str) else max(1.0, cold[1])
+        usual = _COLD_START_MOST if isinstance(cold, str) else max(1.0, cold[1])
+        if caps.provider == "local":
+            usual = _COLD_START_LOCAL
+        return max(usual, *(longest() + _MOCKED for longest in _cold_starts)) if _cold_starts else usual
 
     # -- telling
 
@@ -385,6 +388,20 @@ class Home:
 
     def flight_key(self, info: DeploymentInfo) -> tuple[object, ...]:
         return os.getpid(), info.provider, info.provider_name  # a child of a fork waits for no parent's flight
+
+
+_cold_starts: Final[list[Callable[[], float]]] = []
+
+
+@contextmanager
+def cold_starts_of(longest: Callable[[], float]) -> Generator[None]:
+    """While the block runs, calls that state no ``start_timeout`` wait for starts as long as these, and a minute more:
+    a mock's workers take what its test said, whatever the facts say."""
+    _cold_starts.append(longest)
+    try:
+        yield
+    finally:
+        _cold_starts.remove(longest)
 
 
 def expected(caps: Capabilities) -> tuple[float, float] | None:

@@ -50,10 +50,11 @@ def isolation() -> Literal["", "files", "network"]:
     Raises:
         ConfigurationError: another value.
     """
-    said = os.environ.get("UNIGPU_ISOLATED", "")
-    if said not in ("", "files", "network"):
-        raise ConfigurationError(f'UNIGPU_ISOLATED: say "files" or "network", not {said!r}.')
-    return said
+    match os.environ.get("UNIGPU_ISOLATED", ""):
+        case "" | "files" | "network" as said:
+            return said
+        case said:
+            raise ConfigurationError(f'UNIGPU_ISOLATED: say "files" or "network", not {said!r}.')
 
 
 def config_home() -> Path | None:

@@ -1,4 +1,4 @@
-"""Whose state directory holds: a mock's own for every client of the process, also for those that were made before it."""
+"""Whose state directory holds: while a mock runs, its own, also for clients that were made before it."""
 
 from __future__ import annotations
 

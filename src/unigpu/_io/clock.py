@@ -26,6 +26,8 @@ from typing import Final, Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 
+from unigpu.errors import ConfigurationError
+
 T = TypeVar("T")
 
 # Scheduler turns without a new sleep or a `touch` after which nobody can run any more.
@@ -193,8 +195,8 @@ class VirtualClock(_MovedClock):
     (`touch`), it moves time to the earliest wake-up. The synchronous `sleep` jumps at once, through each due time.
 
     Raises:
-        RuntimeError: used from a thread that is neither the maker's nor adopted. Two threads that both move time would
-            make its order a matter of luck; ``"instant"`` mode is for them.
+        ConfigurationError: used from a thread that is neither the maker's nor adopted. Two threads that both move time
+            would make its order a matter of luck; ``"instant"`` mode is for them.
     """
 
     def __init__(self, start: float = 0.0, *, epoch: float | None = None) -> None:
@@ -216,6 +218,10 @@ class VirtualClock(_MovedClock):
     def sleep(self, seconds: float) -> None:
         self._admit()
         self.advance(seconds)
+
+    def hold(self, poll: Callable[[float], T | None], until: float) -> T | None:
+        self._admit()
+        return super().hold(poll, until)
 
     async def asleep(self, seconds: float) -> None:
         await self._sleep(_Sleeper(self._now + max(0.0, seconds)))
@@ -241,9 +247,9 @@ class VirtualClock(_MovedClock):
     def _admit(self) -> _Line:
         ident = threading.get_ident()
         if ident not in self._threads:
-            raise RuntimeError(
-                f"this virtual clock belongs to one thread; {threading.current_thread().name} is another: "
-                'use the "instant" clock, or adopt() the thread'
+            raise ConfigurationError(
+                f"this virtual clock belongs to one thread; {threading.current_thread().name} is another.",
+                hint='Use the "instant" clock, which works from any thread, or adopt() this one.',
             )
         return self._lines.setdefault(ident, _Line())
 

@@ -42,4 +42,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'unigpu.testing' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    try:
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] == "unigpu":
+            raise
+        from unigpu.errors import ConfigurationError
+
+        raise ConfigurationError(
+            f"{name} needs the package {exc.name}.", hint='Say: pip install "unigpu[testing]".'
+        ) from None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Final
 
-from unigpu.cloud.contract import Face, Reply
+from unigpu.cloud.contract import Face, HttpCall, Reply
 from unigpu.cloud.engine import Engine
 from unigpu.errors import ConfigurationError
 from unigpu.models import nearest
@@ -34,6 +35,8 @@ class MockPlatform:
         adds_workers: Operations that ask for workers, which `MockedProvider.no_capacity` refuses.
         no_capacity: What the platform answers then.
         around: Entered while the mock serves it, with the base URL of this mock's own; most platforms need nothing.
+        gpus: The GPUs that a request would take any of, by the names that unigpu has for them; what is no such request
+            has none. ``None``: the platform places no GPUs.
         own_address: The mock gives it a loopback port of its own, instead of the face's hosts.
     """
 
@@ -43,6 +46,7 @@ class MockPlatform:
     adds_workers: tuple[str, ...]
     no_capacity: Reply
     around: Callable[[str], AbstractContextManager[object]] = nullcontext
+    gpus: Callable[[HttpCall, Engine, float], Sequence[str]] | None = None
     own_address: bool = False
 
 
@@ -87,6 +91,20 @@ def _reference_face(engine: Engine) -> Face:
     return ReferenceFace(engine, key=None)
 
 
+def _reference_gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:
+    """The first GPU of a create; later that of the endpoint."""
+    parts = call.path.strip("/").split("/")
+    if len(parts) > 2:
+        for id in engine.deployment_ids():
+            if id == parts[2]:
+                return (str(engine.deployments.get(id, now).terms.data["gpu"]),)
+        return ()
+    try:
+        return tuple(json.loads(call.body)["gpus"][:1])
+    except (ValueError, LookupError, TypeError):
+        return ()
+
+
 def _reference_around(_: str) -> AbstractContextManager[object]:
     from unigpu import _registry
     from unigpu.testing.reference import ReferenceDriver
@@ -108,4 +126,5 @@ REFERENCE: Final = MockPlatform(
     adds_workers=("reference.endpoint.create", "reference.endpoint.patch", "reference.endpoint.wake"),
     no_capacity=Reply.json({"error": {"code": "no_capacity", "message": "no such GPU is free"}}, status=503),
     around=_reference_around,
+    gpus=_reference_gpus,
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from unigpu._io.bridge import run_sync
 from unigpu._io.clock import InstantClock, RealClock, VirtualClock, get_clock, use_clock
+from unigpu.errors import ConfigurationError
 
 SECONDS = st.floats(min_value=0, max_value=1000, allow_nan=False)
 
@@ -238,7 +239,7 @@ def test_another_thread_is_refused_unless_adopted() -> None:
     def sleep() -> None:
         try:
             clock.sleep(1)
-        except RuntimeError as exc:
+        except ConfigurationError as exc:
             caught.append(exc)
 
     def adopted() -> None:
