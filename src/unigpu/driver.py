@@ -346,6 +346,8 @@ class Invocation:
         start_deadline: By when a worker must be ready, where the platform itself holds the call (no job API).
         execution_timeout: Seconds the handler may run.
         idempotent: It may safely run twice.
+        hold: Seconds for which a submit may be held until the job has ended, because its caller waits anyway; 0: it
+            returns at once.
     """
 
     input: Mapping[str, Any] = field(repr=False)
@@ -354,6 +356,7 @@ class Invocation:
     start_deadline: float
     execution_timeout: float
     idempotent: bool = False
+    hold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,7 +392,7 @@ class Submits(Protocol):
     def submit_call(self) -> CallClass: ...
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        """Put it into the queue.
+        """Put it into the queue. Where it ends within ``call.hold`` seconds the answer may be the job as it ended.
 
         Raises:
             NoWorkerReady: the platform takes no job while nothing runs. A stopped deployment is started then, and the
@@ -496,7 +499,8 @@ class Requests(Protocol):
 
 @runtime_checkable
 class Updates(Protocol):
-    """Platforms that can change a deployment in place."""
+    """Platforms that can change a deployment in place; a driver that can only for some kinds says so by a
+    ``ClassVar[frozenset[str]]`` ``update_kinds``."""
 
     def updatable(self, fields: frozenset[str]) -> bool:
         """Whether a change of exactly these spec fields can be made in place."""

@@ -19,6 +19,7 @@ from unigpu.elasticity.demands import error as refusal_error
 from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError
 from unigpu.models import (
     Adaptation,
+    BearerToken,
     Change,
     DeploymentInfo,
     DeploymentSpec,
@@ -273,7 +274,14 @@ class Home:
                 deployment=spec.name,
                 hint="Set the variable, or give the value: secrets={name: SecretStr(...)}.",
             )
-        return spec.with_changes(secrets={**spec.secrets, **read}) if named else spec
+        if isinstance(spec.auth, BearerToken) and spec.auth.env not in (*spec.secrets, *spec.env):
+            token = _config.secret(spec.auth.env)
+            if token is None:
+                raise ConfigurationError(
+                    f"auth: the variable {spec.auth.env} is not set in this environment", deployment=spec.name
+                )
+            read[spec.auth.env] = token  # the worker must know the token that its callers send
+        return spec.with_changes(secrets={**spec.secrets, **read}) if read else spec
 
     # -- the gate
 

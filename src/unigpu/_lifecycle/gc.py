@@ -21,7 +21,7 @@ from unigpu.models.gc import GcReason, GcRow
 from ._scope import Scope
 from .intent import Intent, key_of
 from .owed import mine
-from .survey import Id, Rows, age, any_listed, confirmed, is_ending, rows
+from .survey import VOLUME, Id, Rows, age, any_listed, confirmed, is_ending, rows
 from .teardown import info_of
 from .undo import ensure_absent
 
@@ -101,7 +101,7 @@ async def collect(scope: Scope, groups: Sequence[Group], *, deadline: float) -> 
 
 
 async def _look(scope: Scope, info: DeploymentInfo, intents: Sequence[Intent], *, deadline: float) -> Group:
-    parts, wall = scope.driver.parts(info), scope.io.wall()
+    parts, wall = [part for part in scope.driver.parts(info) if part.kind != VOLUME], scope.io.wall()
     known = [pair for intent in intents for pair in intent.resources]
     there: list[tuple[Resource, Found]] = []
     for resource, one in await rows(scope, parts, deadline=deadline, known=known):
@@ -192,7 +192,7 @@ class _Judge:
     def _is_whole(self, main: Found) -> bool:
         ids: Mapping[str, str] = {} if main.info is None else main.info.ids
         there = {part.kind for _, part in self.found if part.attempt in (None, main.attempt)}
-        return all(part.kind in ids or part.kind in there for part in self.parts if part.kind != "volume")
+        return all(part.kind in ids or part.kind in there for part in self.parts if part.kind != VOLUME)
 
     def _row(self, one: Found, reason: GcReason, why: str, deletable: bool) -> GcRow:
         info, intent = one.info, self._intent(one)

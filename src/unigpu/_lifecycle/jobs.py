@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from unigpu._io.stamp import for_cleanup
@@ -34,6 +35,8 @@ from .undo import may_have_acted
 
 _log = logging.getLogger("unigpu.jobs")
 
+SUBMIT_HOLD: Final = 5.0
+"""Seconds for which a submit may be held by a platform that answers with the job as it ended."""
 LOST_TRIES: Final = 3
 """How often an idempotent call runs in all when its worker dies."""
 
@@ -62,6 +65,8 @@ async def invoke(
     for turn in range(LOST_TRIES if options.idempotent else 1):
         call = invocation(io.now(), input, options, job_id if turn == 0 else None, began=began)
         wait = JobWait(scope, jobs, info, options, began=began)
+        if options.on_timeout == "cancel":  # short: whoever leaves waits for the id by which the job is cancelled
+            call = replace(call, hold=wait.patience.hold(SUBMIT_HOLD))
         try:
             done = await wait.run(call)
             return result_of(done, total=io.now() - began, provider=scope.provider, deployment=info.name)

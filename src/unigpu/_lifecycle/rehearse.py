@@ -16,11 +16,12 @@ from pydantic import SecretStr
 from unigpu._io.record import LookingIo, Recorded, RecordingIo
 from unigpu.driver import DeploymentInfo, DeploymentSpec, Found, Io, Pauses, Request, State, Updates, Wakes
 from unigpu.errors import NotFoundError
+from unigpu.models import BearerToken
 
 from ._scope import Deployed, IfExists, Scope
 from .decide import Decision, Limits
 from .run import Run
-from .survey import Survey
+from .survey import VOLUME, Survey, without_volumes
 
 HIDDEN = SecretStr("***")
 
@@ -106,6 +107,8 @@ class Rehearsal(Run):
                 name: HIDDEN if value is None or isinstance(value, SecretStr) else value
                 for name, value in spec.secrets.items()
             }
+        if isinstance(spec.auth, BearerToken):
+            changed["secrets"] = {**changed.get("secrets", {}), spec.auth.env: HIDDEN}
         if spec.registry is not None:
             changed["registry"] = spec.registry.model_copy(update={"password": HIDDEN})
         return spec.with_changes(**changed) if changed else spec
@@ -160,10 +163,11 @@ class Rehearsal(Run):
 
     async def _remove(self, seen: Survey) -> Survey:
         self.must_be_said()
-        for resource, found in reversed(self._belongings(seen) if self.listed else seen.found):
+        for resource, found in reversed(without_volumes(self._belongings(seen) if self.listed else seen.found)):
             await self.note(partial(resource.delete, id=found.id, deadline=self.deadline))
         self.removed = True
-        return Survey()
+        kept = {kind: found for kind, found in seen.by_kind.items() if kind == VOLUME}
+        return Survey(by_kind=kept)
 
     async def _update_in_place(self, main: Found, info: DeploymentInfo) -> DeploymentInfo:
         driver = self.scope.driver

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,7 +18,7 @@ from .identity import CODE, compared, differing
 from .intent import Intent
 from .looks import Looks
 from .ready import gone, start_once, wait_ready
-from .survey import Rows, Survey, is_ending
+from .survey import Rows, Survey, is_ending, without_volumes
 from .teardown import remove
 from .undo import Ledger, ensure_absent, may_have_acted
 
@@ -169,6 +169,7 @@ class Run(Looks):
         self.begin(None)
         if self.listed:
             seen = replace(seen, found=self._belongings(seen))
+        seen = replace(seen, found=without_volumes(seen.found))
         await remove(self.scope, seen, name=self.spec.name, deadline=self.deadline)
         self.removed = True
         return await self.survey(self.spec)
@@ -200,12 +201,11 @@ class Run(Looks):
         differs = set(differing(main.spec_hash or self.known_hash(main), self.hash, stated) or ())
         fields = frozenset((changed & stated) | (differs & {CODE}))
         limits = limits_to_change(now, self.spec)
-        driver = self.scope.driver
         if not fields:
             if limits:
                 return self.deployed(await self._scale(now, limits), "scaled")
             return self.deployed(now, "adopted")
-        if isinstance(driver, Updates) and driver.updatable(fields):
+        if self._updatable(now)(fields):
             now = await self._update_in_place(main, now)
             if limits:
                 now = await self._scale(now, limits)
@@ -310,8 +310,14 @@ class Run(Looks):
             deadline=self.deadline,
         )
 
-    def _decide(self, main: Found, info: DeploymentInfo, if_exists: IfExists) -> Decision:
+    def _updatable(self, info: DeploymentInfo) -> Callable[[frozenset[str]], bool]:
+        """Which changes the platform makes in place, of a deployment of this kind."""
         driver = self.scope.driver
+        if not isinstance(driver, Updates) or info.kind not in getattr(driver, "update_kinds", (info.kind,)):
+            return lambda _: False
+        return driver.updatable
+
+    def _decide(self, main: Found, info: DeploymentInfo, if_exists: IfExists) -> Decision:
         return decide(
             main,
             info,
@@ -320,7 +326,7 @@ class Run(Looks):
             new_hash=self.hash,
             known_hash=self.known_hash(main),
             if_exists=if_exists,
-            updatable=driver.updatable if isinstance(driver, Updates) else lambda _: False,
+            updatable=self._updatable(info),
             wall=self.scope.io.wall(),
         )
 

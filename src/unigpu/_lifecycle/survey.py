@@ -20,6 +20,9 @@ ABSENT: Final = 3
 ABSENT_PAUSE: Final = 0.3
 """Seconds between such reads."""
 
+VOLUME: Final = "volume"
+"""The kind of a part that belongs to no create: found by its name, shared, ended by ``teardown(volumes=True)`` only."""
+
 Rows = tuple[tuple[Resource, Found], ...]
 Id = tuple[str, str]
 """``(kind, id)`` of a resource."""
@@ -54,6 +57,11 @@ class Survey:
 def is_listed(resource: Resource) -> bool:
     """Whether it is found by listing only, late."""
     return resource.consistency.kind == "listed"
+
+
+def without_volumes(found: Rows) -> Rows:
+    """What may be ended without having been asked for by name: what somebody's data is on may not."""
+    return tuple(pair for pair in found if pair[1].kind != VOLUME)
 
 
 def any_listed(resources: Iterable[Resource]) -> bool:
@@ -143,7 +151,9 @@ async def _part(
         return shown or await confirmed(scope, resource, named, deadline=deadline)
     attempt = mine if main is None else main.attempt
     for _, one in found:
-        if one.kind != resource.kind or (one.attempt != attempt if attempt is not None else main is None):
+        if one.kind != resource.kind:
+            continue
+        if resource.kind != VOLUME and (one.attempt != attempt if attempt is not None else main is None):
             continue
         now = await confirmed(scope, resource, one.id, deadline=deadline)
         if now is not None:

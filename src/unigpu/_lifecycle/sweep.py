@@ -15,7 +15,7 @@ from unigpu.errors import UniGPUError
 
 from ._scope import Scope
 from .intent import Intent
-from .survey import Id, Rows, age, confirmed, is_ending, rows
+from .survey import VOLUME, Id, Rows, age, confirmed, is_ending, rows
 from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
@@ -71,6 +71,7 @@ async def sweep(
     Raises:
         UniGPUError: a list could not be read; nothing was deleted.
     """
+    parts = [part for part in parts if part.kind != VOLUME]
     plan = _Plan(frozenset(own), frozenset(hunted), frozenset(orphans), frozenset(hunted_ids))
     found = await rows(scope, parts, deadline=deadline, known=(*own_ids, *plan.hunted_ids))
     mains: list[tuple[Resource, Found]] = []

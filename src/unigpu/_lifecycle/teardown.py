@@ -16,7 +16,7 @@ from unigpu.errors import AuthenticationError, DeadlineExceeded, PermissionDenie
 from ._files import Lock
 from ._scope import Scope
 from .intent import Intent, key_of
-from .survey import Rows, Survey, age, any_listed, confirmed, is_ending, rows, survey
+from .survey import VOLUME, Rows, Survey, age, any_listed, confirmed, is_ending, rows, survey
 from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
@@ -36,7 +36,7 @@ async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volum
     # Ending must not wait for a deploy that waits for its workers: that one's writer settles its own intent.
     lock = None if scope.store is None else scope.store.try_lock(key)
     try:
-        parts = [part for part in scope.driver.parts(info) if volumes or part.kind != "volume"]
+        parts = [part for part in scope.driver.parts(info) if volumes or part.kind != VOLUME]
         if any_listed(parts):
             await _end_listed(scope, parts, info, key, locked=lock is not None, deadline=deadline)
             return
