@@ -1,0 +1,97 @@
+"""The account: what it may spend, and why RunPod would start nothing. Both reads are optional.
+
+https://docs.runpod.io/api-reference-v2/billing/get-the-account-balance and .../account/get-account-limits, both of
+2026-11-18. Their paths, and the inner fields of the limits, are unverified: the paths are options, and of the fields
+only plain numbers with a telling name are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from unigpu.driver import Io
+from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
+
+from ._line import Line
+from ._options import Options
+from ._wire import PROVIDER, BalanceWire, parse
+
+_CAPS: Final = ("limit", "max", "cap", "quota", "allowed")
+_USED: Final = ("used", "current", "usage", "allocated", "inuse")
+_NAMES: Final = {
+    "spendRate": "the account's spending limit per hour",
+    "serverlessWorkers": "the account's worker quota",
+}
+
+
+async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, workers: int = 0) -> str | None:
+    """Why RunPod would not start a worker now, as far as the key may know; ``None``: nothing is known against it.
+
+    Args:
+        workers: How many more the account would be asked for.
+    """
+    if not options.account_checks:
+        return None
+    limits = await _read(line, io, options.limits_path, "account.limits.get", deadline=deadline)
+    for name, words in _NAMES.items():
+        inner = limits.get(name)
+        if not isinstance(inner, dict):
+            continue
+        cap, used = _numbers(cast("Mapping[str, object]", inner))
+        more = workers if name == "serverlessWorkers" else 0
+        if cap is not None and used is not None and (used >= cap if not more else used + more > cap):
+            return f"{words} is used up ({used:g} of {cap:g})"
+    balance = await _balance(line, options, io, deadline=deadline)
+    if balance is not None and balance.billingMode == "PREPAID" and balance.balanceAmount <= 0:
+        return f"the account's balance is ${balance.balanceAmount:.2f}, and it is prepaid"
+    return None
+
+
+async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: str, deadline: float) -> None:
+    """Before something is created.
+
+    Raises:
+        InsufficientBalanceError: RunPod would start nothing: the account is prepaid, and has nothing left.
+    """
+    if not options.account_checks:
+        return
+    balance = await _balance(line, options, io, deadline=deadline)
+    if balance is None or balance.billingMode != "PREPAID" or balance.balanceAmount > 0:
+        return  # invoiced accounts run on whatever the balance is
+    raise InsufficientBalanceError(
+        f"the account's balance is ${balance.balanceAmount:.2f}, and it is prepaid: RunPod starts nothing",
+        status=402,
+        provider=PROVIDER,
+        operation="runpod.account.balance.get",
+        deployment=deployment,
+        maybe_executed=False,
+        hint="Add funds to the account.",
+    )
+
+
+async def _balance(line: Line, options: Options, io: Io, *, deadline: float) -> BalanceWire | None:
+    try:
+        reply = await line.send(io, "GET", options.balance_path, "account.balance.get", deadline=deadline)
+        return parse(BalanceWire, reply)
+    except (APIStatusError, InvalidResponseError):
+        return None  # a key without the scope billing:read, or another path: nothing is known
+
+
+async def _read(line: Line, io: Io, path: str, operation: str, *, deadline: float) -> Mapping[str, Any]:
+    try:
+        found: object = (await line.send(io, "GET", path, operation, deadline=deadline)).json()
+    except (APIStatusError, InvalidResponseError):
+        return {}
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _numbers(inner: Mapping[str, object]) -> tuple[float | None, float | None]:
+    """The cap and what is used of it, where there are fields that say so."""
+    return next(_like(inner, _CAPS), None), next(_like(inner, _USED), None)
+
+
+def _like(inner: Mapping[str, object], words: tuple[str, ...]) -> Iterator[float]:
+    for name, value in inner.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and any(w in name.lower() for w in words):
+            yield float(value)

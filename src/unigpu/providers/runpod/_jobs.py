@@ -1,0 +1,98 @@
+"""Jobs, as RunPod tells of them. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from unigpu.driver import ChunkPage, Invocation, JobInfo, JobStatus, Timing
+from unigpu.models import JobError
+
+from ._body import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
+from ._wire import JobWire, StreamWire
+
+_CLASS: Final = re.compile(r"^<class '(?:[\w.]+\.)?(\w+)'>$")
+_STATUS: Final[Mapping[str, JobStatus]] = {
+    "IN_QUEUE": JobStatus.QUEUED,
+    "IN_PROGRESS": JobStatus.RUNNING,
+    "RUNNING": JobStatus.RUNNING,  # in the manual only
+    "COMPLETED": JobStatus.DONE,
+    "FAILED": JobStatus.FAILED,
+    "CANCELLED": JobStatus.CANCELLED,
+    "TIMED_OUT": JobStatus.FAILED,
+}
+
+
+def job_body(call: Invocation) -> dict[str, Any]:
+    """``policy.executionTimeout`` always; a ttl only where a run could outlast the day that a job lives otherwise: the
+    ttl counts from submit, and a job vanishes at it even while it runs."""
+    policy: dict[str, Any] = {"executionTimeout": run_milliseconds(call.execution_timeout)}
+    longest = call.execution_timeout + DEFAULT_TTL
+    if call.execution_timeout > DEFAULT_TTL / 2:
+        policy["ttl"] = round(min(LONGEST_RUN, longest) * 1000)
+    return {"input": dict(call.input), "policy": policy}
+
+
+def job_of(wire: JobWire) -> JobInfo:
+    """A job. What it shows as output before its end is progress, never taken for the result.
+
+    ``delayTime`` is not used: it is queue and cold start together, and starts anew when a job is dispatched again.
+    """
+    status = _STATUS.get(wire.status, JobStatus.UNKNOWN)
+    error = None
+    if status is JobStatus.FAILED:
+        error = error_of(wire.error)
+        if wire.status == "TIMED_OUT":
+            error = JobError(type="ExecutionTimeout", message=error.message or "it ran longer than its timeout")
+    return JobInfo(
+        id=wire.id,
+        status=status,
+        raw_status=wire.status,
+        output=wire.output if status is JobStatus.DONE else None,
+        error=error,
+        worker_id=wire.workerId,
+        timing=Timing(
+            execution=None if wire.executionTime is None else wire.executionTime / 1000,
+            source=None if wire.executionTime is None else "execution: platform",
+        ),
+    )
+
+
+def error_of(said: object) -> JobError:
+    """A worker's error: RunPod's package sends a JSON text, older ones and the platform plain words."""
+    value: object = said
+    if isinstance(said, str):
+        try:
+            value = json.loads(said)
+        except (ValueError, RecursionError):
+            value = said
+    if isinstance(value, dict):
+        fields = cast("Mapping[str, object]", value)
+        kind = _text(fields, "error_type", "type")
+        message = _text(fields, "error_message", "message", "error")
+        if kind is not None or message is not None:
+            found = _CLASS.match(kind or "")
+            return JobError(
+                type=found.group(1) if found else kind or "Error",
+                message=message or "",
+                traceback=_text(fields, "error_traceback", "traceback"),
+            )
+    return JobError(message=said if isinstance(said, str) else "" if said is None else json.dumps(said)[:2000])
+
+
+def page_of(wire: StreamWire, after: int) -> ChunkPage:
+    """Chunks, drained: nothing more will come once the job has ended *and* a reply was empty."""
+    status = _STATUS.get(wire.status or "", JobStatus.UNKNOWN)
+    chunks = tuple(one.get("output") for one in wire.stream)
+    return ChunkPage(
+        chunks=chunks,
+        after=after + len(chunks),
+        end=status.is_terminal and not chunks,
+        started=status is not JobStatus.QUEUED and status is not JobStatus.UNKNOWN,
+    )
+
+
+def _text(fields: Mapping[str, object], *names: str) -> str | None:
+    return next((value for name in names if isinstance(value := fields.get(name), str)), None)

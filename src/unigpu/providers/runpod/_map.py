@@ -1,0 +1,408 @@
+"""From what RunPod tells to unigpu's models. Pure. A word that we do not know is ``UNKNOWN``, never "gone"."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from unigpu.driver import (
+    DeploymentInfo,
+    Found,
+    InventoryItem,
+    LogLine,
+    Rate,
+    State,
+    Worker,
+    WorkerState,
+    is_ours,
+)
+from unigpu.models.gpu import canonical
+from unigpu.models.spec import DEFAULT_PORT
+
+from ._body import GROUP, MAX_PRICE, PRICE
+from ._gpus import DISK_GB_MONTH
+from ._wire import (
+    PROVIDER,
+    EndpointWire,
+    HealthWire,
+    HealthWorkersWire,
+    LogWire,
+    PodWire,
+    RegistryWire,
+    ScalingWire,
+    VolumeWire,
+    WorkerWire,
+)
+
+VOLUME_GB_MONTH: Final = 0.07
+"""USD a month for a gigabyte of network volume up to 1 TB; above it, 0.05: https://docs.runpod.io/storage/network-volumes
+(2026-08)."""
+STOPPED_GB_MONTH: Final = 0.20
+"""USD a month for a gigabyte of a stopped pod's own disk: https://docs.runpod.io/pods/pricing (2026-08)."""
+_TB: Final = 1000
+
+_REFERENCE: Final = re.compile(r"\{\{ RUNPOD_SECRET_" + GROUP.pattern)
+
+LOWERED: Final = (
+    "it may have no worker (workers.max is 0): RunPod itself lowers it after a week without a request, or when workers "
+    "keep failing; scale(workers=(0, n)) raises it again"
+)
+
+# -- what a name carries ----------------------------------------------------------------------------------------------
+
+
+def _tagged(env: Mapping[str, str], name: str) -> dict[str, Any]:
+    """What every part says of whose it is: the constants that were written at create."""
+    return {
+        "name": env.get("UNIGPU_NAME"),
+        "namespace": env.get("UNIGPU_NAMESPACE"),
+        "provider_name": name,
+        "interface": _interface(env),
+        "execution_timeout": number(env.get("UNIGPU_TIMEOUT")) or 600.0,
+        "concurrency": int(number(env.get("UNIGPU_CONCURRENCY")) or 1),
+        "idempotent": env.get("UNIGPU_IDEMPOTENT") == "1",
+        "auth_env": env.get("UNIGPU_AUTH"),
+        "worker_protocol": env.get("UNIGPU_WORKER"),
+        "spec_hash": env.get("UNIGPU_SPEC"),
+        "attempt": env.get("UNIGPU_ATTEMPT"),
+        "expires_at": number(env.get("UNIGPU_EXPIRES")),
+        "ours": is_ours(name),
+    }
+
+
+def _found(kind: str, id: str, info: DeploymentInfo) -> Found:
+    return Found(
+        kind=kind,
+        id=id,
+        name=info.provider_name,
+        attempt=info.attempt,
+        spec_hash=info.spec_hash,
+        created_at=info.created_at,
+        expires_at=info.expires_at,
+        info=info,
+    )
+
+
+# -- endpoints --------------------------------------------------------------------------------------------------------
+
+
+def found_endpoint(wire: EndpointWire, lb_url: str) -> Found:
+    return _found("endpoint", wire.id, endpoint_info(wire, lb_url=lb_url))
+
+
+def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None = None) -> DeploymentInfo:
+    """An endpoint; *health*: its workers now, which a list does not tell."""
+    env, limits = wire.env, (wire.workers.min, wire.workers.max)
+    balanced = wire.type == "LOAD_BALANCER"
+    state, reason, ready = State.UNKNOWN, None, None
+    if health is not None:
+        state, reason = state_of(limits, health)
+        ready = ready_of(health.workers, balanced=balanced)
+    elif wire.workers.max == 0:
+        state, reason = State.DEGRADED, LOWERED
+    tagged = {**_tagged(env, wire.name), "execution_timeout": wire.timeout / 1000 if wire.timeout else 600.0}
+    return DeploymentInfo(
+        provider=PROVIDER,
+        id=wire.id,
+        ids={"endpoint": wire.id, **_parts(env, wire.registry, wire.networkVolumes or ())},
+        state=state,
+        raw_state=None if health is None else _counts(health.workers),
+        reason=reason,
+        workers=limits,
+        ready_workers=ready,
+        idle_timeout=wire.workers.idleTimeout,
+        port=int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT) if balanced else None,
+        url=lb_url.replace("{id}", wire.id) if balanced else None,
+        created_at=epoch(wire.createdAt),
+        rate=rate_of(env, limits, wire.createdAt),
+        details={
+            "type": wire.type,
+            "scaling": scaling_of(wire.scaling),
+            "gpu": None if wire.gpu is None else gpu_of(wire),
+            "data_centers": list(wire.dataCenterIds or ()),
+            "network_volumes": list(wire.networkVolumes or ()),
+            "max_price": number(env.get(MAX_PRICE)),
+        },
+        **tagged,
+    )
+
+
+def gpu_of(wire: EndpointWire) -> dict[str, Any]:
+    """What an endpoint may run on, to be compared before and after a change."""
+    gpu = wire.gpu
+    if gpu is None:
+        return {}
+    return {"pools": sorted(gpu.pools), "excludedTypes": sorted(gpu.excludedTypes or ()), "count": gpu.count}
+
+
+def scaling_of(wire: ScalingWire) -> dict[str, Any]:
+    """As `unigpu.models.Scaling` says it."""
+    if wire.type == "REQUEST_COUNT":
+        return {"signal": "requests", "target": float(wire.requestCount or 1)}
+    return {"signal": "queue_delay", "target": float(wire.queueDelay or 0)}
+
+
+def ready_of(workers: HealthWorkersWire, *, balanced: bool) -> int:
+    """Workers that take calls. A load balancer routes to ``ready`` ones only: ``running`` may be a server that does
+    not listen."""
+    return workers.ready if balanced else max(workers.ready, workers.idle + workers.running)
+
+
+def state_of(limits: tuple[int, int], health: HealthWire) -> tuple[State, str | None]:
+    """Where an endpoint is, and why it has no worker where it has none.
+
+    The order of reasons: nothing allowed, a crash loop, full hosts. RunPod's own tools judge in this order, after four
+    of five "no capacity" cases turned out to be crash loops: https://github.com/runpod/runpod-mcp/pull/62
+    """
+    workers = health.workers
+    if ready_of(workers, balanced=False) > 0 and limits[1] > 0:
+        return State.READY, None
+    if limits[1] == 0:
+        return State.DEGRADED, LOWERED
+    if workers.unhealthy and not workers.initializing:
+        return State.FAILED, f"crash_loop: {workers.unhealthy} worker(s) are unhealthy"
+    if workers.initializing:
+        return State.STARTING, None
+    if workers.throttled:
+        return State.STARTING, f"no capacity: {workers.throttled} worker(s) are throttled, their hosts are full"
+    if health.jobs.inQueue:
+        return State.STARTING, f"{health.jobs.inQueue} job(s) wait, and RunPod has placed no worker yet"
+    return (State.COLD, None) if limits[0] == 0 else (State.STARTING, "RunPod has placed no worker yet")
+
+
+def worker_of(wire: WorkerWire) -> Worker:
+    states = {
+        "RUNNING": WorkerState.BUSY,
+        "IDLE": WorkerState.IDLE,
+        "INITIALIZING": WorkerState.STARTING,
+        "THROTTLED": WorkerState.PLACING,
+        "UNHEALTHY": WorkerState.FAILED,
+    }
+    reasons = {
+        "THROTTLED": "no capacity: its host is full",
+        "UNHEALTHY": "crash_loop: RunPod calls it unhealthy; its program ended, or did not start in time",
+    }
+    return Worker(
+        id=wire.id,
+        state=states.get(wire.status, WorkerState.UNKNOWN),
+        raw_state=wire.status,
+        reason=reasons.get(wire.status),
+        gpu=None if wire.gpuTypeId is None else canonical(PROVIDER, wire.gpuTypeId) or wire.gpuTypeId,
+        gpu_count=wire.gpuCount,
+        region=wire.dataCenterId,
+        started_at=epoch(wire.startedAt),
+    )
+
+
+# -- pods -------------------------------------------------------------------------------------------------------------
+
+
+def found_pod(wire: PodWire, proxy_url: str) -> Found:
+    return _found("pod", wire.id, pod_info(wire, proxy_url=proxy_url))
+
+
+def pod_info(wire: PodWire, *, proxy_url: str, answers: bool | None = None) -> DeploymentInfo:
+    """A pod; *answers*: whether its port was seen to answer, where that was tried."""
+    env = wire.env
+    port = int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT)
+    state, reason = _pod_state(wire, answers)
+    mounted = (mount.volumeId for mount in (wire.mounts and wire.mounts.network) or ())
+    cost = wire.cost if state is not State.STOPPED else None
+    price = cost or number(env.get(PRICE))
+    return DeploymentInfo(
+        provider=PROVIDER,
+        id=wire.id,
+        ids={"pod": wire.id, **_parts(env, wire.registry, tuple(mounted))},
+        state=state,
+        raw_state=wire.status,
+        reason=reason,
+        kind="pod",
+        workers=(1, 1),
+        ready_workers=1 if state is State.READY else 0,
+        port=port,
+        url=proxy_url.replace("{id}", wire.id).replace("{port}", str(port)),
+        created_at=epoch(wire.createdAt),
+        rate=Rate(idle_per_hour=price, max_per_hour=price, source="the pod's own cost" if cost else None),
+        bills=stopped_bills(wire) if state is State.STOPPED else None,
+        details={"cloud": wire.cloud, "data_center": wire.dataCenterId, "gpu": wire.gpu and wire.gpu.id},
+        **_tagged(env, wire.name),
+    )
+
+
+def pod_worker(wire: PodWire, state: State) -> Worker:
+    """The one worker that a pod is."""
+    states = {
+        State.READY: WorkerState.IDLE,
+        State.STARTING: WorkerState.STARTING,
+        State.CREATING: WorkerState.PLACING,
+        State.STOPPED: WorkerState.STOPPED,
+        State.FAILED: WorkerState.FAILED,
+    }
+    return Worker(
+        id=wire.id,
+        state=states.get(state, WorkerState.UNKNOWN),
+        raw_state=wire.status,
+        reason="crash_loop: the pod is in RunPod's state ERROR" if wire.status == "ERROR" else None,
+        gpu=None if wire.gpu is None else canonical(PROVIDER, wire.gpu.id) or wire.gpu.id,
+        gpu_count=None if wire.gpu is None else wire.gpu.count,
+        region=wire.dataCenterId,
+        started_at=epoch(wire.startedAt),
+        price_per_hour=wire.cost,
+    )
+
+
+def stopped_bills(wire: PodWire) -> str:
+    """What a stopped pod costs: its GPU is given back, and its own persistent disk is not."""
+    return f"its volume disk, where it has one, at ${STOPPED_GB_MONTH:.2f} per GB and month; no GPU is kept for it"
+
+
+def _pod_state(wire: PodWire, answers: bool | None) -> tuple[State, str | None]:
+    plain = {"PROVISIONING": State.CREATING, "STARTING": State.STARTING, "EXITED": State.STOPPED}
+    if wire.status == "RUNNING":
+        if wire.runtime is None or not answers:
+            return State.STARTING, "its container runs; its port does not answer yet" if wire.runtime else None
+        return State.READY, None
+    if wire.status == "ERROR":
+        return State.FAILED, "crash_loop: RunPod cannot start its container"
+    if wire.status == "TERMINATED":
+        return State.GONE, None
+    return plain.get(wire.status, State.UNKNOWN), None
+
+
+# -- what a deployment stands on --------------------------------------------------------------------------------------
+
+
+def found_registry(wire: RegistryWire) -> Found:
+    name, _, attempt = wire.name.rpartition("-")
+    return Found(kind="registry", id=wire.id, name=name, attempt=attempt)
+
+
+def found_volume(wire: VolumeWire) -> Found:
+    """It belongs to no create: it outlives deployments."""
+    return Found(kind="volume", id=wire.id, name=wire.name)
+
+
+def volume_month(size_gb: float) -> float:
+    """USD a month for a network volume."""
+    return round(size_gb * (VOLUME_GB_MONTH if size_gb <= _TB else 0.05), 4)
+
+
+def volume_item(wire: VolumeWire) -> InventoryItem:
+    return InventoryItem(
+        provider=PROVIDER,
+        id=wire.id,
+        kind="volume",
+        owner="ours" if is_ours(wire.name) else "foreign",
+        name=wire.name,
+        state="kept",
+        per_hour=0.0,
+        per_month=volume_month(wire.size),
+        note=f"{wire.size:g} GB in {wire.dataCenter}; billed until it is deleted",
+    )
+
+
+def pod_item(wire: PodWire, info: DeploymentInfo) -> InventoryItem:
+    stopped = info.state is State.STOPPED
+    return InventoryItem(
+        provider=PROVIDER,
+        id=wire.id,
+        kind="pod",
+        owner="ours" if info.ours else "foreign",
+        name=info.name or info.provider_name,
+        namespace=info.namespace,
+        state=wire.status,
+        per_hour=0.0 if stopped else wire.cost,
+        per_month=None if stopped else round((wire.disk or 0) * DISK_GB_MONTH, 4),
+        created_at=info.created_at,
+        note=info.bills,
+    )
+
+
+def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) -> InventoryItem:
+    """An endpoint by its workers now. Which of them RunPod bills while they start is not settled in its documents."""
+    workers, price = health.workers, number(wire.env.get(PRICE))
+    running = max(workers.ready, workers.idle + workers.running)
+    alive = max(running, wire.workers.min)
+    return InventoryItem(
+        provider=PROVIDER,
+        id=wire.id,
+        kind="endpoint",
+        owner="ours" if info.ours else "foreign",
+        name=info.name or info.provider_name,
+        namespace=info.namespace,
+        state=_counts(workers),
+        per_hour=0.0 if not alive else None if price is None else round(alive * price, 6),
+        per_month=0.0,
+        created_at=info.created_at,
+        note=f"{wire.workers.min} to {wire.workers.max} workers",
+    )
+
+
+def _parts(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
+    """What it stands on, by kind: told by what it refers to."""
+    ids: dict[str, str] = {}
+    group = next((found.group(1) for text in env.values() if (found := _REFERENCE.match(text))), None)
+    if group is not None:
+        ids["secrets"] = group
+    if registry:
+        ids["registry"] = registry
+    if volumes:
+        ids["volume"] = volumes[0]
+    return ids
+
+
+# -- small things -----------------------------------------------------------------------------------------------------
+
+
+def line_of(wire: LogWire, worker: str) -> LogLine:
+    return LogLine(
+        text=wire.line,
+        worker_id=worker,
+        stream="system" if wire.source == "system" else "stdout",
+        time=epoch(wire.ts),
+    )
+
+
+def rate_of(env: Mapping[str, str], limits: tuple[int, int], created: str) -> Rate:
+    """By the price that was written at create: an endpoint does not tell its own."""
+    price = number(env.get(PRICE))
+    if price is None:
+        return Rate(idle_per_hour=0.0 if limits[0] == 0 else None, max_per_hour=0.0 if limits[1] == 0 else None)
+    return Rate(
+        idle_per_hour=round(limits[0] * price, 6),
+        max_per_hour=round(limits[1] * price, 6),
+        source=f"RunPod's catalogue at create, {created[:10]}",
+    )
+
+
+def epoch(text: str | None) -> float | None:
+    """Epoch seconds of an RFC 3339 time; ``None`` where it is none."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def number(text: str | None) -> float | None:
+    """What we wrote ourselves; a user may have overwritten it with anything."""
+    try:
+        value = math.nan if text is None else float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _interface(env: Mapping[str, str]) -> Literal["function", "http"]:
+    return "http" if env.get("UNIGPU_INTERFACE") == "http" else "function"
+
+
+def _counts(workers: HealthWorkersWire) -> str:
+    """The workers by RunPod's words, as in ``"1 initializing, 2 throttled"``."""
+    counted = [(name, int(getattr(workers, name))) for name in type(workers).model_fields]
+    return ", ".join(f"{count} {name}" for name, count in counted if count) or "no worker"

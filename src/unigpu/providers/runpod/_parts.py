@@ -1,0 +1,381 @@
+"""What a deployment consists of at RunPod: its secrets, its registry login, its volume, and what is called.
+
+RunPod has no idempotency key, makes the ids, and shows by listing what exists; how soon is not documented, so all of it
+is *listed* with a settle window of our own (unverified). What an endpoint stands on carries the create call's attempt
+in its name: each deploy has its own, and one that gives up takes only its own back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, provider_name
+from unigpu.errors import ConflictError, NoCapacityError, NotFoundError, PermissionDeniedError
+
+from . import _account, _body, _map
+from ._gpus import Product, best_place, candidates, catalogue_query, choose, count_of, countries_of
+from ._line import Line
+from ._options import Options
+from ._wire import (
+    PROVIDER,
+    DataCentersWire,
+    EndpointWire,
+    GpuTypesWire,
+    GpuTypeWire,
+    PodWire,
+    RegistryWire,
+    SecretWire,
+    VolumeWire,
+    parse,
+    shaped,
+)
+
+_LISTED: Final = Consistency(kind="listed", settle=15.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What the parts have in common. *spec* and *identity* are there where it may be created."""
+
+    line: Line
+    options: Options
+    name: str
+    spec: DeploymentSpec | None = None
+    identity: Identity | None = None
+    consistency: Consistency = _LISTED
+    bills_cold: str | None = None
+
+    def made_from(self) -> tuple[DeploymentSpec, Identity]:
+        if self.spec is None or self.identity is None:
+            raise AssertionError("a part of something that exists is never created")
+        return self.spec, self.identity
+
+    async def _get(self, io: Io, path: str, operation: str, *, deadline: float) -> Any | None:
+        try:
+            return (await self.line.send(io, "GET", path, operation, deadline=deadline)).json()
+        except NotFoundError:
+            return None
+
+    async def _delete(self, io: Io, path: str, operation: str, *, deadline: float) -> None:
+        try:
+            await self.line.send(io, "DELETE", path, operation, deadline=deadline)
+        except NotFoundError:
+            return  # it is gone already
+
+    async def _post(self, io: Io, path: str, operation: str, body: object, *, deadline: float, call: CallClass) -> Any:
+        reply = await self.line.send(
+            io, "POST", path, operation, json=body, role="create", call=call, deadline=deadline, deployment=self._label
+        )
+        return reply.json()
+
+    @property
+    def _label(self) -> str | None:
+        return None if self.spec is None else self.spec.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointPart(Part):
+    """A serverless endpoint: one call makes it, image and all."""
+
+    kind: str = "endpoint"
+    call: CallClass = CallClass.RECONCILE
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        rows = await self.line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
+        return [self._found(row) for row in rows if row.get("name") == self.name]
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        spec, identity = self.made_from()
+        await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
+        choice = choose(spec, await serverless_catalogue(self.line, io, spec, deadline=deadline))
+        body = _body.endpoint_body(spec, identity, choice, registry=_id(made, "registry"), volume=_id(made, "volume"))
+        row = await self._post(io, "/serverless", "endpoint.create", body, deadline=deadline, call=self.call)
+        return self._found(row, "endpoint.create")
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        row = await self._get(io, f"/serverless/{quote(id, safe='')}", "endpoint.get", deadline=deadline)
+        return None if row is None else self._found(row, "endpoint.get")
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        """Its workers end, its queued and running jobs are cancelled; workers need not be set to none before."""
+        await self._delete(io, f"/serverless/{quote(id, safe='')}", "endpoint.delete", deadline=deadline)
+
+    def _found(self, row: object, operation: str = "endpoint.list") -> Found:
+        return _map.found_endpoint(shaped(EndpointWire, row, f"runpod.{operation}"), self.options.lb_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodPart(Part):
+    """A pod. RunPod takes one GPU type at a time, so what is acceptable is tried here, in its order."""
+
+    kind: str = "pod"
+    call: CallClass = CallClass.RECONCILE
+    bills_cold: str | None = "the pod, from its start"
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        rows = await self.line.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
+        found = [self._found(row) for row in rows if row.get("name") == self.name]
+        return [one for one in found if one.info is None or one.info.raw_state != "TERMINATED"]
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """The first that RunPod has: 400 and 409 mean the next one, 403 a cloud that the account may not use.
+
+        Raises:
+            NoCapacityError: none of them.
+        """
+        spec, identity = self.made_from()
+        await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
+        refused: list[str] = []
+        for cloud in _body.options_of(spec).cloud:
+            query = catalogue_query("POD", count=count_of(spec), cloud=cloud, countries=countries_of(spec.regions))
+            catalogue = await gpu_types(self.line, io, query, deadline=deadline)
+            for one in candidates(spec, catalogue, cloud):
+                body = _body.pod_body(spec, identity, one, registry=_id(made, "registry"), volume=_id(made, "volume"))
+                try:
+                    row = await self._post(io, "/pods", "pod.create", body, deadline=deadline, call=self.call)
+                except (NoCapacityError, ConflictError, PermissionDeniedError) as exc:
+                    refused.append(f"{one.type} ({cloud}): {exc.message}")
+                    continue
+                return self._found(row, "pod.create")
+        why = f" ({'; '.join(refused[:3])})" if refused else ""
+        raise NoCapacityError(
+            f"RunPod has no pod for {spec.name} now: tried {len(refused)} kinds{why}.",
+            provider=PROVIDER,
+            operation="runpod.pod.create",
+            deployment=spec.name,
+            retryable=True,
+            maybe_executed=False,
+            hint="Accept more GPUs, a higher max_price, or strangers' hosts too: "
+            'provider_options={"runpod": {"cloud": ["SECURE", "COMMUNITY"]}}.',
+        )
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        row = await self._get(io, f"/pods/{quote(id, safe='')}", "pod.get", deadline=deadline)
+        found = None if row is None else self._found(row, "pod.get")
+        return None if found is None or (found.info and found.info.raw_state == "TERMINATED") else found
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        await self._delete(io, f"/pods/{quote(id, safe='')}", "pod.delete", deadline=deadline)
+
+    def _found(self, row: object, operation: str = "pod.list") -> Found:
+        return _map.found_pod(shaped(PodWire, row, f"runpod.{operation}"), self.options.proxy_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretsPart(Part):
+    """The account secrets of one create, as one: their names begin with our tag and the create's attempt.
+
+    Names are unique at RunPod, so making one again writes its value anew: harmless.
+    """
+
+    kind: str = "secrets"
+    call: CallClass = CallClass.IDEMPOTENT
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        tag = self.name.replace("-", "_")
+        groups = sorted({_group(one.name) for one in await self._all(io, deadline=deadline)} - {""})
+        return [self._found(group) for group in groups if group.rpartition("_")[0] == tag]
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        spec, identity = self.made_from()
+        await write_secrets(self.line, io, spec, identity, deadline=deadline)
+        return self._found(_body.secret_group(identity))
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        there = any(_group(one.name) == id for one in await self._all(io, deadline=deadline))
+        return self._found(id) if there else None
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        for one in await self._all(io, deadline=deadline):
+            if _group(one.name) == id:
+                await self._delete(io, f"/account/secrets/{quote(one.id, safe='')}", "secret.delete", deadline=deadline)
+
+    async def _all(self, io: Io, *, deadline: float) -> Sequence[SecretWire]:
+        rows = await self.line.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
+        return [shaped(SecretWire, row, "runpod.secret.list") for row in rows]
+
+    def _found(self, group: str) -> Found:
+        return Found(kind=self.kind, id=group, name=self.name, attempt=group.rpartition("_")[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryPart(Part):
+    """The login of a private image registry, stored with RunPod."""
+
+    kind: str = "registry"
+    call: CallClass = CallClass.RECONCILE
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        rows = await self.line.rows(io, "/registries", "registries", "registry.list", deadline=deadline)
+        found = [self._found(row, "registry.list") for row in rows]
+        return [one for one in found if one.name == self.name]
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        spec, identity = self.made_from()
+        if spec.registry is None:
+            raise AssertionError("there is a login where this part is")
+        body = {
+            "name": f"{identity.provider_name}-{identity.attempt}",
+            "username": spec.registry.username,
+            "password": spec.registry.password.get_secret_value(),
+        }
+        row = await self._post(io, "/registries", "registry.create", body, deadline=deadline, call=self.call)
+        return self._found(row, "registry.create")
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        row = await self._get(io, f"/registries/{quote(id, safe='')}", "registry.get", deadline=deadline)
+        return None if row is None else self._found(row, "registry.get")
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        await self._delete(io, f"/registries/{quote(id, safe='')}", "registry.delete", deadline=deadline)
+
+    def _found(self, row: object, operation: str) -> Found:
+        return _map.found_registry(shaped(RegistryWire, row, f"runpod.{operation}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumePart(Part):
+    """A network volume: found by name, made where there is none, and kept when the deployment ends.
+
+    It belongs to no create, and is in one data centre, where its deployment then runs.
+
+    Attributes:
+        id: Of one that a deployment has: of several of a name only that one is its own.
+    """
+
+    kind: str = "volume"
+    call: CallClass = CallClass.RECONCILE
+    id: str | None = None
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        rows = await self.line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
+        found = [self._found(row, "volume.list") for row in rows]
+        named = [one for one in found if one.name == self.name]
+        return sorted(named if self.id is None else [one for one in found if one.id == self.id], key=lambda one: one.id)
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        spec, _ = self.made_from()
+        volume = spec.volumes[0]
+        place = await self._place(io, spec, deadline=deadline)
+        body = {"name": self.name, "size": volume.size_gb, "dataCenter": place}
+        row = await self._post(io, "/network-volumes", "volume.create", body, deadline=deadline, call=self.call)
+        return self._found(row, "volume.create")
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        row = await self._get(io, f"/network-volumes/{quote(id, safe='')}", "volume.get", deadline=deadline)
+        return None if row is None else self._found(row, "volume.get")
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        await self._delete(io, f"/network-volumes/{quote(id, safe='')}", "volume.delete", deadline=deadline)
+
+    async def _place(self, io: Io, spec: DeploymentSpec, *, deadline: float) -> str:
+        """The data centre with the best stock of what is acceptable, of those that have network volumes.
+
+        Raises:
+            NoCapacityError: there is none.
+        """
+        asked = _body.options_of(spec).data_centers
+        if len(asked) == 1:
+            return asked[0]
+        reply = await self.line.send(io, "GET", "/catalog/datacenters", "catalog.datacenters.list", deadline=deadline)
+        able = [one.id for one in parse(DataCentersWire, reply).dataCenters if one.networkVolumeTypes]
+        product: Product = "POD" if spec.kind == "pod" else "SERVERLESS"
+        query = catalogue_query(product, count=count_of(spec), countries=countries_of(spec.regions))
+        catalogue = await gpu_types(self.line, io, query, deadline=deadline)
+        if spec.regions is not None:
+            near = {place.id for one in catalogue for place in one.dataCenters or ()}
+            able = [place for place in able if place in near]
+        place = best_place(catalogue, spec, [one for one in able if not asked or one in asked])
+        if place is None:
+            raise NoCapacityError(
+                "no data centre has network volumes and such a GPU where it was asked for.",
+                provider=PROVIDER,
+                operation="runpod.catalog.datacenters.list",
+                deployment=spec.name,
+                maybe_executed=False,
+                hint='Name one: provider_options={"runpod": {"data_centers": ["EU-RO-1"]}}.',
+            )
+        return place
+
+    def _found(self, row: object, operation: str) -> Found:
+        return _map.found_volume(shaped(VolumeWire, row, f"runpod.{operation}"))
+
+
+# -- what several of them do ---
+
+
+async def gpu_types(
+    line: Line, io: Io, query: tuple[tuple[str, str], ...], *, deadline: float
+) -> Sequence[GpuTypeWire]:
+    """The live catalogue of GPU types."""
+    reply = await line.send(io, "GET", "/catalog/gpus", "catalog.gpus.list", params=query, deadline=deadline)
+    return parse(GpuTypesWire, reply).gpus
+
+
+async def serverless_catalogue(line: Line, io: Io, spec: DeploymentSpec, *, deadline: float) -> Sequence[GpuTypeWire]:
+    query = catalogue_query("SERVERLESS", count=count_of(spec), countries=countries_of(spec.regions))
+    return await gpu_types(line, io, query, deadline=deadline)
+
+
+async def write_secrets(line: Line, io: Io, spec: DeploymentSpec, identity: Identity, *, deadline: float) -> None:
+    """Write each value: into the secret of its name where that is there, else into a new one.
+
+    Rotation reaches workers that boot later.
+    """
+    rows = await line.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
+    there = {one.name.lower(): one for one in (shaped(SecretWire, row, "runpod.secret.list") for row in rows)}
+    for name in _body.secret_names(spec):
+        value = spec.secrets.get(name)
+        if not isinstance(value, SecretStr):
+            raise AssertionError(f"{name}: values are filled in before anything is sent")
+        full = f"{_body.secret_group(identity)}_{name}"
+        text = {"value": value.get_secret_value()}
+        found = there.get(full.lower())
+        if found is None:
+            try:
+                body = {"name": full, **text, "description": f"unigpu: {identity.namespace}/{identity.name}"}
+                await line.send(
+                    io, "POST", "/account/secrets", "secret.create", json=body, role="create", deadline=deadline
+                )
+                continue
+            except ConflictError:  # it was made meanwhile: an answer that was lost, or a list that is late
+                found = await _secret(line, io, full, deadline=deadline)
+        await line.send(
+            io, "PATCH", f"/account/secrets/{quote(found.id, safe='')}", "secret.patch", json=text, deadline=deadline
+        )
+
+
+async def _secret(line: Line, io: Io, name: str, *, deadline: float) -> SecretWire:
+    rows = await line.rows(
+        io, "/account/secrets", "secrets", "secret.list", params=(("name", name),), deadline=deadline
+    )
+    for row in rows:
+        found = shaped(SecretWire, row, "runpod.secret.list")
+        if found.name.lower() == name.lower():
+            return found
+    raise ConflictError(
+        f"RunPod says that the secret {name} exists, and does not show it",
+        status=409,
+        provider=PROVIDER,
+        operation="runpod.secret.create",
+    )
+
+
+def volume_name(namespace: str, volume: str) -> str:
+    """A volume's name at RunPod: our tag over its own name, so that deployments of one namespace share it."""
+    return provider_name(namespace, volume)
+
+
+def _group(name: str) -> str:
+    """The group of a secret's name; empty: it is not one of ours."""
+    found = _body.GROUP.match(name)
+    return found.group(1) if found else ""
+
+
+def _id(made: Mapping[str, Found], kind: str) -> str | None:
+    return made[kind].id if kind in made else None

@@ -1,0 +1,540 @@
+"""RunPod's verbs, top to bottom: check, deploy, look, change, call, log, list what costs money.
+
+Deploying is one call (``POST /v2/serverless``), cold, and one more where workers shall always run. A call is a job:
+``/run`` and ``/status``, so that a lost connection loses nothing; where it may run twice, ``/runsync`` answers a short
+one in one exchange. https://docs.runpod.io/api-reference-v2, https://docs.runpod.io/serverless/endpoints/overview
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Literal
+
+from unigpu.driver import (
+    DRIVER_API,
+    CallClass,
+    Checked,
+    ChunkPage,
+    Content,
+    DeploymentInfo,
+    DeploymentSpec,
+    DriverConfig,
+    HTTPCall,
+    Identity,
+    InputModel,
+    InventoryItem,
+    Invocation,
+    Io,
+    JobInfo,
+    Limit,
+    LogLine,
+    Offer,
+    Pace,
+    Rate,
+    Request,
+    Resource,
+    Scaling,
+    State,
+    StreamResponse,
+    Worker,
+)
+from unigpu.errors import (
+    InvalidResponseError,
+    NoCapacityError,
+    NotFoundError,
+    TransportError,
+    UnsupportedError,
+)
+
+from unigpu.models import GPURequest
+
+from . import _account, _body, _gpus, _jobs, _logs, _map, _request
+from ._check import check
+from ._line import LIMITS, Line
+from ._options import Options, SpecOptions
+from ._parts import (
+    EndpointPart,
+    PodPart,
+    RegistryPart,
+    SecretsPart,
+    VolumePart,
+    gpu_types,
+    serverless_catalogue,
+    volume_name,
+    write_secrets,
+)
+from ._wire import (
+    PROVIDER,
+    EndpointWire,
+    HealthWire,
+    JobWire,
+    PodWire,
+    StreamWire,
+    VolumeWire,
+    WorkerListWire,
+    parse,
+    shaped,
+)
+
+LONG_POLL: Final = 10.0
+"""Seconds for which ``/stream`` holds a request by itself."""
+_LEAST_HOLD: Final = 1.0
+_LOOK_S: Final = 10.0
+_PROBE_S: Final = 10.0
+_FOLLOW_S: Final = 1.0
+_IN_PLACE: Final = frozenset(
+    {
+        "code", "command", "concurrency", "disk", "env", "execution_timeout", "gpu", "handler", "idempotent", "image",
+        "max_price", "port", "provider_options", "regions", "secrets",
+    }
+)  # fmt: skip
+
+
+class RunPodDriver:
+    """Serverless endpoints and pods."""
+
+    name: ClassVar[str] = PROVIDER
+    driver_api: ClassVar[int] = DRIVER_API
+    env_key: ClassVar[str | None] = "RUNPOD_API_KEY"
+    Options: ClassVar[type[InputModel]] = Options
+    SpecOptions: ClassVar[type[InputModel]] = SpecOptions
+    limits: ClassVar[Mapping[str, Limit]] = LIMITS
+
+    long_poll = LONG_POLL
+    submit_call = CallClass.USER_DECIDES  # RunPod makes the ids: a submit that is repeated runs twice
+    request_hold = _request.HOLD
+    state_pace = Pace(floor=2.0, cap=10.0, jitter=0.2)  # each look is two or three calls, of some sixty a minute
+    update_kinds: ClassVar[frozenset[str]] = frozenset({"serverless"})
+
+    def __init__(self, config: DriverConfig) -> None:
+        self._options = Options.model_validate(dict(config.options))
+        self._namespace = config.namespace
+        self._line = Line(control=self._options.control_url, jobs=self._options.jobs_url, key=config.api_key)
+        self.base = self._options.control_url
+
+    # -- before anything is sent -------------------------------------------------------------------------------------
+
+    def check(self, spec: DeploymentSpec) -> Checked:
+        return check(spec)
+
+    def content(self, spec: DeploymentSpec) -> Content:
+        """The image as given, which is a field of the spec already."""
+        return Content()
+
+    def rate(self, spec: DeploymentSpec) -> Rate:
+        """By the printed price list: the catalogue is asked when it is created."""
+        price = _gpus.list_price(spec) if spec.kind == "serverless" else spec.max_price
+        source = _gpus.LIST_SOURCE if spec.kind == "serverless" else "max_price"
+        kept = [_map.volume_month(one.size_gb) for one in spec.volumes]
+        idle = 0.0 if spec.workers[0] == 0 else None if price is None else round(spec.workers[0] * price, 6)
+        most = None if price is None else round(spec.workers[1] * price, 6)
+        return Rate(
+            idle_per_hour=idle,
+            max_per_hour=most,
+            storage_per_month=sum(kept),
+            source=None if price is None else source,
+        )
+
+    def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
+        """In this order: an endpoint, or a pod, refers to the rest."""
+        common: dict[str, Any] = {
+            "line": self._line,
+            "options": self._options,
+            "name": identity.provider_name,
+            "spec": spec,
+            "identity": identity,
+        }
+        parts: list[Resource] = []
+        if spec.volumes:
+            named = {**common, "name": volume_name(identity.namespace, spec.volumes[0].name)}
+            parts.append(VolumePart(**named))
+        if _body.secret_names(spec):
+            parts.append(SecretsPart(**common))
+        if spec.registry is not None:
+            parts.append(RegistryPart(**common))
+        parts.append(PodPart(**common) if spec.kind == "pod" else EndpointPart(**common))
+        return parts
+
+    def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
+        common: dict[str, Any] = {"line": self._line, "options": self._options, "name": info.provider_name}
+        parts: list[Resource] = []
+        if "volume" in info.ids:
+            parts.append(VolumePart(**common, id=info.ids["volume"]))
+        parts += [SecretsPart(**common), RegistryPart(**common)]
+        parts += [PodPart(**common), EndpointPart(**common)]
+        return parts
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
+        """All endpoints and pods. How many workers are ready now is not in a list: the state of an endpoint is not
+        known by it."""
+        endpoints = await self._line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
+        pods = await self._line.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
+        wires = (shaped(EndpointWire, row, "runpod.endpoint.list") for row in endpoints)
+        machines = (shaped(PodWire, row, "runpod.pod.list") for row in pods)
+        return (
+            *(_map.endpoint_info(wire, lb_url=self._options.lb_url) for wire in wires),
+            *(self._pod(wire) for wire in machines if wire.status != "TERMINATED"),
+        )
+
+    async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
+        try:
+            reply = await self._line.about(io, "GET", info, "", f"{_kind(info)}.get", deadline=deadline)
+        except NotFoundError:
+            return None
+        if info.kind == "pod":
+            wire = parse(PodWire, reply)
+            if wire.status == "TERMINATED":
+                return None
+            return await self._probed(io, wire, deadline=deadline)
+        endpoint = parse(EndpointWire, reply)
+        health = await self._health(io, info, deadline=deadline)
+        now = _map.endpoint_info(endpoint, lb_url=self._options.lb_url, health=health)
+        return await self._explained(io, now, health, deadline=deadline)
+
+    async def _health(self, io: Io, info: DeploymentInfo, *, deadline: float) -> HealthWire:
+        try:
+            reply = await self._line.ask(io, "GET", info, "/health", "endpoint.health.get", deadline=deadline)
+        except NotFoundError:
+            return HealthWire()  # an endpoint that was just made is not known there for a moment (unverified)
+        return parse(HealthWire, reply)
+
+    async def _explained(self, io: Io, now: DeploymentInfo, health: HealthWire, *, deadline: float) -> DeploymentInfo:
+        """Where jobs wait and nothing starts, whether the account is the reason: RunPod refuses such a start in
+        silence."""
+        workers = health.workers
+        stuck = health.jobs.inQueue > 0 and not (workers.initializing or workers.throttled or workers.unhealthy)
+        if not stuck or now.state is not State.STARTING:
+            return now
+        why = await _account.obstacle(self._line, self._options, io, deadline=deadline)
+        return now if why is None else now.model_copy(update={"reason": f"{now.reason}: {why}"})
+
+    async def _probed(self, io: Io, wire: PodWire, *, deadline: float) -> DeploymentInfo:
+        """A pod is ready when its port answers: RunPod calls it RUNNING half a minute before."""
+        first = self._pod(wire)
+        if wire.status != "RUNNING" or wire.runtime is None:
+            return first
+        request = Request(
+            method="GET",
+            url=f"{first.url}/",
+            operation="runpod.pod.probe.get",
+            role="worker",
+            call=CallClass.USER_DECIDES,  # the next look asks again
+            deadline=min(deadline, io.now() + _PROBE_S),
+            read_timeout=_PROBE_S,
+            deployment=first.name,
+            foreign=True,
+        )
+        try:
+            async with io.stream(request) as reply:
+                answers = reply.status not in (502, 503, 504) and reply.status < 520
+        except TransportError:
+            answers = False
+        return self._pod(wire, answers=answers)
+
+    def _pod(self, wire: PodWire, *, answers: bool | None = None) -> DeploymentInfo:
+        return _map.pod_info(wire, proxy_url=self._options.proxy_url, answers=answers)
+
+    async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
+        if info.kind == "pod":
+            reply = await self._line.about(io, "GET", info, "", "pod.get", deadline=deadline)
+            wire = parse(PodWire, reply)
+            state = info.state if info.raw_state == wire.status else self._pod(wire).state
+            return (_map.pod_worker(wire, state),)
+        reply = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        return tuple(map(_map.worker_of, parse(WorkerListWire, reply).workers))
+
+    async def logs(
+        self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
+    ) -> AsyncIterator[LogLine]:
+        """Each worker's log has a stream of its own; following asks each again for what came since."""
+        after: dict[str, str | None] = {}
+        first = True
+        while first or follow:
+            ids = [worker]
+            if worker is None:
+                ids = [one.id for one in await self.workers(io, info, deadline=io.now() + _LOOK_S)]
+            lines: list[LogLine] = []
+            for id_ in ids:
+                if id_ is None:
+                    continue
+                amount = tail if first else _logs.MOST
+                try:
+                    async for line, at in _logs.read(self._line, io, info, id_, tail=amount, after=after.get(id_)):
+                        lines.append(line)
+                        after[id_] = at
+                except NotFoundError:
+                    if worker is not None:
+                        raise  # of all workers one may have ended meanwhile, and its log with it
+            lines.sort(key=lambda line: line.time or 0.0)
+            for line in lines[max(0, len(lines) - tail) :] if first else lines:
+                yield line
+            first = False
+            if follow:
+                await io.sleep(_FOLLOW_S)
+
+    async def offers(
+        self,
+        io: Io,
+        *,
+        gpu: tuple[GPURequest, ...] | None,
+        max_price: float | None,
+        regions: tuple[str, ...] | None,
+        kind: Literal["serverless", "pod"],
+        deadline: float,
+    ) -> Sequence[Offer]:
+        """The catalogue: one call for each number of GPUs, and for pods each cloud."""
+        product: _gpus.Product = "POD" if kind == "pod" else "SERVERLESS"
+        clouds = ("SECURE", "COMMUNITY") if kind == "pod" else (None,)
+        source = f"RunPod's catalogue, {_day(io.wall())}"
+        countries = _gpus.countries_of(regions)
+        found: list[Offer] = []
+        for count in sorted({one.count for one in gpu or ()} or {1}):
+            for cloud in clouds:
+                query = _gpus.catalogue_query(product, count=count, cloud=cloud, countries=countries)
+                types = await gpu_types(self._line, io, query, deadline=deadline)
+                if regions is not None:
+                    types = [one for one in types if one.dataCenters]
+                if gpu is not None:
+                    wanted = [one for one in gpu if one.count == count]
+                    types = [one for one in types if any(_gpus.is_wanted(one, asked) for asked in wanted)]
+                found += _gpus.offers_of(types, product, count=count, cloud=cloud, source=source)
+        return found
+
+    async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+        """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
+        items: list[InventoryItem] = []
+        for row in await self._line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline):
+            wire = shaped(EndpointWire, row, "runpod.endpoint.list")
+            info = _map.endpoint_info(wire, lb_url=self._options.lb_url)
+            health = await self._health(io, info, deadline=deadline)
+            items.append(_map.endpoint_item(wire, info, health))
+        for row in await self._line.rows(io, "/pods", "pods", "pod.list", deadline=deadline):
+            pod = shaped(PodWire, row, "runpod.pod.list")
+            if pod.status != "TERMINATED":
+                items.append(_map.pod_item(pod, self._pod(pod)))
+        rows = await self._line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
+        items += [_map.volume_item(shaped(VolumeWire, row, "runpod.volume.list")) for row in rows]
+        return items
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def updatable(self, fields: frozenset[str]) -> bool:
+        """An endpoint's release is rolled: idle workers are replaced at once, busy ones after their job."""
+        return fields <= _IN_PLACE
+
+    async def update(
+        self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
+    ) -> None:
+        if _body.secret_names(spec):
+            await write_secrets(self._line, io, spec, identity, deadline=deadline)
+        choice = _gpus.choose(spec, await serverless_catalogue(self._line, io, spec, deadline=deadline))
+        body = _body.content_patch(spec, identity, choice)
+        await self._patch(io, info, body, gpu=choice.as_told(), deadline=deadline)
+
+    async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
+        if info.kind == "pod" or spec.kind == "pod":
+            return  # it was made warm
+        if info.workers == spec.workers or (info.workers is None and spec.workers[0] == 0):
+            return  # made with the most already, and with no least
+        workers = _body.limits_body(spec)["workers"]
+        await self._patch(io, info, {"workers": workers}, gpu=info.details.get("gpu"), deadline=deadline)
+
+    async def scale(
+        self,
+        io: Io,
+        info: DeploymentInfo,
+        *,
+        workers: tuple[int, int] | None = None,
+        idle_timeout: float | None = None,
+        scaling: Scaling | None = None,
+        deadline: float,
+    ) -> None:
+        """Limits only, by PATCH; a running job is not touched.
+
+        Raises:
+            NoCapacityError: what it runs on costs more now than the deployment's ``max_price``.
+        """
+        if info.kind == "pod":
+            raise _not_here("scale", info)
+        now = parse(EndpointWire, await self._line.about(io, "GET", info, "", "endpoint.get", deadline=deadline))
+        if workers is not None and workers[1] > now.workers.max:
+            await self._must_be_cheap(io, info, now, deadline=deadline)
+        body = _body.limits_patch(now, workers=workers, idle_timeout=idle_timeout, scaling=scaling)
+        if body:
+            await self._patch(io, info, body, gpu=_map.gpu_of(now), deadline=deadline)
+
+    async def _must_be_cheap(self, io: Io, info: DeploymentInfo, now: EndpointWire, *, deadline: float) -> None:
+        """Before more workers are allowed: the prices may have risen since it was deployed."""
+        cap = _map.number(now.env.get(_body.MAX_PRICE))
+        if cap is None or now.gpu is None:
+            return
+        query = _gpus.catalogue_query("SERVERLESS", count=now.gpu.count)
+        dear = [
+            one
+            for one in await gpu_types(self._line, io, query, deadline=deadline)
+            if one.pool in now.gpu.pools
+            and one.id not in (now.gpu.excludedTypes or ())
+            and (_gpus.serverless_price(one, now.gpu.count) or math.inf) > cap
+        ]
+        if dear:
+            raise NoCapacityError(
+                f"scaling {info.name or info.id}: {', '.join(one.name for one in dear)} may cost more than its "
+                f"max_price of ${cap:g} a worker-hour now",
+                provider=PROVIDER,
+                operation="runpod.catalog.gpus.list",
+                deployment=info.name,
+                maybe_executed=False,
+                hint="update(max_price=...) takes the new price, or leaves the dear ones out.",
+            )
+
+    async def _patch(self, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, gpu: Any, deadline: float) -> None:
+        """Change it, and see that it still runs on what it should: a PATCH was seen to wipe the excluded types
+        (https://github.com/runpod/runpod-mcp/pull/70), which would let dearer GPUs in. Then they are put back.
+
+        Raises:
+            InvalidResponseError: it runs on something else all the same.
+        """
+        for turn in range(2):
+            reply = await self._line.about(io, "PATCH", info, "", "endpoint.patch", json=dict(body), deadline=deadline)
+            now = parse(EndpointWire, reply)
+            if not gpu or now.gpu is None or _map.gpu_of(now) == gpu:
+                return
+            if turn == 0:
+                body = {"gpu": {key: gpu[key] for key in ("pools", "excludedTypes", "count")}}
+        raise InvalidResponseError(
+            f"runpod.endpoint.patch: {info.name or info.id} may now run on other GPUs than it was deployed for",
+            provider=PROVIDER,
+            operation="runpod.endpoint.patch",
+            deployment=info.name,
+            maybe_executed=True,
+            hint="Look at it in RunPod's console; update(gpu=...) sets them anew.",
+        )
+
+    async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        """A pod's GPU is given back. On start it may be gone."""
+        await self._act(io, info, "stop", deadline=deadline)
+
+    async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        await self._act(io, info, "start", deadline=deadline)
+
+    async def _act(self, io: Io, info: DeploymentInfo, action: str, *, deadline: float) -> None:
+        if info.kind != "pod":
+            raise _not_here("stop", info)
+        now = parse(PodWire, await self._line.about(io, "GET", info, "", "pod.get", deadline=deadline))
+        done = ("EXITED",) if action == "stop" else ("RUNNING", "STARTING", "PROVISIONING")
+        if now.status not in done:
+            await self._line.about(
+                io, "POST", info, "/action", f"pod.{action}", json={"action": action}, deadline=deadline
+            )
+
+    # -- calling ------------------------------------------------------------------------------------------------------
+
+    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
+        """``/run``; or ``/runsync``, where the caller waits anyway and it may run twice: then a short job is done in
+        this one exchange, and a longer one is told by its id as any other."""
+        hold = min(call.hold, call.deadline - io.now() - _LEAST_HOLD)
+        held = call.idempotent and hold >= _LEAST_HOLD
+        path = "/runsync" if held else "/run"
+        try:
+            reply = await self._line.ask(
+                io,
+                "POST",
+                info,
+                path,
+                "job.submit",
+                json=_jobs.job_body(call),
+                params=(("wait", str(int(hold * 1000))),) if held else (),
+                call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
+                limit_key="runpod.runsync" if held else "runpod.run",
+                wait=hold if held else 0.0,
+                deadline=call.deadline,
+            )
+        except NotFoundError as exc:
+            await self._line.about(io, "GET", info, "", "endpoint.get", deadline=call.deadline)  # gone, says this then
+            raise InvalidResponseError(
+                f"RunPod's job service does not know {info.name or info.id}, which exists",
+                provider=PROVIDER,
+                operation=exc.operation,
+                deployment=info.name,
+                maybe_executed=False,
+                retryable=True,
+                hint="An endpoint that was just made may take a moment; try again.",
+            ) from exc
+        return _jobs.job_of(parse(JobWire, reply))
+
+    async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
+        reply = await self._line.job(
+            io, "GET", info, "/status", "job.get", job_id=job_id, limit_key="runpod.status", deadline=deadline
+        )
+        return _jobs.job_of(parse(JobWire, reply))
+
+    async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
+        """A queued job, and a running one by a signal to its worker (runpod's package from 1.10 on)."""
+        reply = await self._line.job(
+            io, "POST", info, "/cancel", "job.cancel", job_id=job_id, limit_key="runpod.cancel", deadline=deadline
+        )
+        job = _jobs.job_of(parse(JobWire, reply))
+        return job if job.status.is_terminal else await self.status(io, info, job_id, deadline=deadline)
+
+    async def chunks(
+        self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
+    ) -> ChunkPage:
+        """What a job has yielded since the last look. RunPod forgets what it has sent, so a reply that is lost on the
+        way is lost: that ends the stream, it is never passed over.
+
+        Raises:
+            InvalidResponseError: such a reply was lost.
+        """
+        hold = max(_LEAST_HOLD, min(wait, LONG_POLL, deadline - io.now() - _LEAST_HOLD))
+        try:
+            reply = await self._line.job(
+                io,
+                "GET",
+                info,
+                "/stream",
+                "job.stream",
+                job_id=job_id,
+                params=(("wait", str(int(hold * 1000))),),
+                call=CallClass.USER_DECIDES,
+                limit_key="runpod.status",
+                wait=hold,
+                deadline=deadline,
+            )
+        except TransportError as exc:
+            if exc.never_sent:
+                raise
+            raise InvalidResponseError(
+                f"a part of the stream of job {job_id} was lost on the way ({exc.message})",
+                provider=PROVIDER,
+                operation="runpod.job.stream",
+                deployment=info.name,
+                maybe_executed=True,
+                hint="RunPod sends each chunk once. The job runs on; its result can still be had.",
+            ) from exc
+        return _jobs.page_of(parse(StreamWire, reply), after)
+
+    def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
+        return _request.request(self._line, io, info, call)
+
+
+def _kind(info: DeploymentInfo) -> str:
+    return "pod" if info.kind == "pod" else "endpoint"
+
+
+def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
+    what = "a pod" if info.kind == "pod" else "a serverless endpoint"
+    return UnsupportedError(
+        f"{flag}: RunPod has no such thing for {what}",
+        capability=flag,
+        provider=PROVIDER,
+        deployment=info.name,
+    )
+
+
+def _day(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).date().isoformat()
