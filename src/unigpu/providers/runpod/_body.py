@@ -174,7 +174,8 @@ def endpoint_body(
 
 def content_patch(spec: DeploymentSpec, identity: Identity, choice: Choice) -> dict[str, Any]:
     """The body of a PATCH to *spec*: what is absent would stay, so what is not asked any more is cleared."""
-    body = {"entrypoint": [], "cmd": [], **content_body(spec, identity, choice)}
+    cleared: dict[str, Any] = {"entrypoint": [], "cmd": []}
+    body = cleared | content_body(spec, identity, choice)
     body["gpu"].setdefault("minCudaVersion", "")
     return body
 

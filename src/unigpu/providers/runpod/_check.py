@@ -119,13 +119,13 @@ def _limits(spec: DeploymentSpec) -> Iterator[Refusal]:
 def _volumes(spec: DeploymentSpec) -> Iterator[Refusal]:
     if not spec.volumes:
         return
+    volume = next(iter(spec.volumes))
     if len(spec.volumes) > 1 or (spec.kind == "pod" and options_of(spec).network_volumes):
         text = (
             "volumes: a deployment has one on RunPod: several would each be in a data centre of its own, with nothing "
             "copied between them."
         )
         yield Refusal(field="volumes", capability="volumes", message=text)
-    volume = spec.volumes[0]
     low, high = _VOLUME_GB
     if not low <= volume.size_gb <= high:
         text = f"volumes: {volume.name} has {volume.size_gb} GB; RunPod's have {low} to {high}."
@@ -137,8 +137,7 @@ def _volumes(spec: DeploymentSpec) -> Iterator[Refusal]:
 
 def _notes(spec: DeploymentSpec) -> Iterator[Adaptation]:
     """What is not quite as asked, and no reason to refuse."""
-    if spec.volumes:
-        volume = spec.volumes[0]
+    for volume in spec.volumes[:1]:
         yield Adaptation(
             field="volumes",
             asked=f"{volume.name}, {volume.size_gb} GB",

@@ -90,7 +90,7 @@ class Line:
             except NotFoundError as exc:  # the route is gone; that says nothing of what exists
                 raise InvalidResponseError(exc.message, provider=PROVIDER, operation=exc.operation) from exc
             found: object = reply.json()
-            page = cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+            page: Mapping[str, Any] = cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
             items = page.get(key)
             if not isinstance(items, list) or not all(isinstance(one, dict) for one in cast("list[object]", items)):
                 raise InvalidResponseError(

@@ -103,7 +103,10 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
         ready = ready_of(health.workers, balanced=balanced)
     elif wire.workers.max == 0:
         state, reason = State.DEGRADED, LOWERED
-    tagged = {**_tagged(env, wire.name), "execution_timeout": wire.timeout / 1000 if wire.timeout else 600.0}
+    tagged: dict[str, Any] = {
+        **_tagged(env, wire.name),
+        "execution_timeout": wire.timeout / 1000 if wire.timeout else 600.0,
+    }
     return DeploymentInfo(
         provider=PROVIDER,
         id=wire.id,

@@ -48,7 +48,6 @@ from unigpu.errors import (
     TransportError,
     UnsupportedError,
 )
-
 from unigpu.models import GPURequest
 
 from . import _account, _body, _gpus, _jobs, _logs, _map, _request
@@ -149,7 +148,7 @@ class RunPodDriver:
         }
         parts: list[Resource] = []
         if spec.volumes:
-            named = {**common, "name": volume_name(identity.namespace, spec.volumes[0].name)}
+            named: dict[str, Any] = {**common, "name": volume_name(identity.namespace, spec.volumes[0].name)}
             parts.append(VolumePart(**named))
         if _body.secret_names(spec):
             parts.append(SecretsPart(**common))
