@@ -187,7 +187,8 @@ class Deployments:
             return State.STARTING
         if broken:
             return State.FAILED
-        wanted = deployment.queue or deployment.waiting or deployment.woken or deployment.terms.min_workers
+        waits = deployment.queue or deployment.waiting or deployment.asks
+        wanted = waits or deployment.woken or deployment.terms.min_workers
         if wanted and deployment.terms.max_workers and not deployment.secrets_lost:
             return State.STARTING
         return State.COLD

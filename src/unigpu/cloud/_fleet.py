@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 
 from unigpu.elasticity.policy import View, WorkerView, desired
 from unigpu.models.deployment import WorkerState
@@ -65,7 +66,7 @@ class Fleet:
         words = event.reason or ("ended" if event.code is None else f"exited with code {event.code}")
         if worker.failed_start or (worker.stopping and worker.condemned):
             self._end(deployment, worker, WorkerState.FAILED, worker.reason or words, now)
-        elif worker.stopping or (before is WorkerState.DRAINING and not worker.running):
+        elif worker.stopping or (before is WorkerState.DRAINING and not worker.load):
             self._end(deployment, worker, WorkerState.EXITED, worker.reason, now)
         else:
             self._end(deployment, worker, WorkerState.FAILED, words, now)
@@ -85,7 +86,9 @@ class Fleet:
                 self._drain(worker, now, self._drain_limit(deployment))
             if worker.state is WorkerState.DRAINING and not worker.stopping:
                 lent = any(until is None for until in worker.jobs.values())
-                if not (lent or worker.leases) or (worker.drain_by is not None and now >= worker.drain_by):
+                if not (lent or worker.leases or worker.claims) or (
+                    worker.drain_by is not None and now >= worker.drain_by
+                ):
                     self._stop(deployment, worker, now, self._core.settings.stop_grace)
         self._count_cold(deployment, now)
         if deployment.deleting or deployment.stopped:
@@ -98,6 +101,8 @@ class Fleet:
             if not worker.stopping:
                 worker.state = WorkerState.DRAINING
                 self._stop(deployment, worker, now, self._core.settings.delete_grace)
+        while deployment.shelf:
+            self._discard(deployment, deployment.shelf.pop())
         self._count_cold(deployment, now)
 
     def broken(self, deployment: Deployment) -> bool:
@@ -134,6 +139,7 @@ class Fleet:
         alive = [worker for worker in deployment.workers.values() if worker.alive]
         waits = [deployment.jobs[deployment.queue[0]].queued_at] if deployment.queue else []
         waits += [deployment.waiting[0].since] if deployment.waiting else []
+        waits += [ask.since for ask in deployment.asks.values()]
         decision = desired(
             terms.rule,
             View(
@@ -142,13 +148,18 @@ class Fleet:
                 max_workers=terms.max_workers,
                 concurrency=terms.concurrency,
                 idle_timeout=terms.idle_timeout,
-                queued=len(deployment.queue) + len(deployment.waiting),
+                queued=len(deployment.queue) + len(deployment.waiting) + len(deployment.asks),
                 oldest_queued_at=min(waits, default=None),
-                running=sum(worker.running for worker in alive),
+                running=sum(worker.load for worker in alive),
                 wake=deployment.woken,
+                stopped=len(deployment.shelf)
+                + sum(1 for worker in deployment.workers.values() if _returns(deployment, worker)),
                 workers=tuple(_view(worker) for worker in alive),
             ),
         )
+        deployment.keep = decision.keep
+        while deployment.shelf and len(deployment.shelf) + len(alive) > max(deployment.keep, decision.workers):
+            self._discard(deployment, deployment.shelf.pop(0))
         for id in decision.drain:
             self._drain(deployment.workers[id], now, self._drain_limit(deployment))
             core.touch(deployment.id)
@@ -175,7 +186,7 @@ class Fleet:
     def _place(self, deployment: Deployment, now: float) -> None:
         core = self._core
         worker = Worker(
-            id=core.new_id("w"),
+            id=self._from_shelf(deployment) or core.new_id("w"),
             deployment_id=deployment.id,
             version=deployment.version,
             concurrency=deployment.terms.concurrency,
@@ -186,6 +197,34 @@ class Fleet:
             core.at(now + core.settings.placing, lambda then: self._start(deployment, worker, then))
         else:
             self._start(deployment, worker, now)
+
+    def _from_shelf(self, deployment: Deployment) -> str | None:
+        """A stopped worker, which is started again under its own id."""
+        if not deployment.shelf:
+            return None
+        id = deployment.shelf.pop()
+        deployment.ended = deque(worker for worker in deployment.ended if worker.id != id)
+        return id
+
+    def _discard(self, deployment: Deployment, id: str) -> None:
+        """A stopped worker is given up."""
+        for worker in deployment.ended:
+            if worker.id == id:
+                worker.state = WorkerState.EXITED
+        self._core.touch(deployment.id)
+
+    def end_one(self, deployment: Deployment, worker_id: str, now: float) -> None:
+        """End this one, whatever it does; a stopped one is given up."""
+        if worker_id in deployment.shelf:
+            deployment.shelf.remove(worker_id)
+            self._discard(deployment, worker_id)
+            return
+        worker = deployment.workers[worker_id]
+        worker.dismissed = True
+        if not worker.stopping:
+            worker.state = WorkerState.DRAINING
+            self._stop(deployment, worker, now, self._core.settings.delete_grace)
+        self._core.touch(deployment.id)
 
     def _start(self, deployment: Deployment, worker: Worker, now: float) -> None:
         core = self._core
@@ -252,6 +291,11 @@ class Fleet:
         self._leases.drop_all(worker)
         deployment.workers.pop(worker.id, None)
         core.workers.pop(worker.id, None)
+        alive = sum(1 for other in deployment.workers.values() if other.alive)
+        kept = alive + len(deployment.shelf) < deployment.keep
+        if kept and state is WorkerState.EXITED and not (worker.dismissed or deployment.deleting):
+            deployment.shelf.append(worker.id)
+            worker.state = WorkerState.STOPPED
         deployment.ended.append(worker)
         while len(deployment.ended) > core.settings.ended_workers:
             deployment.ended.popleft()
@@ -295,13 +339,19 @@ class Fleet:
             deployment.cold_since = now
 
 
+def _returns(deployment: Deployment, worker: Worker) -> bool:
+    """Whether it is on its way out in good order, so that it can be kept stopped."""
+    failed = worker.dismissed or worker.condemned or worker.failed_start
+    return worker.state is WorkerState.DRAINING and not failed and worker.version == deployment.version
+
+
 def _view(worker: Worker) -> WorkerView:
     ready = worker.state.is_ready
     since = worker.ready_at if ready else worker.created_at
     return WorkerView(
         id=worker.id,
         phase="ready" if ready else "starting",
-        running=worker.running,
+        running=worker.load,
         since=worker.created_at if since is None else since,
         idle_since=worker.idle_since,
     )

@@ -43,7 +43,9 @@ def command(launch: Launch) -> list[str]:
     return list(launch.argv)
 
 
-def environment(launch: Launch, *, port: int, own: Mapping[str, str], tag: str | None = None) -> dict[str, str]:
+def environment(
+    launch: Launch, *, port: int, own: Mapping[str, str], tag: str | None = None, worker_id: str = ""
+) -> dict[str, str]:
     """All that the worker sees: a handful of ours, what was declared, and the port. No key, no token of ours.
 
     *own* is the supervisor's environment; *tag* marks every process of this supervisor, so that a later one can find
@@ -56,9 +58,19 @@ def environment(launch: Launch, *, port: int, own: Mapping[str, str], tag: str |
     env["PYTHONUNBUFFERED"] = "1"
     env.update(launch.env)
     env.update(PORT=str(port), UNIGPU_PORT=str(port), UNIGPU_HOST=HOST)
+    known = {"worker": worker_id, "number": worker_number(worker_id), "port": port}
+    env.update({name.format_map(known): value.format_map(known) for name, value in launch.per_worker.items()})
     if tag is not None:
         env["UNIGPU_LOCAL"] = tag
     return env
+
+
+def worker_number(worker_id: str) -> int:
+    """A worker's id as a number, for platforms whose ids are numbers; 0 where it is none of ours."""
+    try:
+        return int(worker_id.rpartition("-")[2], 16)
+    except ValueError:
+        return 0
 
 
 def _activate(env: dict[str, str], python: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ._core import Core
 from ._queue import mark_busy, mark_idle, pick
-from ._state import Deployment, Ticket, Worker
+from ._state import Ask, Deployment, Ticket, Worker
 from .contract import JSON, Dropped, Forward, Hold, HttpCall, Reply
 
 NoWorker = Callable[[Deployment, Mapping[str, JSON]], Reply]
@@ -86,11 +86,47 @@ class Leases:
         self._core.touch(worker.deployment_id)
         return True
 
+    def ask(self, deployment: Deployment, key: str, now: float, *, keep: float) -> None:
+        """A caller without a worker, who comes back."""
+        core = self._core
+        known = deployment.asks.get(key)
+        mine = deployment.asks[key] = Ask(since=known.since if known else now, until=now + keep)
+        core.touch(deployment.id)
+
+        def forget(_: float) -> None:
+            if deployment.asks.get(key) is mine:
+                del deployment.asks[key]
+                core.touch(deployment.id)
+
+        core.at(mine.until, forget)
+
+    def claim(self, deployment: Deployment, worker_id: str, key: str, now: float, *, keep: float | None) -> bool:
+        """A caller was told where this worker is."""
+        core = self._core
+        deployment.asks.pop(key, None)
+        core.touch(deployment.id)
+        worker = deployment.workers.get(worker_id)
+        if worker is None:
+            return False
+        worker.claims.add(key)
+        mark_busy(core, worker, now)
+        if keep is not None:
+            core.at(now + keep, lambda then: self.unclaim(worker_id, key, then))
+        return True
+
+    def unclaim(self, worker_id: str, key: str, now: float) -> None:
+        worker = self._core.workers.get(worker_id)
+        if worker is not None and key in worker.claims:
+            worker.claims.discard(key)
+            mark_idle(self._core, worker, now)
+            self._core.touch(worker.deployment_id)
+
     def drop_all(self, worker: Worker) -> None:
         """The worker is gone, and its requests with it."""
         for lease in worker.leases:
             self._core.leases.pop(lease, None)
         worker.leases.clear()
+        worker.claims.clear()
 
     def fail_waiting(self, deployment: Deployment, error: Mapping[str, JSON]) -> None:
         """No worker will come: everyone who waits is told."""

@@ -53,10 +53,12 @@ class Jobs:
         idempotent: bool | None = None,
         extra: Mapping[str, JSON] | None = None,
         refusal: Mapping[str, JSON] | None = None,
+        pin: str | None = None,
     ) -> Job:
         """Put a job into the queue. The same id with the same content is the same job.
 
         Args:
+            pin: The one worker that may run it.
             refusal: Why no worker will take it now; the job then ends at once with this error.
 
         Raises:
@@ -88,9 +90,11 @@ class Jobs:
             submitted_at=now,
             queued_at=now,
             cold_mark=deployment.cold(now),
+            pin=pin,
             extra=dict(extra or {}),
         )
         deployment.jobs[job_id] = job
+        deployment.pins = deployment.pins or pin is not None
         if refusal is not None:
             self.finish(deployment, job, JobStatus.FAILED, now, error=refusal)
         else:
@@ -125,11 +129,13 @@ class Jobs:
         """Give waiting jobs to free workers, in the order they came."""
         if deployment.terms.dispatch != "push":
             return
+        self._drop_pinned(deployment, now)
         while deployment.queue:
-            worker = pick(list(deployment.workers.values()), now)
-            if worker is None:
+            found = self._next(deployment, now)
+            if found is None:
                 return
-            job = self._assign(deployment, worker, now)
+            worker, position = found
+            job = self._assign(deployment, worker, now, position)
             self._core.effects.append(
                 Push(
                     worker_id=worker.id,
@@ -261,8 +267,33 @@ class Jobs:
 
     # Inside.
 
-    def _assign(self, deployment: Deployment, worker: Worker, now: float) -> Job:
-        job = deployment.jobs[deployment.queue.popleft()]
+    def _next(self, deployment: Deployment, now: float) -> tuple[Worker, int] | None:
+        """A free worker, and the place in the queue of what it runs next. Pinned jobs hold nobody else up."""
+        workers = deployment.workers
+        anyone = pick(list(workers.values()), now)
+        if anyone is None:
+            return None
+        for position, job_id in enumerate(deployment.queue):
+            pin = deployment.jobs[job_id].pin
+            if pin is None:
+                return anyone, position
+            if (worker := workers.get(pin)) is not None and worker.free(now) > 0:
+                return worker, position
+        return None
+
+    def _drop_pinned(self, deployment: Deployment, now: float) -> None:
+        """Jobs whose one worker is gone end with it."""
+        if not deployment.pins:
+            return
+        queued = (deployment.jobs[job_id] for job_id in deployment.queue)
+        lost = [job for job in queued if job.pin is not None and job.pin not in deployment.workers]
+        for job in lost:
+            error = {"type": "WorkerLost", "message": "its worker ended before it could run"}
+            self.finish(deployment, job, JobStatus.FAILED, now, error=error, lost=True)
+
+    def _assign(self, deployment: Deployment, worker: Worker, now: float, position: int = 0) -> Job:
+        job = deployment.jobs[deployment.queue[position]]
+        del deployment.queue[position]
         self._count_wait(deployment, job, now)
         job.status, job.worker_id, job.started_at = JobStatus.RUNNING, worker.id, now
         job.execution_s = None
@@ -350,7 +381,7 @@ def mark_busy(core: Core, worker: Worker, now: float) -> None:
 
 def mark_idle(core: Core, worker: Worker, now: float) -> None:
     """The worker has let go of something; it is idle where that was the last."""
-    if worker.gone or worker.running:
+    if worker.gone or worker.load:
         return
     worker.idle_since = now
     if worker.state is WorkerState.BUSY:

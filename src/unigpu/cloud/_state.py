@@ -19,7 +19,7 @@ Lag = float | Callable[[random.Random], float]
 RefusedKind = Literal[
     "not_found", "gone", "exists", "changed", "absent", "stopped", "conflict", "expired", "queue_full", "invalid"
 ]
-GONE_STATES: Final = frozenset({WorkerState.EXITED, WorkerState.FAILED})
+GONE_STATES: Final = frozenset({WorkerState.EXITED, WorkerState.FAILED, WorkerState.STOPPED})
 
 
 class Refused(Exception):
@@ -149,7 +149,14 @@ class Failure:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Worker:
-    """One worker. ``jobs``: what occupies a slot, and until when it must let go (``None``: it runs it rightly)."""
+    """One worker.
+
+    Attributes:
+        jobs: What occupies a slot, and until when it must let go (``None``: it runs it rightly).
+        dismissed: It was ended by name, so it is not kept stopped.
+        claims: Calls that are on their way to it, or that it runs without the engine's hand in them: its platform only
+            told a caller where it is. They take no slot, and keep it from being idle.
+    """
 
     id: str
     deployment_id: str
@@ -168,10 +175,12 @@ class Worker:
     address: str | None = None
     jobs: dict[str, float | None] = field(default_factory=dict[str, float | None])
     leases: set[str] = field(default_factory=set[str])
+    claims: set[str] = field(default_factory=set[str])
     cancels: list[str] = field(default_factory=list[str])
     drain_by: float | None = None
     condemned: str | None = None
     stopping: bool = False
+    dismissed: bool = False
     failed_start: bool = False
     log: deque[LogRecord] = field(default_factory=deque[LogRecord])
     logged: int = 0
@@ -191,6 +200,11 @@ class Worker:
         """Slots taken, also by work that should have let go."""
         return len(self.jobs) + len(self.leases)
 
+    @property
+    def load(self) -> int:
+        """All that keeps it from being idle."""
+        return self.running + len(self.claims)
+
     def free(self, now: float) -> int:
         if not self.state.is_ready or now < self.pause_until or self.condemned:
             return 0
@@ -202,6 +216,7 @@ class Job:
     """One job.
 
     Attributes:
+        pin: The one worker that may run it; where that one is gone, the job is lost.
         waited, cold: Seconds in the queue over all tries, and those of them without a ready worker.
         tries: How often a worker took it; ``runs`` counts also those that said "busy" instead.
     """
@@ -220,6 +235,7 @@ class Job:
     output: JSON = None
     error: Mapping[str, JSON] | None = None
     lost: bool = False
+    pin: str | None = None
     worker_id: str | None = None
     started_at: float | None = None
     finished_at: float | None = None
@@ -244,6 +260,14 @@ class Ticket:
     refuse: Callable[[Mapping[str, JSON]], Reply] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Somebody asked for a worker, got none, and will ask again: it counts as waiting until then."""
+
+    since: float
+    until: float
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Deployment:
     """One deployment, as the engine runs it.
@@ -255,6 +279,10 @@ class Deployment:
         crashes: Workers in a row that ended by themselves before they proved themselves.
         cold_total, cold_since: Seconds without any ready worker so far, and since when there is none now.
         visible_at: When lists show it.
+        pins: Whether it ever had a job that only one worker may run.
+        asks: Callers who come back for a worker, by their own keys.
+        keep: How many workers the rule keeps in all, stopped ones included.
+        shelf: Ids of workers that are kept stopped, to be started again; the last one first.
     """
 
     id: str
@@ -281,6 +309,10 @@ class Deployment:
     queue: deque[str] = field(default_factory=deque[str])
     running: set[str] = field(default_factory=set[str])
     waiting: deque[Ticket] = field(default_factory=deque[Ticket])
+    pins: bool = False
+    asks: dict[str, Ask] = field(default_factory=dict[str, Ask])
+    keep: int = 0
+    shelf: list[str] = field(default_factory=list[str])
     check_at: float | None = None
 
     def ready(self) -> list[Worker]:

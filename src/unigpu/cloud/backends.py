@@ -93,6 +93,7 @@ class _Worker:
     group: ProcessGroup
     log: LogFile | None
     oom_before: int | None
+    reports: bool = False
     last: deque[str] = field(default_factory=lambda: deque[str](maxlen=_LAST_LINES))
     pushes: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
     ready: bool = False
@@ -161,7 +162,7 @@ class ProcessBackend:
         argv = _launch.command(launch)
         taken = frozenset(w.door.port for w in self._workers.values())
         port = _launch.free_port(taken, stated=_launch.stated_port(launch))
-        env = _launch.environment(launch, port=port, own=settings.environ, tag=settings.tag)
+        env = _launch.environment(launch, port=port, own=settings.environ, tag=settings.tag, worker_id=worker_id)
         ours = _launch.is_ours(launch)
         if ours:
             env.setdefault("UNIGPU_DRAIN", f"{settings.drain:g}")
@@ -179,14 +180,16 @@ class ProcessBackend:
             # Not recorded, a crash of ours would leave it running for ever.
             self._task(group.stop(0.0, group=True), name=f"undo {worker_id}")
             raise
-        return _Worker(worker_id, ours, _launch.door(launch, env, port), group, file, oom_kills())
+        door = _launch.door(launch, env, port)
+        return _Worker(worker_id, ours, door, group, file, oom_kills(), reports=launch.reports)
 
     async def _watch(self, worker: _Worker) -> None:
-        probe = asyncio.create_task(self._until_ready(worker))
+        probe = None if worker.reports else asyncio.create_task(self._until_ready(worker))
         try:
             code = await worker.group.wait()
         finally:
-            probe.cancel()
+            if probe is not None:
+                probe.cancel()
         # An answer that left just before the end is still in its socket; the rest breaks off at once.
         if worker.pushes:
             await asyncio.wait(set(worker.pushes.values()), timeout=_LOST_S)

@@ -99,6 +99,10 @@ class Launch:
         env: Declared environment only.
         cwd: Working directory.
         python: The interpreter that runs a handler.
+        per_worker: Variables that differ by worker, names and values with ``{worker}`` (its id), ``{number}`` (the
+            same as a number) and ``{port}`` (the port that it was given). They win over ``env``.
+        reports: The worker tells its platform by itself when it is ready, so nobody knocks at its port; the face
+            reports `WorkerReady` then.
     """
 
     argv: tuple[str, ...] = ()
@@ -106,6 +110,8 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     cwd: str | None = None
     python: str | None = None
+    per_worker: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    reports: bool = False
     extra: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
 
 

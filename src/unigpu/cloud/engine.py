@@ -173,7 +173,11 @@ class Engine:
     def has_work(self) -> bool:
         """Whether anybody's job or request waits or runs."""
         return any(
-            one.queue or one.running or one.waiting or any(worker.leases for worker in one.workers.values())
+            one.queue
+            or one.running
+            or one.waiting
+            or one.asks
+            or any(worker.leases or worker.claims for worker in one.workers.values())
             for one in self._core.deployments.values()
         )
 
@@ -206,8 +210,9 @@ class Engine:
         idempotent: bool | None = None,
         extra: Mapping[str, JSON] | None = None,
         wake: bool = False,
+        pin: str | None = None,
     ) -> Job:
-        """Queue a job. Where no worker can come now, it ends at once with the reason.
+        """Queue a job. Where no worker can come now, it ends at once with the reason. *pin*: only that worker runs it.
 
         Raises:
             Refused: ``not_found``, ``stopped`` (unless *wake*), and what `Jobs.submit` raises.
@@ -223,6 +228,7 @@ class Engine:
             idempotent=idempotent,
             extra=extra,
             refusal=self._fleet.refusal(deployment, now),
+            pin=pin,
         )
 
     def lease(
@@ -236,6 +242,41 @@ class Engine:
         deployment = self._serving(deployment_id, now, wake=wake)
         refusal = self._fleet.refusal(deployment, now)
         return self._leases.lease(deployment, call, now, wait=wait, no_worker=no_worker, refusal=refusal)
+
+    def ask(self, deployment_id: str, key: str, now: float, *, keep: float) -> None:
+        """Somebody who got no worker now asks again within *keep* seconds: until then it counts as a waiting call.
+
+        Raises:
+            Refused: ``not_found``, ``stopped``.
+        """
+        self._leases.ask(self._serving(deployment_id, now, wake=False), key, now, keep=keep)
+
+    def claim(self, deployment_id: str, worker_id: str, key: str, now: float, *, keep: float | None) -> bool:
+        """Somebody was told where a worker is, and calls it without the engine: it is not idle until `unclaim`.
+
+        Args:
+            key: The caller's; it no longer counts as waiting.
+            keep: Seconds after which the claim ends by itself; ``None``: never.
+
+        Returns:
+            Whether there is such a worker.
+        """
+        return self._leases.claim(self._core.find(deployment_id), worker_id, key, now, keep=keep)
+
+    def unclaim(self, worker_id: str, key: str, now: float) -> None:
+        """That call has ended. One that is not known is no error."""
+        self._leases.unclaim(worker_id, key, now)
+
+    def end_worker(self, deployment_id: str, worker_id: str, now: float) -> None:
+        """End one worker, whatever it does. The rule may want another one in its place.
+
+        Raises:
+            Refused: ``not_found``, also where it has ended.
+        """
+        deployment = self._core.find(deployment_id)
+        if worker_id not in deployment.workers and worker_id not in deployment.shelf:
+            raise Refused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
+        self._fleet.end_one(deployment, worker_id, now)
 
     def take(self, deployment_id: str, worker_id: str, now: float, *, limit: int = 1) -> list[Job]:
         """Jobs for a worker that comes and takes them."""

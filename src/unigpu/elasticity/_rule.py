@@ -33,6 +33,7 @@ class View:
         oldest_queued_at: When the first of them came.
         running: Calls that workers run now.
         wake: Someone asked for a worker without a call.
+        stopped: Workers that are kept stopped.
     """
 
     now: float
@@ -44,15 +45,22 @@ class View:
     oldest_queued_at: float | None = None
     running: int = 0
     wake: bool = False
+    stopped: int = 0
     workers: tuple[WorkerView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the load alone asks for. ``next_check``: when the answer may change although nothing happens."""
+    """What the load alone asks for.
+
+    Attributes:
+        next_check: When the answer may change although nothing happens.
+        keep: How many there should be in all, where those that are not needed are stopped instead of given up.
+    """
 
     workers: int
     next_check: float | None = None
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +71,13 @@ class Decision:
         workers: How many should be there, besides draining ones.
         drain: Which leave, in this order.
         next_check: When to ask again although nothing happens; ``None``: not before something does.
+        keep: How many are kept in all, stopped ones included.
     """
 
     workers: int
     drain: tuple[str, ...] = ()
     next_check: float | None = None
+    keep: int = 0
 
 
 class Rule(Protocol):

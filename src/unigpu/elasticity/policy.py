@@ -53,12 +53,13 @@ def desired(rule: Rule, view: View) -> Decision:
     alive = len(view.workers)
     floor = max(view.min_workers, 1 if view.wake else 0)
     goal = min(max(wish.workers, floor), view.max_workers)
+    keep = min(wish.keep, view.max_workers)
     if alive > view.max_workers:
         order = sorted(view.workers, key=_cheapest_to_lose)
         leave = tuple(worker.id for worker in order[: alive - view.max_workers])
-        return Decision(workers=view.max_workers, drain=leave, next_check=wish.next_check)
+        return Decision(workers=view.max_workers, drain=leave, next_check=wish.next_check, keep=keep)
     if goal >= alive or view.idle_timeout is None:
-        return Decision(workers=max(goal, alive), next_check=wish.next_check)
+        return Decision(workers=max(goal, alive), next_check=wish.next_check, keep=keep)
     idle = sorted(
         (worker.idle_since + view.idle_timeout, worker.id)
         for worker in view.workers
@@ -67,7 +68,7 @@ def desired(rule: Rule, view: View) -> Decision:
     leave = tuple(id for due, id in idle if due <= view.now)
     later = [due for due, _ in idle if due > view.now]
     checks = [*later[:1], *([wish.next_check] if wish.next_check is not None else [])]
-    return Decision(workers=alive - len(leave), drain=leave, next_check=min(checks, default=None))
+    return Decision(workers=alive - len(leave), drain=leave, next_check=min(checks, default=None), keep=keep)
 
 
 def _cheapest_to_lose(worker: WorkerView) -> tuple[int, int, float, str]:
