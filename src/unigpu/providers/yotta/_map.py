@@ -280,9 +280,7 @@ def pod_info(wire: PodWire, options: Options, known: Mapping[str, str] | None = 
     """A pod, as users see it: one worker, reached at the address of its port."""
     status = wire.status.upper()
     state = _POD_STATES.get(status, State.UNKNOWN)
-    door = next(
-        (one for one in wire.expose or () if one.ingress_url and (one.protocol or "http").lower() == "http"), None
-    )
+    door = next((one for one in wire.expose if one.ingress_url and (one.protocol or "http").lower() == "http"), None)
     if state is State.READY and door is not None and door.healthy is False:
         state = State.STARTING
     price = None if not wire.single_card_price else wire.single_card_price * (wire.gpu_count or 1)

@@ -73,10 +73,24 @@ def _count(value: object) -> int | None:
     return None if number is None or number < 0 else int(number)
 
 
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _object(value: object) -> object:
+    """What is no object says nothing; the row that it stands in is worth reading all the same."""
+    return cast("object", value) if isinstance(value, Mapping) else None
+
+
+def _objects(value: object) -> list[object]:
+    return [one for one in cast("list[object]", value) if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
 Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
 Time = Annotated[float | None, BeforeValidator(time_of)]
 Number = Annotated[float | None, BeforeValidator(_number)]
 Count = Annotated[int | None, BeforeValidator(_count)]
+Flag = Annotated[bool | None, BeforeValidator(_flag)]
 Text = Annotated[str | None, BeforeValidator(_text)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
@@ -92,13 +106,7 @@ class ExposeWire(Wire):
     protocol: Text = None
     ingress_url: Text = None
     host: Text = None
-    healthy: bool | None = None
-
-
-class GpuWire(Wire):
-    region: Text = None
-    gpu_type: Text = None
-    gpu_count: Count = None
+    healthy: Flag = None
 
 
 class EndpointWire(Wire):
@@ -114,8 +122,7 @@ class EndpointWire(Wire):
     per_hour_price: Number = None
     per_second_price: Number = None
     container_volume_in_gb: Count = None
-    resources: tuple[GpuWire, ...] | None = None
-    expose: ExposeWire | None = None
+    expose: Annotated[ExposeWire | None, BeforeValidator(_object)] = None
     environment_vars: Pairs = Field(default_factory=dict[str, str])
     env_vars: Pairs = Field(default_factory=dict[str, str])
     created_at: Time = None
@@ -131,7 +138,7 @@ class PodWire(Wire):
     gpu_count: Count = None
     single_card_price: Number = None
     container_volume_in_gb: Count = None
-    expose: tuple[ExposeWire, ...] | None = None
+    expose: Annotated[tuple[ExposeWire, ...], BeforeValidator(_objects)] = ()
     environment_vars: Pairs = Field(default_factory=dict[str, str])
     env_vars: Pairs = Field(default_factory=dict[str, str])
     created_at: Time = None
