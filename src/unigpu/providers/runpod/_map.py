@@ -120,7 +120,7 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
         port=int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT) if balanced else None,
         url=lb_url.replace("{id}", wire.id) if balanced else None,
         created_at=epoch(wire.createdAt),
-        rate=rate_of(env, limits, wire.createdAt),
+        rate=rate_of(env, limits, wire.createdAt, kept=bool(wire.networkVolumes)),
         details={
             "type": wire.type,
             "scaling": scaling_of(wire.scaling),
@@ -369,16 +369,13 @@ def line_of(wire: LogWire, worker: str) -> LogLine:
     )
 
 
-def rate_of(env: Mapping[str, str], limits: tuple[int, int], created: str) -> Rate:
-    """By the price that was written at create: an endpoint does not tell its own."""
+def rate_of(env: Mapping[str, str], limits: tuple[int, int], created: str, *, kept: bool) -> Rate:
+    """By the price that was written at create: an endpoint does not tell its own. *kept*: it has volumes, of which it
+    does not tell the size."""
     price = number(env.get(PRICE))
-    if price is None:
-        return Rate(idle_per_hour=0.0 if limits[0] == 0 else None, max_per_hour=0.0 if limits[1] == 0 else None)
-    return Rate(
-        idle_per_hour=round(limits[0] * price, 6),
-        max_per_hour=round(limits[1] * price, 6),
-        source=f"RunPod's catalogue at create, {created[:10]}",
-    )
+    idle, most = (0.0 if count == 0 else None if price is None else round(count * price, 6) for count in limits)
+    source = None if price is None else f"RunPod's catalogue at create, {created[:10]}"
+    return Rate(idle_per_hour=idle, max_per_hour=most, storage_per_month=None if kept else 0.0, source=source)
 
 
 def epoch(text: str | None) -> float | None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, provider_name
+from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_ours, provider_name
 from unigpu.errors import ConflictError, NoCapacityError, NotFoundError, PermissionDeniedError
 
 from . import _account, _body, _map
@@ -254,7 +254,7 @@ class VolumePart(Part):
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         rows = await self.line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
-        found = [self._found(row, "volume.list") for row in rows]
+        found = [one for row in rows if is_ours((one := self._found(row, "volume.list")).name)]
         named = [one for one in found if one.name == self.name]
         return sorted(named if self.id is None else [one for one in found if one.id == self.id], key=lambda one: one.id)
 
@@ -267,8 +267,10 @@ class VolumePart(Part):
         return self._found(row, "volume.create")
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        """It, where it is one of unigpu's: a user's own, which a deployment uses too, is never to be deleted."""
         row = await self._get(io, f"/network-volumes/{quote(id, safe='')}", "volume.get", deadline=deadline)
-        return None if row is None else self._found(row, "volume.get")
+        found = None if row is None else self._found(row, "volume.get")
+        return found if found is not None and is_ours(found.name) else None
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         await self._delete(io, f"/network-volumes/{quote(id, safe='')}", "volume.delete", deadline=deadline)
