@@ -21,7 +21,7 @@ from unigpu.models.gc import GcReason, GcRow
 from ._scope import Scope
 from .intent import Intent, key_of
 from .owed import mine
-from .survey import VOLUME, Id, Rows, age, any_listed, confirmed, is_ending, rows
+from .survey import ABSENT, ABSENT_PAUSE, VOLUME, Id, Rows, age, any_listed, confirmed, is_ending, is_listed, rows
 from .teardown import info_of
 from .undo import ensure_absent
 
@@ -91,7 +91,7 @@ async def collect(scope: Scope, groups: Sequence[Group], *, deadline: float) -> 
             done = await _delete(scope, group, deadline=deadline)
             out.extend(done)
             gone = {(row.kind, row.id) for row in done if row.deleted}
-            _drop(scope, group, key, gone)
+            await _drop(scope, group, key, gone, deadline=deadline)
         finally:
             if lock is not None:
                 lock.release()
@@ -192,7 +192,8 @@ class _Judge:
     def _is_whole(self, main: Found) -> bool:
         ids: Mapping[str, str] = {} if main.info is None else main.info.ids
         there = {part.kind for _, part in self.found if part.attempt in (None, main.attempt)}
-        return all(part.kind in ids or part.kind in there for part in self.parts if part.kind != VOLUME)
+        needed = [one.kind for one in self.parts if one.kind != VOLUME and not getattr(one, "optional", False)]
+        return all(kind in ids or kind in there for kind in needed)
 
     def _row(self, one: Found, reason: GcReason, why: str, deletable: bool) -> GcRow:
         info, intent = one.info, self._intent(one)
@@ -262,7 +263,7 @@ async def _delete(scope: Scope, group: Group, *, deadline: float) -> list[GcRow]
     return [done.get((one.kind, one.id), row) for _, one, row in group.judged]
 
 
-def _drop(scope: Scope, group: Group, key: str, gone: set[Id]) -> None:
+async def _drop(scope: Scope, group: Group, key: str, gone: set[Id], *, deadline: float) -> None:
     """Drop the intents that have nothing more to say; the lock of the name is held."""
     store = scope.store
     if store is None:
@@ -280,11 +281,33 @@ def _drop(scope: Scope, group: Group, key: str, gone: set[Id]) -> None:
         remains = any(_is_of(one, intent) for one in left)
         if remains and intent.state != "committed":
             continue
-        if due or remains:
+        if due or remains or await _made_more(scope, group, intent, gone, deadline=deadline):
             store.save(replace(intent, state="failed", due=due, updated_at=scope.io.wall()))
         else:
             store.drop(intent)
     store.sweep_temporary(key)
+
+
+async def _made_more(scope: Scope, group: Group, intent: Intent, gone: set[Id], *, deadline: float) -> bool:
+    """Whether a killed deploy made something that it did not record, and that the list of before did not show.
+
+    Its intent is all that knows of it, so one list that shows nothing is not believed: lists flap.
+    """
+    if intent.state == "committed":
+        return False
+    recorded = {kind for kind, _ in intent.resources}
+    missing = [part for part in group.parts if part.kind not in recorded and is_listed(part)]
+    known = gone | {(one.kind, one.id) for _, one in group.found}
+    for _ in range(ABSENT - 1) if missing else ():
+        await scope.io.sleep(ABSENT_PAUSE)
+        try:
+            seen = [one for part in missing for one in await part.find(scope.io, deadline=deadline)]
+        except UniGPUError as exc:
+            _log.warning("gc: the intent of %s is kept: %s", intent.name, exc)
+            return True
+        if any(one.attempt in (None, intent.attempt) and (one.kind, one.id) not in known for one in seen):
+            return True
+    return False
 
 
 def _is_of(one: Found, intent: Intent) -> bool:
