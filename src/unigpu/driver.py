@@ -184,6 +184,8 @@ class Resource(Protocol):
         call: What repeating its create may do.
         consistency: How soon a created one is seen.
         bills_cold: What it costs as created, before it is warmed, in words; ``None``: nothing.
+
+    One that not every deployment has may say so by an attribute ``optional = True``: without it a deployment is whole.
     """
 
     @property

@@ -114,9 +114,8 @@ def endpoint_body(
     options: Options,
     own: SpecOptions,
     credential: str | None,
-    token: tuple[str, str] | None,
 ) -> dict[str, Any]:
-    """``POST /v2/serverless``. *credential*: the id of a stored registry login; *token*: the variable of ``auth``."""
+    """``POST /v2/serverless``. *credential*: the id of a stored registry login."""
     mode = _known.mode_of(spec.interface, own)
     body: dict[str, Any] = {
         "name": identity.provider_name,
@@ -125,7 +124,7 @@ def endpoint_body(
         "workers": max(1, spec.workers[0]),
         "containerVolumeInGb": disk(spec),
         "serviceMode": mode,
-        **_common(spec, identity, options, own, credential, token),
+        **_common(spec, identity, options, own, credential),
     }
     if own.webhook is not None:
         body["webhook"] = own.webhook
@@ -143,7 +142,6 @@ def pod_body(
     options: Options,
     own: SpecOptions,
     credential: str | None,
-    token: tuple[str, str] | None,
 ) -> dict[str, Any]:
     """``POST /v2/pods``: one GPU type, in any of these regions."""
     body: dict[str, Any] = {
@@ -154,7 +152,7 @@ def pod_body(
         "regions": list(regions),
         "containerVolumeInGb": disk(spec),
         "expose": [{"port": spec.port or PORT, "protocol": "http"}],
-        **_common(spec, identity, options, own, credential, token),
+        **_common(spec, identity, options, own, credential),
     }
     if credential is not None:
         body["imagePublicType"] = "PRIVATE"
@@ -169,13 +167,10 @@ def _common(
     options: Options,
     own: SpecOptions,
     credential: str | None,
-    token: tuple[str, str] | None,
 ) -> dict[str, Any]:
     body: dict[str, Any] = {}
     env = {**spec.env, **identity.constants}
     env |= {name: value.get_secret_value() for name, value in spec.secrets.items() if isinstance(value, SecretStr)}
-    if token is not None:
-        env[token[0]] = token[1]
     pairs = [{"key": name, "value": value} for name, value in env.items()]
     for key in ("environmentVars", "envVars"):
         if options.env_key in ("both", key):

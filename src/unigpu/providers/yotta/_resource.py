@@ -7,21 +7,19 @@ longer than elsewhere, and an endpoint is stopped before it is deleted (deleting
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from unigpu import _config
 from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, State
 from unigpu.errors import (
     APIStatusError,
-    ConfigurationError,
     ConflictError,
     InvalidResponseError,
+    NameConflict,
     NoCapacityError,
     NotFoundError,
     UniGPUError,
 )
-from unigpu.models import BearerToken
 
 from . import _known, _map
 from ._codes import PROVIDER
@@ -56,6 +54,7 @@ class Part:
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
     known: Mapping[str, str] | None = None
+    optional: bool = False
     call: CallClass = CallClass.RECONCILE
 
     @property
@@ -128,7 +127,6 @@ class Part:
             "options": self.options,
             "own": own,
             "credential": stored if login is None else login.id,
-            "token": _token(self.spec),
         }
         codes = _map.gpu_codes(self.spec, self.options.prices)
         count = _map.gpu_count(self.spec)
@@ -136,10 +134,29 @@ class Part:
         places = _map.resources(codes, count, stock, own.regions)
         if not places:
             raise _no_capacity(self.spec, stock)
+        await self._must_be_free(io, deadline=deadline)
         if self.kind == _map.ENDPOINT:
             body = _map.endpoint_body(self.spec, self.identity, places, **about)
             return await self._post(io, body, deadline=deadline)
         return await self._create_pod(io, places, about, deadline=deadline)
+
+    async def _must_be_free(self, io: Io, *, deadline: float) -> None:
+        """A name is one deployment, whatever its kind.
+
+        Raises:
+            NameConflict: it is a pod's, where an endpoint is wanted, or the other way round.
+        """
+        other = replace(self, kind=_map.POD if self.kind == _map.ENDPOINT else _map.ENDPOINT)
+        taken = await other.find(io, deadline=deadline)
+        if taken:
+            name = self.name if self.identity is None else self.identity.name
+            raise NameConflict(
+                f"{name} exists on yotta as a {other.kind} ({taken[0].id})",
+                provider=PROVIDER,
+                deployment=name,
+                fields=("kind",),
+                hint="Tear it down first, or choose another name; nothing was touched.",
+            )
 
     async def _create_pod(
         self, io: Io, places: Sequence[Mapping[str, Any]], about: Mapping[str, Any], *, deadline: float
@@ -260,20 +277,6 @@ def of_spec(line: Line, options: Options, spec: DeploymentSpec, identity: Identi
 def _is_over(found: Found) -> bool:
     """What is terminated stays listed for a while; nobody can bring it back."""
     return found.info is not None and found.info.state is State.GONE
-
-
-def _token(spec: DeploymentSpec) -> tuple[str, str] | None:
-    """The variable of ``auth=BearerToken(...)``, and its value."""
-    if not isinstance(spec.auth, BearerToken):
-        return None
-    value = _config.secret(spec.auth.env)
-    if value is None:
-        raise ConfigurationError(
-            f"auth: the variable {spec.auth.env} is not set in this environment.",
-            provider=PROVIDER,
-            deployment=spec.name,
-        )
-    return spec.auth.env, value.get_secret_value()
 
 
 def _no_capacity(spec: DeploymentSpec, seen: Sequence[StockWire]) -> NoCapacityError:

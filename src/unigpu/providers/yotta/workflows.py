@@ -106,12 +106,11 @@ class YottaDriver:
         return of_spec(self._line, self._options, spec, identity)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        """The same for one that exists: whether it has a login of its own is not told, so one is looked for."""
+        """Whatever may carry its name. What a name alone stands for, and whether it has a login, is not told."""
         known = _known.by_info(info)
-        main = _map.POD if info.kind == "pod" else _map.ENDPOINT
+        common: dict[str, Any] = {"line": self._line, "options": self._options, "name": info.provider_name}
         return tuple(
-            Part(line=self._line, options=self._options, kind=kind, name=info.provider_name, known=known)
-            for kind in (_map.CREDENTIAL, main)
+            Part(**common, kind=kind, known=known, optional=True) for kind in (_map.CREDENTIAL, _map.POD, _map.ENDPOINT)
         )
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
