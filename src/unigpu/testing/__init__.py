@@ -8,19 +8,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._benches import FaceBench as FaceBench
+    from ._benches import LiveBench as LiveBench
     from ._conformance import Bench as Bench
     from ._conformance import DriverConformance as DriverConformance
     from ._isolation import isolated as isolated
     from ._mock import UnigpuMock as UnigpuMock
     from ._mock import unigpu_mock as unigpu_mock
     from ._platforms import MockPlatform as MockPlatform
+    from ._wire_conformance import WireBench as WireBench
     from ._wire_conformance import WireConformance as WireConformance
 
 _WHERE = {
     "Bench": "_conformance",
     "DriverConformance": "_conformance",
+    "FaceBench": "_benches",
+    "LiveBench": "_benches",
     "MockPlatform": "_platforms",
     "UnigpuMock": "_mock",
+    "WireBench": "_wire_conformance",
     "WireConformance": "_wire_conformance",
     "isolated": "_isolation",
     "unigpu_mock": "_mock",
@@ -29,8 +35,11 @@ _WHERE = {
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - found by __getattr__, so that one costs nothing of another
     "Bench",
     "DriverConformance",
+    "FaceBench",
+    "LiveBench",
     "MockPlatform",
     "UnigpuMock",
+    "WireBench",
     "WireConformance",
     "isolated",
     "unigpu_mock",

@@ -1,15 +1,15 @@
 """What every driver must do, whatever the platform: a class that a driver's test inherits.
 
-The test gives a fixture ``bench``: how a client reaches the platform, and what to deploy there. Each test method runs
-one workflow on every flavour, against a real platform or one in memory. `WireConformance` (beside this file) adds what
-needs a platform that can be made to fail.
-
+The test gives a fixture ``bench``: how a client reaches the platform, and what to deploy there (`FaceBench`,
+`LiveBench`, or a `Bench` of its own). Each test method runs one workflow on every flavour, against a real platform or
+one in memory. `WireConformance` (beside this file) adds what needs a platform that can be made to fail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from unigpu import _registry
 from unigpu.driver import Driver, Invokes, Pauses, Requests, State, Streams, StreamsJobs, Submits, Updates, Wakes
@@ -26,30 +26,15 @@ from unigpu.errors import (
     UniGPUError,
     UnsupportedError,
 )
-from unigpu.models import Interface, JobStatus, Kind
+from unigpu.models import Interface, JobStatus, Kind, is_in_namespace
 
+from . import handlers
 from ._flavours import NAMES, Flavour, Name
 
 E = TypeVar("E", bound=BaseException)
 
-APP = """
-import time
-
-def echo(input):
-    return {"got": input}
-
-def count(input):
-    for i in range(input["n"]):
-        yield {"i": i}
-
-def fail(input):
-    raise ValueError("no such page")
-
-def slow(input):
-    time.sleep(input["s"])
-    return {"slept": input["s"]}
-"""
-"""The handlers that a bench must be able to deploy."""
+APP: Final = Path(handlers.__file__).read_text("utf-8")
+"""The handlers that a bench must be able to deploy, as a file's text; `unigpu.testing.handlers` is the same."""
 
 SHAPES: tuple[tuple[Interface, Kind], ...] = (
     ("function", "serverless"), ("function", "pod"), ("http", "serverless"), ("http", "pod"),
@@ -89,6 +74,13 @@ async def caught(kind: type[E] | tuple[type[E], ...], call: Callable[[], Awaitab
     except kind as exc:
         return exc
     raise AssertionError(f"nothing was raised, but there came {value!r}")
+
+
+async def listed(client: Any, bench: Bench) -> list[str | None]:
+    """The names of the client's own deployments: an account may hold others."""
+    space = bench.options().get("namespace") or "default"
+    rows = await client.deployments(provider=bench.provider)
+    return [row.name for row in rows if is_in_namespace(row.info.provider_name, space)]
 
 
 def capabilities(provider: str, interface: Interface, kind: Kind) -> Capabilities | None:
@@ -174,12 +166,12 @@ class DriverConformance:
             ready = await client.wait_ready(first)
             assert ready.state in (State.READY, State.STARTING)
             assert len(await client.workers(first)) >= 1
-            assert [one.name for one in await client.deployments(provider=bench.provider)] == ["life"]
+            assert await listed(client, bench) == ["life"]
             await client.teardown(first)
             await client.teardown(first)  # already so is success
             await caught(NotFoundError, lambda: client.get("life"))
             await caught((DeploymentGone, NotFoundError), lambda: client.invoke(first, {}))
-            assert [one.name for one in await client.deployments(provider=bench.provider)] == []
+            assert await listed(client, bench) == []
 
         flavour.run(workflow, **bench.options())
 
