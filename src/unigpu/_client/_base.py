@@ -30,6 +30,7 @@ from unigpu.models import (
     TtlEnforcer,
     nearest,
     provider_name,
+    scale_range,
 )
 
 from . import _values
@@ -350,6 +351,30 @@ class Home:
         asked = DeploymentSpec(name=info.name or "unnamed", workers=workers)
         got, changed = self._settle(asked, (refused,), caps, adapt=adapt)
         return got.workers, changed
+
+    def gate_zero(self, info: DeploymentInfo) -> Adaptation:
+        """The gate of ``scale(0)``: where workers are declared and a deployment can be stopped, that is what it means.
+
+        Raises:
+            ConfigurationError: a deployment without any worker cannot answer.
+        """
+        caps = self.require("scale", info, doing="scale()")
+        if caps.scale_to_zero.value != "manual" or not caps.supports("stop"):
+            scale_range(0)
+        return Adaptation(
+            field="workers",
+            asked="0",
+            got="stopped",
+            reason=f"{caps.provider}: no worker is a stopped deployment ({caps.stop.note or 'start() starts it'})",
+            source=caps.stop.source,
+        )
+
+    def adapts(self, info: DeploymentInfo) -> bool:
+        """Whether the configuration says ``on_unsupported="adapt"`` for it."""
+        said: Any = self.settings.defaults.get("on_unsupported", "raise")
+        if info.name in self.settings.deployments:
+            said = self.settings.declared(info.name or "", info.provider).get("on_unsupported", said)
+        return bool(said == "adapt")
 
     def _settle(
         self, spec: DeploymentSpec, refused: Sequence[Refused], caps: Capabilities, *, adapt: bool

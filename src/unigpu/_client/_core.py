@@ -150,12 +150,19 @@ class Core(Finder):
 
     async def scale(self, deployment: object, workers: object, *, on_unsupported: object) -> Seen:
         self.home.open()
-        limits = scale_range(workers)
+        none = workers == 0 and not isinstance(workers, bool)
+        limits = (0, 0) if none else scale_range(workers)
         _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
-        deadline = self._deadline(CONTROL_SECONDS)
+        deadline = self._deadline(TEARDOWN_SECONDS if none else CONTROL_SECONDS)
 
         async def act(scope: Scope, seen: Seen) -> None:
-            got, adaptations = self.home.gate_workers(seen.info, limits, adapt=on_unsupported == "adapt")
+            if none:
+                seen.adaptations = (self.home.gate_zero(seen.info),)
+                seen.info, seen.change = await _lifecycle.stop(scope, seen.info, deadline=deadline), "scaled"
+                seen.rate = seen.info.rate
+                return
+            adapt = on_unsupported == "adapt" or self.home.adapts(seen.info)
+            got, adaptations = self.home.gate_workers(seen.info, limits, adapt=adapt)
             seen.info = await _lifecycle.scale(scope, seen.info, workers=got, deadline=deadline)
             seen.change, seen.adaptations = "scaled", adaptations
             if seen.spec is not None:
