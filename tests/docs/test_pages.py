@@ -129,6 +129,30 @@ def test_what_the_rules_do_not_cover_is_refused() -> None:
     assert [one.kind for one in commands(shown)] == ["not run"]
 
 
+def run_steps(tmp_path: Path, *texts: str, prints: str | None = None) -> subprocess.CompletedProcess[str]:
+    steps = [{"kind": "run", "page": "docs/x.md", "line": 7, "prints": prints, "text": text} for text in texts]
+    plan = tmp_path / "steps.json"
+    plan.write_text(json.dumps(steps), "utf-8")
+    line = [sys.executable, str(RUNNER), str(plan)]
+    return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_block_that_fails_or_prints_something_else_is_told_with_its_page_and_line(tmp_path: Path) -> None:
+    broken = run_steps(tmp_path, "x = 1\n", "assert x == 1\nx.nothing\n")
+    assert broken.returncode != 0
+    assert 'File "docs/x.md", line 8' in broken.stderr
+    other = run_steps(tmp_path, "print(2)\n", prints="1\n")
+    assert other.returncode != 0
+    assert "docs/x.md:7 prints something else" in other.stderr
+    assert run_steps(tmp_path, "print(1)\n", prints="1\n").returncode == 0
+
+
+def test_no_page_leaves_this_machine(tmp_path: Path) -> None:
+    away = run_steps(tmp_path, "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=1)\n")
+    assert away.returncode != 0
+    assert "a page tried to connect to 192.0.2.1" in away.stderr
+
+
 def test_output_is_compared_and_an_ellipsis_stands_for_anything() -> None:
     import docs_runner
 
