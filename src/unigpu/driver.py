@@ -163,6 +163,8 @@ class Found:
         expires_at: Epoch seconds of its end, where it was given one.
         origin: Local: the folder that the handler comes from.
         info: The deployment as this resource shows it, where this is the resource that is called.
+        shown: Spec field → its value, where the platform shows no spec but single fields as they were given: compared
+            where no hash is known.
     """
 
     kind: str
@@ -174,6 +176,7 @@ class Found:
     expires_at: float | None = None
     origin: str | None = None
     info: DeploymentInfo | None = None
+    shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Resource(Protocol):

@@ -80,9 +80,9 @@ def decide(
     fields = differing(old_hash, new_hash, stated)
     warnings: list[str] = []
     if fields is None:
-        fields = ()
-        if stated:
-            warnings.append(f"not compared with what exists ({provider} does not tell): {', '.join(sorted(stated))}")
+        fields = tuple(sorted(one for one in stated if one in found.shown and found.shown[one] != getattr(spec, one)))
+        if untold := sorted(stated - found.shown.keys()):
+            warnings.append(f"not compared with what exists ({provider} does not tell): {', '.join(untold)}")
     limits = limits_to_change(info, spec)
     moved = content.origin is not None and found.origin is not None and content.origin != found.origin
 

@@ -233,6 +233,7 @@ def _found(kind: str, info: DeploymentInfo) -> Found:
         created_at=info.created_at,
         expires_at=info.expires_at,
         info=info,
+        shown={"image": info.details["image"]} if "image" in info.details else {},
     )
 
 

@@ -222,8 +222,7 @@ class Part:
         if found.info is None or found.info.expires_at is not None or ends is None:
             return found
         info = found.info.model_copy(update={"expires_at": ends})
-        return Found(kind=found.kind, id=found.id, name=found.name, attempt=found.attempt, spec_hash=found.spec_hash,
-                     created_at=found.created_at, expires_at=ends, info=info)  # fmt: skip
+        return replace(found, expires_at=ends, info=info)
 
     async def _stock(self, io: Io, own: SpecOptions, *, deadline: float) -> Sequence[StockWire]:
         """Which GPU is available where, now; not asked where the regions are given."""
