@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import unittest.mock
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unigpu import Client, ConfigurationError
+from unigpu.testing import isolated
 
 HIDDEN = "hunter2-in-a-file"
 
@@ -100,6 +104,15 @@ MISTAKES: list[tuple[str, Any, str]] = [
 ]
 
 
+def told(make: Any, folder: Path) -> str:
+    """What is printed for a mistake in a project at *folder*, which is the working directory."""
+    with pytest.raises(ConfigurationError) as caught, Client(**make(folder)) as client:
+        client.plan("chat", provider=client._core.home.settings.provider)
+    assert HIDDEN not in repr(caught.value)
+    user = folder.parent / "home" / ".config" / "unigpu" / "config.toml"
+    return str(caught.value).replace(str(folder), "PROJECT").replace(str(user), "USER")
+
+
 @pytest.mark.parametrize(("make", "text"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
 def test_a_typical_mistake_is_told_in_words_that_help(
     make: Any, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -110,11 +123,26 @@ def test_a_typical_mistake_is_told_in_words_that_help(
     folder.mkdir()
     (folder / ".git").mkdir()
     monkeypatch.chdir(folder)
-    given = make(folder)
-    with pytest.raises(ConfigurationError) as caught, Client(**given) as client:
-        client.plan("chat", provider=client._core.home.settings.provider)
-    user = tmp_path / "home" / ".config" / "unigpu" / "config.toml"
-    told = str(caught.value).replace(str(folder), "PROJECT").replace(str(user), "USER")
-    assert told.startswith(text.replace("INSTALLED", ", ".join(_registry.installed())))
-    assert HIDDEN not in told
-    assert HIDDEN not in repr(caught.value)
+    said = told(make, folder)
+    assert said.startswith(text.replace("INSTALLED", ", ".join(_registry.installed())))
+    assert HIDDEN not in said
+
+
+def main() -> None:
+    """``python tests/config/test_mistakes.py``: all ten, as they are printed."""
+    here = Path.cwd()
+    for what, make, _ in MISTAKES:
+        with tempfile.TemporaryDirectory() as home, isolated():
+            folder = Path(home) / "project"
+            (folder / ".git").mkdir(parents=True)
+            own = {"HOME": f"{home}/home", "XDG_CONFIG_HOME": f"{home}/home/.config"}
+            os.chdir(folder)
+            with unittest.mock.patch.dict(os.environ, own):
+                for name in ("UNIGPU_CONFIG", "UNIGPU_ISOLATED"):
+                    del os.environ[name]
+                print(f"{what}:\n  {told(make, folder)}")
+            os.chdir(here)
+
+
+if __name__ == "__main__":
+    main()
