@@ -353,6 +353,7 @@ class Invocation:
         idempotent: It may safely run twice.
         hold: Seconds for which a submit may be held until the job has ended, because its caller waits anyway; 0: it
             returns at once.
+        token: What the deployment's own worker asks its callers for, where its spec says ``auth=BearerToken(...)``.
     """
 
     input: Mapping[str, Any] = field(repr=False)
@@ -362,6 +363,7 @@ class Invocation:
     execution_timeout: float
     idempotent: bool = False
     hold: float = 0.0
+    token: SecretStr | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
-from unigpu import _lifecycle
+from unigpu import _config, _lifecycle
 from unigpu._lifecycle import CallOptions, Scope, StreamRun
 from unigpu.elasticity.capabilities import Capabilities, refuse
 from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError
@@ -62,6 +62,7 @@ class Asked:
             idempotent=info.idempotent if self.idempotent is None else self.idempotent,
             wake=self.wake,
             timeout_from=self.timeout_from,
+            token=_config.secret(info.auth_env) if info.auth_env and info.interface == "function" else None,
         )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from pydantic import SecretStr
 
 from unigpu._io.stamp import for_cleanup
 from unigpu.driver import (
@@ -119,6 +121,7 @@ class CallOptions:
         idempotent: It may run twice.
         wake: Whether it may start a worker.
         timeout_from: From when ``timeout`` counts: the call, or the moment a worker is ready (`map`).
+        token: What the worker asks its callers for.
     """
 
     start_timeout: float
@@ -128,6 +131,7 @@ class CallOptions:
     idempotent: bool = False
     wake: bool = True
     timeout_from: Literal["call", "ready"] = "call"
+    token: SecretStr | None = field(default=None, repr=False)
 
     @property
     def whole(self) -> float:

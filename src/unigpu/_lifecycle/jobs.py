@@ -217,6 +217,7 @@ async def _held(
         pause = state_pace(scope.driver).delay(scope.io.now() - began, scope.io.random())
         if scope.io.now() - asked < pause:
             await scope.io.sleep(min(pause, patience.left))
+        patience.check()
 
 
 def submits(scope: Scope) -> Submits:
@@ -257,4 +258,5 @@ def invocation(
         start_deadline=min(start, deadline),
         execution_timeout=options.execution_timeout,
         idempotent=options.idempotent,
+        token=options.token,
     )
