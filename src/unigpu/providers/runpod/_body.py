@@ -97,7 +97,7 @@ def env_of(spec: DeploymentSpec, identity: Identity, *, price: float | None = No
         env[PRICE] = f"{price:g}"
     if spec.max_price is not None:
         env[MAX_PRICE] = f"{spec.max_price:g}"
-    if spec.interface == "http" and (spec.kind == "pod" or type_of(spec) == "LOAD_BALANCER"):
+    if spec.kind == "pod" or type_of(spec) == "LOAD_BALANCER":
         # Set together: where one is left to RunPod its documents disagree on the default, and workers stay unready.
         env["PORT"] = env["UNIGPU_PORT"] = str(port_of(spec))
         if spec.kind == "serverless":

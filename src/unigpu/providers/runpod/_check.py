@@ -49,6 +49,9 @@ def _content(spec: DeploymentSpec) -> Iterator[Refusal]:
     if spec.interface == "function" and options.endpoint_type == "LOAD_BALANCER":
         text = 'endpoint_type: a function is a QUEUE on RunPod; for a server of your own use interface="http".'
         yield Refusal(field="provider_options", capability="request", message=text)
+    if spec.kind == "serverless" and options.route is not None:
+        text = "route: RunPod hands a job to the worker's own loop, not to a route; leave it out."
+        yield Refusal(field="provider_options", capability="request", message=text)
     braces = sorted(name for name, text in spec.env.items() if "{{" in text)
     if braces:
         text = (

@@ -64,6 +64,7 @@ def _tagged(env: Mapping[str, str], name: str) -> dict[str, Any]:
         "execution_timeout": number(env.get("UNIGPU_TIMEOUT")) or 600.0,
         "concurrency": int(number(env.get("UNIGPU_CONCURRENCY")) or 1),
         "idempotent": env.get("UNIGPU_IDEMPOTENT") == "1",
+        "route": env.get("UNIGPU_ROUTE"),
         "auth_env": env.get("UNIGPU_AUTH"),
         "worker_protocol": env.get("UNIGPU_WORKER"),
         "spec_hash": env.get("UNIGPU_SPEC"),
@@ -265,6 +266,8 @@ def stopped_bills(wire: PodWire) -> str:
 def _pod_state(wire: PodWire, answers: bool | None) -> tuple[State, str | None]:
     plain = {"PROVISIONING": State.CREATING, "STARTING": State.STARTING, "EXITED": State.STOPPED}
     if wire.status == "RUNNING":
+        if wire.runtime is not None and answers is None:
+            return State.UNKNOWN, None  # a list: whether its port answers was not tried
         if wire.runtime is None or not answers:
             return State.STARTING, "its container runs; its port does not answer yet" if wire.runtime else None
         return State.READY, None

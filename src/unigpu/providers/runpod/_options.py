@@ -97,6 +97,7 @@ class SpecOptions(InputModel):
         health_path: http deployments: where RunPod asks whether a worker is ready (200 yes, 204 not yet).
         cloud: Pods: whose machines, in this order. ``COMMUNITY`` are strangers' hosts.
         mount_path: Pods: where their volume is mounted.
+        route: Pods: where ``invoke`` posts the bare input, for a function image whose server is not unigpu's worker.
     """
 
     endpoint_type: EndpointType | None = None
@@ -106,4 +107,5 @@ class SpecOptions(InputModel):
     network_volumes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_distinct)] = ()
     health_path: Annotated[str, Field(pattern=r"^/[^\s?#]*$")] = "/ping"
     cloud: Annotated[tuple[Cloud, ...], Field(min_length=1), AfterValidator(_distinct)] = ("SECURE",)
+    route: Annotated[str, Field(pattern=r"^/[^\s?#]*$")] | None = None
     mount_path: Annotated[str, Field(pattern=r"^/[^\s]+$")] = "/workspace"

@@ -34,8 +34,8 @@ from unigpu.driver import (
     Offer,
     Pace,
     Rate,
-    Request,
     Resource,
+    Result,
     Scaling,
     State,
     StreamResponse,
@@ -50,7 +50,7 @@ from unigpu.errors import (
 )
 from unigpu.models import GPURequest
 
-from . import _account, _body, _gpus, _jobs, _logs, _map, _request
+from . import _account, _body, _gpus, _jobs, _logs, _map, _pods, _request
 from ._check import check
 from ._line import LIMITS, Line
 from ._options import Options, SpecOptions
@@ -82,7 +82,6 @@ LONG_POLL: Final = 10.0
 """Seconds for which ``/stream`` holds a request by itself."""
 _LEAST_HOLD: Final = 1.0
 _LOOK_S: Final = 10.0
-_PROBE_S: Final = 10.0
 _FOLLOW_S: Final = 1.0
 _IN_PLACE: Final = frozenset(
     {
@@ -217,23 +216,7 @@ class RunPodDriver:
         first = self._pod(wire)
         if wire.status != "RUNNING" or wire.runtime is None:
             return first
-        request = Request(
-            method="GET",
-            url=f"{first.url}/",
-            operation="runpod.pod.probe.get",
-            role="worker",
-            call=CallClass.USER_DECIDES,  # the next look asks again
-            deadline=min(deadline, io.now() + _PROBE_S),
-            read_timeout=_PROBE_S,
-            deployment=first.name,
-            foreign=True,
-        )
-        try:
-            async with io.stream(request) as reply:
-                answers = reply.status not in (502, 503, 504) and reply.status < 520
-        except TransportError:
-            answers = False
-        return self._pod(wire, answers=answers)
+        return self._pod(wire, answers=await _pods.answers(io, first, deadline=deadline))
 
     def _pod(self, wire: PodWire, *, answers: bool | None = None) -> DeploymentInfo:
         return _map.pod_info(wire, proxy_url=self._options.proxy_url, answers=answers)
@@ -432,6 +415,15 @@ class RunPodDriver:
             )
 
     # -- calling ------------------------------------------------------------------------------------------------------
+
+    def has_jobs(self, info: DeploymentInfo) -> bool:
+        """An endpoint has; a call of a pod is one exchange with its worker."""
+        return info.kind != "pod"
+
+    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
+        if info.kind != "pod":
+            raise AssertionError("a call of an endpoint is a job")
+        return await _pods.invoke(io, info, call)
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         """``/run``; or ``/runsync``, where the caller waits anyway and it may run twice: then a short job is done in
