@@ -9,6 +9,7 @@ from ._core import Core
 from .contract import Callback, CallbackDone
 
 Told = Callable[[int, int | None, float], None]
+Body = Callable[[int], bytes]
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class _Open:
     callback: Callback
     waits: tuple[float, ...]
     told: Told | None
+    body: Body | None
     tries: int = 0
 
 
@@ -26,14 +28,22 @@ class Callbacks:
         self._core = core
         self._open: dict[str, _Open] = {}
 
-    def add(self, callback: Callback, *, waits: tuple[float, ...] = (), told: Told | None = None) -> str:
+    def add(
+        self,
+        callback: Callback,
+        *,
+        waits: tuple[float, ...] = (),
+        told: Told | None = None,
+        body: Body | None = None,
+    ) -> str:
         """Call a webhook; again after each of *waits* (seconds) for as long as it fails. Gives its id.
 
         Args:
             told: Called after each try with its number, the HTTP status (``None``: no answer) and the time.
+            body: Makes the body of a try from its number, which counts from 1, where they differ.
         """
         id = callback.callback_id or self._core.new_id("callback")
-        self._open[id] = _Open(replace(callback, callback_id=id), waits, told)
+        self._open[id] = _Open(replace(callback, callback_id=id), waits, told, body)
         self._send(id)
         return id
 
@@ -53,4 +63,5 @@ class Callbacks:
     def _send(self, id: str) -> None:
         entry = self._open[id]
         entry.tries += 1
-        self._core.effects.append(entry.callback)
+        callback = entry.callback if entry.body is None else replace(entry.callback, body=entry.body(entry.tries))
+        self._core.effects.append(callback)

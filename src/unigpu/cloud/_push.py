@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from ._http1 import Exchange, Head, UpstreamError
@@ -14,6 +14,8 @@ OUTPUT_LIMIT: Final = 64_000_000
 """Bytes that one job's answer, or one chunk of it, may have."""
 _NDJSON: Final = "application/x-ndjson"
 _EXCERPT: Final = 500
+_OWN: Final = frozenset({"host", "content-type", "content-length", "transfer-encoding", "connection"})
+"""Headers that a job's own cannot replace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +41,19 @@ async def push(door: Door, job: Push, emit: Callable[[Event], None]) -> None:
     Raises:
         UpstreamError: the worker cannot be reached, or broke off: what became of the job is not known.
     """
+    if "path" in job.extra:
+        door = replace(door, route=str(job.extra["path"]), raw=True)
     body = json.dumps(job.input if door.raw else {"input": job.input}, separators=(",", ":")).encode()
-    headers = [
-        ("host", f"{door.host}:{door.port}"),
-        ("content-type", "application/json"),
-        ("accept", _NDJSON if job.stream and not door.raw else "application/json"),
-        ("x-unigpu-job", job.job_id),
-        ("x-unigpu-timeout", f"{job.execution_timeout:g}"),
-    ]
+    headers = [("host", f"{door.host}:{door.port}"), ("content-type", "application/json")]
+    if "path" in job.extra:
+        given: Mapping[str, str] = job.extra.get("headers") or {}
+        headers += [(name.lower(), value) for name, value in given.items() if name.lower() not in _OWN]
+    else:
+        headers += [
+            ("accept", _NDJSON if job.stream and not door.raw else "application/json"),
+            ("x-unigpu-job", job.job_id),
+            ("x-unigpu-timeout", f"{job.execution_timeout:g}"),
+        ]
     if door.token is not None:
         headers.append(("authorization", f"Bearer {door.token}"))
     exchange = await Exchange.open(door.host, door.port)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from unigpu.models.deployment import WorkerState
@@ -54,10 +54,16 @@ class Jobs:
         extra: Mapping[str, JSON] | None = None,
         refusal: Mapping[str, JSON] | None = None,
         pin: str | None = None,
+        ended: Callable[[Job, float], None] | None = None,
+        kept: float | None = None,
+        life: float | None = None,
     ) -> Job:
         """Put a job into the queue. The same id with the same content is the same job.
 
         Args:
+            kept: Seconds that its result is kept; ``None``: as the engine's settings say.
+            life: Seconds after which it is gone, wherever it is.
+            ended: Called with the job and the time when it is at its end (a webhook).
             pin: The one worker that may run it.
             refusal: Why no worker will take it now; the job then ends at once with this error.
 
@@ -92,9 +98,13 @@ class Jobs:
             cold_mark=deployment.cold(now),
             pin=pin,
             extra=dict(extra or {}),
+            ended=ended,
+            kept=core.settings.result_ttl if kept is None else kept,
         )
         deployment.jobs[job_id] = job
         deployment.pins = deployment.pins or pin is not None
+        if life is not None:
+            core.at(now + life, lambda then: self._expire(deployment, job, then))
         if refusal is not None:
             self.finish(deployment, job, JobStatus.FAILED, now, error=refusal)
         else:
@@ -250,8 +260,10 @@ class Jobs:
             self._take_back(deployment, worker, job, now)
         job.input = None
         self._persist(job)
-        self._core.at(now + self._core.settings.result_ttl, lambda _: self._forget(deployment, job))
+        self._core.at(now + job.kept, lambda _: self._forget(deployment, job))
         self._core.touch(deployment.id)
+        if job.ended is not None:
+            job.ended(job, now)
 
     # Records.
 
@@ -357,6 +369,11 @@ class Jobs:
             del worker.jobs[job_id]
             mark_idle(self._core, worker, now)
             self._core.touch(deployment.id)
+
+    def _expire(self, deployment: Deployment, job: Job, now: float) -> None:
+        if deployment.jobs.get(job.id) is job:
+            self.finish(deployment, job, JobStatus.CANCELLED, now, error={"type": "Expired", "message": "expired"})
+            self._forget(deployment, job)
 
     def _forget(self, deployment: Deployment, job: Job) -> None:
         if deployment.jobs.get(job.id) is job:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from ._simulated_body import Ask, of_call, of_push
 from .contract import (
     JSON,
     CancelPush,
@@ -125,6 +126,10 @@ class Simulation:
         if mode == "hang":
             return
 
+        # A handler behind a gateway answers on the portable worker's own route.
+        ask = of_call(call) if behavior.http is None else None
+        seconds = _duration(behavior, None if ask is None else ask.value)
+
         def end(then: float) -> None:
             alive = self._workers.get(worker.id) is worker
             if alive and mode == "crash":
@@ -134,11 +139,14 @@ class Simulation:
                 answer(_lost())
                 self._emit(ForwardDone(worker_id=worker.id, lease=forward.lease), then)
                 return
-            reply = behavior.http(call) if behavior.http is not None else _echo(call)
+            if ask is not None:
+                reply = ask.reply(_late(ask) if seconds > ask.timeout else _run(behavior, ask, seconds))
+            else:
+                reply = behavior.http(call) if behavior.http is not None else _echo(call)
             answer(reply)
             self._emit(ForwardDone(worker_id=worker.id, lease=forward.lease, status=reply.status), then)
 
-        self._at(now + _duration(behavior, None), end)
+        self._at(now + (seconds if ask is None else min(seconds, ask.timeout)), end)
 
     def _at(self, due: float, do: Callable[[float], None]) -> None:
         heapq.heappush(self._due, (due, next(self._order), do))
@@ -198,8 +206,9 @@ class Simulation:
             del worker.jobs[push.job_id]
             self._emit(JobDone(worker_id=worker.id, job_id=push.job_id, **result), then)
 
-        mode = behavior.job(push.input) if callable(behavior.job) else behavior.job
-        seconds = _duration(behavior, push.input)
+        ask = of_push(push)
+        mode = behavior.job(ask.value) if callable(behavior.job) else behavior.job
+        seconds = _duration(behavior, ask.value)
         if mode == "busy":
             self._at(now, lambda then: report(then, busy=True) if still() else None)
             return
@@ -209,24 +218,14 @@ class Simulation:
         if mode == "crash":
             self._at(now + seconds, lambda then: self._exit(worker, then) if still() else None)
             return
-        if seconds > push.execution_timeout:
-            message = f"The call ran longer than its execution timeout of {push.execution_timeout:g} s."
-            late = {"type": "ExecutionTimeout", "message": message}
-            limit = now + push.execution_timeout
-            self._at(limit, lambda then: report(then, error=late) if still() else None)
+        if seconds > ask.timeout:
+            late = _late(ask)
+            self._at(now + ask.timeout, lambda then: report(then, **late) if still() else None)
             return
 
         def answer(then: float) -> None:
-            if not still():
-                return
-            try:
-                found = _call(behavior.run, push.input)
-                if hasattr(found, "__next__"):
-                    found = list(found)
-            except Exception as exc:  # the handler is the user's: what it raises is its answer
-                report(then, error={"type": type(exc).__name__, "message": str(exc)}, execution_s=seconds)
-                return
-            report(then, output=found, execution_s=seconds)
+            if still():
+                report(then, **_run(behavior, ask, seconds))
 
         if push.stream and behavior.run is not None and _is_generator(behavior.run):
             self._stream(worker, push, now, seconds, still, report)
@@ -272,6 +271,22 @@ class Simulation:
                 self._emit(JobDone(worker_id=worker.id, job_id=effect.job_id, error=error), then)
 
         self._at(now, end)
+
+
+def _run(behavior: Behavior, ask: Ask, seconds: float) -> dict[str, Any]:
+    """What comes of a call."""
+    try:
+        found = _call(behavior.run, ask.value)
+        if hasattr(found, "__next__"):
+            found = list(found)
+    except Exception as exc:  # the handler is the user's: what it raises is its answer
+        return ask.failed(type(exc).__name__, str(exc), seconds)
+    return ask.done(found, seconds)
+
+
+def _late(ask: Ask) -> dict[str, Any]:
+    message = f"The call ran longer than its execution timeout of {ask.timeout:g} s."
+    return ask.failed("ExecutionTimeout", message, None)
 
 
 def _duration(behavior: Behavior, input: JSON) -> float:

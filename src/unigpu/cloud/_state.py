@@ -219,6 +219,7 @@ class Job:
         pin: The one worker that may run it; where that one is gone, the job is lost.
         waited, cold: Seconds in the queue over all tries, and those of them without a ready worker.
         tries: How often a worker took it; ``runs`` counts also those that said "busy" instead.
+        ended: Called once it is at its end.
     """
 
     id: str
@@ -246,6 +247,7 @@ class Job:
     runs: int = 0
     chunks: list[JSON] = field(default_factory=list[JSON])
     extra: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
+    ended: Callable[[Job, float], None] | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -140,7 +140,8 @@ class Push:
     execution_timeout: float
     stream: bool = False
     extra: Mapping[str, JSON] = field(default_factory=dict[str, JSON], repr=False)
-    """What the platform sends with it (a path, headers), where it has such a thing."""
+    """What the platform sends with it, where it has such a thing. With ``path``, the input alone is the whole body,
+    posted there with ``headers``, and a 2xx answer's body is the output: a platform that does not know our envelope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +253,8 @@ class Face(Protocol):
 
     Attributes:
         name: The platform.
-        hosts: Host names that it answers for, in memory and under a mock.
+        hosts: Host names that it answers for, in memory and under a mock; ``.name`` is every name under it. The first
+            is the platform's own.
     """
 
     name: str

@@ -11,7 +11,7 @@ Times are seconds on the driver's monotonic clock; ``wall`` tells the epoch time
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -211,8 +211,10 @@ class Engine:
         extra: Mapping[str, JSON] | None = None,
         wake: bool = False,
         pin: str | None = None,
+        ended: Callable[[Job, float], None] | None = None,
     ) -> Job:
-        """Queue a job. Where no worker can come now, it ends at once with the reason. *pin*: only that worker runs it.
+        """Queue a job. Where no worker can come now, it ends at once with the reason. *pin*: only that worker runs it;
+        *ended* is called when it is at its end.
 
         Raises:
             Refused: ``not_found``, ``stopped`` (unless *wake*), and what `Jobs.submit` raises.
@@ -229,6 +231,7 @@ class Engine:
             extra=extra,
             refusal=self._fleet.refusal(deployment, now),
             pin=pin,
+            ended=ended,
         )
 
     def lease(
@@ -345,7 +348,7 @@ class Engine:
             path = call.path[prefix:] or "/"
             return self._faces[first], replace(call, path=path, target=call.target[prefix:])
         for face in self._faces.values():
-            if call.host in face.hosts:
+            if answers_for(face.hosts, call.host):
                 return face, call
         if len(self._faces) == 1:
             return next(iter(self._faces.values())), call
@@ -360,6 +363,11 @@ class Engine:
                 for worker in deployment.ended:
                     if worker.id == event.worker_id:
                         self._core.log(worker, event.text, event.stream)
+
+
+def answers_for(hosts: Sequence[str], host: str) -> bool:
+    """Whether *host* is one of these. One that begins with a dot stands for all names under it."""
+    return host in hosts or any(one.startswith(".") and host.endswith(one) for one in hosts)
 
 
 def _same(now: float) -> float:

@@ -104,7 +104,8 @@ class VirtualCloud:
 
     Attributes:
         journal: What the engine asked to persist and did not end, by kind and id: `Engine.restore` takes it back.
-        callbacks: The webhooks that were called; each is answered with 200.
+        callbacks: The webhooks that were called.
+        receiver: Answers them with a status, or with ``None`` (no answer); by default with 200.
         effects: How many of each kind were carried out, by name.
         held: Calls that the engine holds, and until when: time does not jump over that moment.
     """
@@ -125,6 +126,7 @@ class VirtualCloud:
         self.simulation = Simulation(self._emit, self._behavior_of)
         self.journal: dict[tuple[str, str], Persist] = {}
         self.callbacks: list[Callback] = []
+        self.receiver: Callable[[Callback], int | None] = lambda _: 200
         self.effects: dict[str, int] = {}
         self.held: dict[Pending, float] = {}
         self._default = behavior or Behavior()
@@ -187,7 +189,9 @@ class VirtualCloud:
                         self._persist(effect)
                     elif isinstance(effect, Callback):
                         self.callbacks.append(effect)
-                        self.engine.event(CallbackDone(callback_id=effect.callback_id, status=200), now)
+                        self.engine.event(
+                            CallbackDone(callback_id=effect.callback_id, status=self.receiver(effect)), now
+                        )
                     else:
                         self.simulation.carry_out(effect, now)
                 if not happened:

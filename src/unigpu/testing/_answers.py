@@ -69,7 +69,7 @@ class Answers:
 
     Attributes:
         calls: Every request that arrived, in order.
-        hosts: Host (and port, on this machine) → provider.
+        hosts: Host (and port, on this machine; ``.name``: all names under it) → provider.
     """
 
     def __init__(self, cloud: VirtualCloud, clock: MockClock, names: Names, router: respx.MockRouter) -> None:
@@ -158,10 +158,15 @@ def serve(request: httpx.Request) -> Any:
     """The innermost mock that serves this host answers, whichever router was asked."""
     for one in reversed(active):
         key = f"{request.url.host}:{request.url.port}" if request.url.host == "127.0.0.1" else request.url.host
-        provider = one.hosts.get(key)
+        provider = one.hosts.get(key) or _under(one.hosts, key)
         if provider is not None:
             return one.answer(request, provider)
     return None
+
+
+def _under(hosts: Mapping[str, str], key: str) -> str | None:
+    """The provider whose host is a whole domain, as in ``.example.com``."""
+    return next((name for host, name in hosts.items() if host.startswith(".") and key.endswith(host)), None)
 
 
 def http_call(request: httpx.Request) -> HttpCall:

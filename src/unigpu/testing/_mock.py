@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -123,7 +124,8 @@ class UnigpuMock:
             return
         for host in face.hosts:
             self._answers.hosts[host] = name
-            self.router.route(host=host).mock(side_effect=_answers.serve)
+            where = {"host__regex": rf"\.{re.escape(host[1:])}$"} if host.startswith(".") else {"host": host}
+            self.router.route(**where).mock(side_effect=_answers.serve)
         stack.enter_context(platform.around(f"https://{face.hosts[0]}"))
 
     # -- what a test says
