@@ -120,6 +120,8 @@ def test_few_blocks_are_not_run_and_each_says_why() -> None:
 def test_what_the_rules_do_not_cover_is_refused() -> None:
     with pytest.raises(PageError, match="never closed"):
         list(docs_pages.blocks("```python\nx = 1\n"))
+    with pytest.raises(PageError, match='title="app.py"'):
+        list(docs_pages.blocks("```python app.py\nx = 1\n```\n"))
     with pytest.raises(PageError, match="as `console`"):
         list(docs_pages.blocks("```bash\nls\n```\n"))
     (unknown,) = docs_pages.blocks("```console\n$ rm -rf /\n```\n")

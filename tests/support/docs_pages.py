@@ -50,7 +50,7 @@ class Block:
         """The file that this block is, where it says so."""
         if self.language != "python":
             return None
-        named = re.search(r"(?:title=\"|^)([\w/.-]+\.py)\b", self.info) or _FILE.match(self.text)
+        named = re.search(r"title=\"([\w/.-]+\.py)\"", self.info) or _FILE.match(self.text)
         return named[1] if named else None
 
     @property
@@ -150,6 +150,8 @@ def blocks(text: str) -> Iterator[Block]:
         else:
             raise PageError(f"line {n}: a block that is never closed")
         language, _, info = fence["info"].strip().partition(" ")
+        if info and not re.fullmatch(r"(\s*\w+=\"[^\"]*\")+", info):  # the site would show the block as plain text
+            raise PageError(f'line {n}: behind the language stands name="value", as in title="app.py".')
         if language in ("bash", "sh", "shell"):
             raise PageError(f"line {n}: show commands as `console`, each behind `$ `: those are tested.")
         yield Block(line=n + 1, language=language, info=info.strip(), text="".join(f"{x}\n" for x in inside))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-a-driver.md"
-BLOCK = re.compile(r"^```(?:python|toml) ([\w/.]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r'^```(?:python|toml) title="([\w/.]+)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 IN_THE_PACKAGE = {"__init__.py", "driver.py", "_line.py", "_wire.py", "_map.py", "facts.toml"}
 USE = """
 import unigpu
