@@ -1,8 +1,12 @@
 """The vendors' own places for a key, read and never written: a user who set up their tool has set up this one.
 
-Shapes: RunPod's Python package keeps ``[default] api_key`` in ``~/.runpod/config.toml``, its command line tool a
-top-level ``apikey`` in the same file; Vast a file with nothing but the key; Yotta's command line an INI file of
-profiles with ``api_key`` and ``base_url`` (``[default]`` unless its ``--profile`` says otherwise; no variable names
+Shapes: RunPod's Python package and flash keep ``[default] api_key`` in ``~/.runpod/config.toml``
+(https://github.com/runpod/runpod-python, ``runpod/cli/groups/config/functions.py``; another profile is named by a flag
+of its commands, by no variable), its command line tool a top-level ``apikey`` in the same file
+(https://github.com/runpod/runpodctl, ``cmd/initconfig_test.go``), and early releases of flash a bare ``api_key`` in
+``$XDG_CONFIG_HOME/runpod/credentials.toml`` (https://github.com/runpod/flash, ``core/credentials.py``).
+
+Vast keeps a file with nothing but the key; Yotta's command line an INI file of profiles with ``api_key`` and ``base_url`` (``[default]`` unless its ``--profile`` says otherwise; no variable names
 one: https://github.com/yottalabsai/YottaML, ``src/yottaml_cli/config.py``), and SkyPilot's driver for it
 ``~/.yotta/credentials`` with lines ``orgId=...`` and ``apikey=...``
 (https://github.com/yottalabsai/skypilot, ``sky/provision/yotta/yotta_utils.py``).
@@ -11,7 +15,6 @@ one: https://github.com/yottalabsai/YottaML, ``src/yottaml_cli/config.py``), and
 from __future__ import annotations
 
 import configparser
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from ..errors import ConfigurationError
 from ._files import check_private, config_home, home, isolation, parse, read
 
 _NAMES: Final = ("api_key", "apikey", "api-key", "token")
+_RUNPOD_NAMES: Final = ("api_key", "apikey")
 _YOTTA_PROFILE: Final = "default"
 _YOTTA_BASE: Final = "https://api.yottalabs.ai"
 VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {"vast": ("VASTAI_API_KEY",)}
@@ -77,9 +81,8 @@ def _plain_key(file: Path) -> str | None:
 
 def _toml_key(file: Path) -> str | None:
     content = parse(file)
-    profile = content.get(os.environ.get("RUNPOD_PROFILE") or "default")
-    tables = [cast("Mapping[str, Any]", t) for t in (profile, content) if isinstance(t, Mapping)]
-    return next((str(t[n]) for t in tables for n in _NAMES if isinstance(t.get(n), str) and t[n]), None)
+    tables = [cast("Mapping[str, Any]", t) for t in (content.get("default"), content) if isinstance(t, Mapping)]
+    return next((str(t[n]) for t in tables for n in _RUNPOD_NAMES if isinstance(t.get(n), str) and t[n]), None)
 
 
 def _ini_key(file: Path) -> str | None:
