@@ -120,7 +120,7 @@ def test_few_blocks_are_not_run_and_each_says_why() -> None:
 def test_what_the_rules_do_not_cover_is_refused() -> None:
     with pytest.raises(PageError, match="never closed"):
         list(docs_pages.blocks("```python\nx = 1\n"))
-    with pytest.raises(PageError, match='title="app.py"'):
+    with pytest.raises(PageError, match="behind the language"):
         list(docs_pages.blocks("```python app.py\nx = 1\n```\n"))
     with pytest.raises(PageError, match="as `console`"):
         list(docs_pages.blocks("```bash\nls\n```\n"))
