@@ -6,8 +6,9 @@ of its commands, by no variable), its command line tool a top-level ``apikey`` i
 (https://github.com/runpod/runpodctl, ``cmd/initconfig_test.go``), and early releases of flash a bare ``api_key`` in
 ``$XDG_CONFIG_HOME/runpod/credentials.toml`` (https://github.com/runpod/flash, ``core/credentials.py``).
 
-Vast keeps a file with nothing but the key; Yotta's command line an INI file of profiles with ``api_key`` and ``base_url`` (``[default]`` unless its ``--profile`` says otherwise; no variable names
-one: https://github.com/yottalabsai/YottaML, ``src/yottaml_cli/config.py``), and SkyPilot's driver for it
+Vast keeps a file with nothing but the key; Yotta's command line an INI file of profiles with ``api_key`` and
+``base_url`` (``[default]`` unless its ``--profile`` says otherwise; no variable names one:
+https://github.com/yottalabsai/YottaML, ``src/yottaml_cli/config.py``), and SkyPilot's driver for it
 ``~/.yotta/credentials`` with lines ``orgId=...`` and ``apikey=...``
 (https://github.com/yottalabsai/skypilot, ``sky/provision/yotta/yotta_utils.py``).
 """
