@@ -185,8 +185,10 @@ class Fleet:
 
     def _place(self, deployment: Deployment, now: float) -> None:
         core = self._core
+        kept = self._from_shelf(deployment)
         worker = Worker(
-            id=self._from_shelf(deployment) or core.new_id("w"),
+            id=kept or core.new_id("w"),
+            again=kept is not None,
             deployment_id=deployment.id,
             version=deployment.version,
             concurrency=deployment.terms.concurrency,
@@ -212,6 +214,16 @@ class Fleet:
             if worker.id == id:
                 worker.state = WorkerState.EXITED
         self._core.touch(deployment.id)
+
+    def fail_one(self, deployment: Deployment, worker: Worker, reason: str, now: float) -> None:
+        """It said that it cannot serve."""
+        if worker.stopping:
+            return
+        starting = not worker.state.is_ready
+        worker.failed_start, worker.reason = True, reason
+        worker.state = WorkerState.DRAINING
+        self._failed(deployment, worker, "crash_loop", f"a worker reported an error: {reason}", now, start=starting)
+        self._stop(deployment, worker, now, self._core.settings.delete_grace)
 
     def end_one(self, deployment: Deployment, worker_id: str, now: float) -> None:
         """End this one, whatever it does; a stopped one is given up."""
@@ -324,7 +336,8 @@ class Fleet:
             wait = max(wait, min(settings.backoff_broken * 2.0 ** min(extra, 20), settings.backoff_most))
         deployment.retry_at = now + wait
         log.warning("%s: %s; next try in %g s", deployment.id, message, wait)
-        if broken and not any(other.alive for other in deployment.workers.values() if other is not worker):
+        others = any(other.alive for other in deployment.workers.values() if other is not worker)
+        if broken and deployment.terms.give_up and not others:
             deployment.woken = False
             error = {"type": "WorkerFailed", "reason": reason, "message": message, "logs": lines}
             self._jobs.fail_queued(deployment, error, now)

@@ -96,6 +96,7 @@ class Terms:
         dispatch: ``push``: the driver carries jobs to workers; ``pull``: workers come and take them.
         expires_at: Epoch seconds.
         price_per_hour: USD of a worker-hour; ``None``: unknown.
+        give_up: Whether what waits ends where workers failed too often in a row; else it waits for the next try.
         secret_names: Variables of ``launch.env`` whose values no record may hold.
         data: What the face keeps with it; the engine does not read it.
     """
@@ -113,6 +114,7 @@ class Terms:
     rule: Rule = field(default_factory=RequestsPerWorker)
     expires_at: float | None = None
     price_per_hour: float | None = None
+    give_up: bool = True
     secret_names: frozenset[str] = frozenset()
     data: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
 
@@ -153,6 +155,7 @@ class Worker:
 
     Attributes:
         jobs: What occupies a slot, and until when it must let go (``None``: it runs it rightly).
+        again: It was kept stopped, and is started again.
         dismissed: It was ended by name, so it is not kept stopped.
         claims: Calls that are on their way to it, or that it runs without the engine's hand in them: its platform only
             told a caller where it is. They take no slot, and keep it from being idle.
@@ -181,6 +184,7 @@ class Worker:
     condemned: str | None = None
     stopping: bool = False
     dismissed: bool = False
+    again: bool = False
     failed_start: bool = False
     log: deque[LogRecord] = field(default_factory=deque[LogRecord])
     logged: int = 0
@@ -217,6 +221,7 @@ class Job:
 
     Attributes:
         pin: The one worker that may run it; where that one is gone, the job is lost.
+        kept: Seconds that it is kept after its end.
         waited, cold: Seconds in the queue over all tries, and those of them without a ready worker.
         tries: How often a worker took it; ``runs`` counts also those that said "busy" instead.
         ended: Called once it is at its end.
@@ -237,6 +242,7 @@ class Job:
     error: Mapping[str, JSON] | None = None
     lost: bool = False
     pin: str | None = None
+    kept: float = 3600.0
     worker_id: str | None = None
     started_at: float | None = None
     finished_at: float | None = None

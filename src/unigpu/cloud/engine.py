@@ -87,6 +87,11 @@ class Engine:
     def settings(self) -> EngineSettings:
         return self._core.settings
 
+    @property
+    def now(self) -> float:
+        """The latest time that the driver told."""
+        return self._core.now
+
     def wall(self, now: float) -> float:
         """The epoch time of a monotonic one."""
         return self._core.wall(now)
@@ -139,6 +144,7 @@ class Engine:
             case Chunk():
                 self.jobs.chunk(deployment, event, now)
             case ForwardDone():
+                self._leases.unclaim(worker.id, event.lease, now)
                 if self._leases.release(event.lease, now) and event.status is not None:
                     self._fleet.proved(deployment, now)
 
@@ -280,6 +286,16 @@ class Engine:
         if worker_id not in deployment.workers and worker_id not in deployment.shelf:
             raise Refused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
         self._fleet.end_one(deployment, worker_id, now)
+
+    def fail_worker(self, deployment_id: str, worker_id: str, reason: str, now: float) -> None:
+        """A worker told its platform that it cannot serve: it is ended, and that counts as a failure.
+
+        Raises:
+            Refused: ``not_found``.
+        """
+        worker = self._core.worker(deployment_id, worker_id)
+        if not worker.gone:
+            self._fleet.fail_one(self._core.find(deployment_id), worker, reason, now)
 
     def take(self, deployment_id: str, worker_id: str, now: float, *, limit: int = 1) -> list[Job]:
         """Jobs for a worker that comes and takes them."""

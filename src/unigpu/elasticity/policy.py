@@ -15,6 +15,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from ._rule import Decision, Rule, View, Wish, WorkerView
+from ._rule_runpod import RunPodQueueDelay, RunPodRequestCount
+from ._rule_vast import VastLoad
 from ._rules import Declared, QueueDelay, RequestsPerWorker
 
 __all__ = [
@@ -24,6 +26,9 @@ __all__ = [
     "QueueDelay",
     "RequestsPerWorker",
     "Rule",
+    "RunPodQueueDelay",
+    "RunPodRequestCount",
+    "VastLoad",
     "View",
     "Wish",
     "WorkerView",
@@ -32,7 +37,15 @@ __all__ = [
     "rule_record",
 ]
 
-RULES: Final[Mapping[str, type[Any]]] = {rule.name: rule for rule in (RequestsPerWorker, QueueDelay, Declared)}
+_ALL: Final[tuple[type[Any], ...]] = (
+    RequestsPerWorker,
+    QueueDelay,
+    Declared,
+    VastLoad,
+    RunPodQueueDelay,
+    RunPodRequestCount,
+)
+RULES: Final[Mapping[str, type[Any]]] = {rule.name: rule for rule in _ALL}
 
 
 def rule_record(rule: Rule) -> dict[str, Any]:

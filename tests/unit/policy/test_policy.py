@@ -172,4 +172,4 @@ def test_a_rule_survives_the_journal(rule: Rule) -> None:
 def test_a_rule_of_a_later_release_is_read_as_the_plain_one() -> None:
     assert rule_from({"rule": "moon", "phase": 3}) == RequestsPerWorker()
     assert rule_from({}) == RequestsPerWorker()
-    assert sorted(RULES) == ["declared", "queue_delay", "requests"]
+    assert {"declared", "queue_delay", "requests"} <= set(RULES)
