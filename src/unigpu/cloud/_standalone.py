@@ -23,7 +23,10 @@ from .contract import Face
 from .engine import Engine
 from .server import CloudServer
 
-FACES: Final[Mapping[str, str]] = {"local": "unigpu.cloud.faces.local:LocalFace"}
+FACES: Final[Mapping[str, str]] = {
+    "local": "unigpu.cloud.faces.local:LocalFace",
+    "vast": "unigpu.cloud.faces.vast:VastFace",
+}
 """Face → its class, loaded when it is served. Called with the engine and ``token=`` (the key that callers send)."""
 _GRACE_S: Final = 2.0
 

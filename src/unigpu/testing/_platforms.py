@@ -21,6 +21,7 @@ GROUP: Final = "unigpu.mocks"
 _BUILT_IN: Final[Mapping[str, str]] = {
     "local": "unigpu.testing._platforms:LOCAL",
     "reference": "unigpu.testing._platforms:REFERENCE",
+    "vast": "unigpu.testing._mock_vast:VAST",
 }
 
 
