@@ -170,7 +170,7 @@ class DriverConformance:
             await client.teardown(first)
             await client.teardown(first)  # already so is success
             await caught(NotFoundError, lambda: client.get("life"))
-            await caught((DeploymentGone, NotFoundError), lambda: client.invoke(first, {}))
+            await caught((DeploymentGone, NotFoundError), lambda: client.invoke(first, {"n": 1}))
             assert await listed(client, bench) == []
 
         flavour.run(workflow, **bench.options())
@@ -228,7 +228,7 @@ class DriverConformance:
             if caps.supports("stop"):
                 for _ in range(2):  # already so is success
                     assert (await client.stop(one)).state is State.STOPPED
-                await caught(UniGPUError, lambda: client.invoke(one, {}, wake=False))
+                await caught(UniGPUError, lambda: client.invoke(one, {"n": 1}, wake=False))
                 for _ in range(2):
                     await client.start(one)
                 assert (await client.invoke(one, {"n": 2})).output == {"got": {"n": 2}}
@@ -241,11 +241,11 @@ class DriverConformance:
     def test_a_failing_handler_is_an_error_of_its_job(self, bench: Bench, flavour: Flavour) -> None:
         async def workflow(client: Any) -> None:
             one = await client.deploy(name="failing", progress="off", **bench.fields("fail"))
-            error = await caught(JobFailed, lambda: client.invoke(one, {}))
+            error = await caught(JobFailed, lambda: client.invoke(one, {"n": 1}))
             assert "no such page" in str(error)
             assert error.error_type == "ValueError"
             assert error.provider == bench.provider
-            results = [result async for result in client.map(one, [{}, {}], on_error="return", progress="off")]
+            results = [result async for result in client.map(one, [{"n": 1}, {"n": 2}], on_error="return", progress="off")]
             assert [type(result.error) for result in results] == [JobFailed, JobFailed]
             await client.teardown(one)
 
@@ -310,7 +310,7 @@ class DriverConformance:
                 ConfigurationError,
                 lambda: client.deploy(name="options", provider_options=options, **bench.fields("echo")),
             )
-            await caught(NotFoundError, lambda: client.invoke("never-was", {}))
+            await caught(NotFoundError, lambda: client.invoke("never-was", {"n": 1}))
 
         flavour.run(workflow, **bench.options())
 
@@ -346,14 +346,14 @@ def _calls(client: Any, deployed: Any) -> dict[str, Callable[[], Awaitable[objec
         return None
 
     async def streamed() -> object:
-        async with client.stream(deployed, {}) as stream:
+        async with client.stream(deployed, {"n": 1}) as stream:
             return await first(stream)
 
     return {
-        "invoke": lambda: client.invoke(deployed, {}),
-        "submit": lambda: client.submit(deployed, {}),
+        "invoke": lambda: client.invoke(deployed, {"n": 1}),
+        "submit": lambda: client.submit(deployed, {"n": 1}),
         "stream": streamed,
-        "map": lambda: first(client.map(deployed, [{}], progress="off")),
+        "map": lambda: first(client.map(deployed, [{"n": 1}], progress="off")),
         "scale": lambda: client.scale(deployed, (0, 2)),
         "wake": lambda: client.wake(deployed),
         "stop": lambda: client.stop(deployed),
