@@ -18,7 +18,23 @@ async def listing(scope: Scope, *, deadline: float) -> Sequence[DeploymentInfo]:
     """The deployments of this namespace, by name. A list that cannot be read whole raises."""
     seen = await scope.driver.deployments(scope.io, deadline=deadline)
     mine = [d for d in seen if d.ours and d.namespace in (None, scope.namespace) and d.state is not State.GONE]
+    if any(one.name is None for one in mine):
+        mine = _named(scope, mine)
     return sorted(mine, key=lambda d: (d.name or "", d.provider_name, d.created_at or 0.0, d.id))
+
+
+def _named(scope: Scope, infos: Sequence[DeploymentInfo]) -> list[DeploymentInfo]:
+    """With their logical names, where the platform does not tell them and this machine deployed them."""
+    if scope.store is None:
+        return list(infos)
+    here = (scope.provider, scope.base, scope.namespace)
+    known = {i.provider_name: i.name for i in scope.store.load() if (i.provider, i.base, i.namespace) == here}
+    return [
+        one.model_copy(update={"name": known[one.provider_name], "namespace": scope.namespace})
+        if one.name is None and one.provider_name in known
+        else one
+        for one in infos
+    ]
 
 
 async def resolve(scope: Scope, name: str, *, deadline: float) -> DeploymentInfo | None:
