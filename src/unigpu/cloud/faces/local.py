@@ -74,6 +74,7 @@ class LocalFace:
 
     name = "local"
     hosts: tuple[str, ...] = LOOPBACK
+    operations: frozenset[str] = frozenset()  # every route's name; set below, where the routes are
 
     def __init__(self, engine: Engine, *, token: str | None = None, info: Mapping[str, JSON] | None = None) -> None:
         self._engine = engine
@@ -229,3 +230,13 @@ _ROUTES: Final[Mapping[str, tuple[tuple[str, Callable[[list[str]], str | None]],
         ("worker.logs", _exact("workers", "*", "logs")),
     ),
 }
+_ONE: Final = ("get", "put", "patch", "delete", "list")
+LocalFace.operations = frozenset(
+    {
+        "health",
+        "meter",
+        "http",
+        *(f"deployment.{verb}" for verb in _ONE),
+        *(operation for routes in _ROUTES.values() for operation, _ in routes),
+    }
+)
