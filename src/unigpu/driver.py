@@ -28,6 +28,7 @@ from ._io.contract import (
     Response,
     Role,
     StreamResponse,
+    Trust,
 )
 from ._io.limits import Limit
 from ._io.poll import Pace, poll
@@ -106,6 +107,7 @@ __all__ = [
     "StreamsJobs",
     "Submits",
     "Timing",
+    "Trust",
     "Updates",
     "Wakes",
     "WireModel",

@@ -49,6 +49,19 @@ class Outcome(enum.Enum):
     DONE = "done"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """A platform's own root, by which alone its workers are known: for requests of role ``worker``.
+
+    Attributes:
+        roots: Certificates as PEM text. The usual roots are not trusted beside them.
+        strict: Whether a root must be marked as one that may sign (RFC 5280); some platforms' is not.
+    """
+
+    roots: str = field(repr=False)
+    strict: bool = True
+
+
 class Headers(Mapping[str, str]):
     """Header fields, looked up without regard to case. A repeated field is joined by ``", "``."""
 
@@ -97,6 +110,7 @@ class Request:
             provider, so it costs no retry token and the breaker does not count it.
         foreign: The reply is the user's own server's, so it is data: whatever its status, it is an answer. Redirects
             and errors are handed on as they are, nothing is repeated for their sake, and no rate is learnt from them.
+        trust: Role ``worker``: whose certificates count for this request; ``None``: the usual roots.
         status_of: The status that a whole reply means, where the platform says in the body what others say by the
             status ("too many requests" in an HTTP 200): what is repeated goes by it.
     """
@@ -117,6 +131,7 @@ class Request:
     deployment: str | None = None
     reroutes: bool = False
     foreign: bool = False
+    trust: Trust | None = None
     status_of: Callable[[Response], int] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:  # no query, no user, no header, no body: each may hold a secret

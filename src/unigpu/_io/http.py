@@ -25,10 +25,10 @@ from unigpu.errors import ClientClosed, ConfigurationError, TransportTimeout, Un
 
 from .bridge import run_sync
 from .clock import get_clock
-from .contract import CallClass, Headers, Request, Response, Role, StreamResponse
+from .contract import CallClass, Headers, Request, Response, Role, StreamResponse, Trust
 from .decode import Decoder
 from .failures import PASSES, failure
-from .net import PoolSettings, default_ssl_context
+from .net import PoolSettings, default_ssl_context, trusting
 from .pool import AsyncPool, SyncPool
 from .prepare import Prepared, prepare
 from .proxy import Proxies
@@ -61,7 +61,7 @@ class HttpConfig:
         write_timeout: Seconds for one write.
         max_response: Bytes of a whole reply at most. Streams have no limit.
         ssl_context: Own TLS context for providers; default: the usual roots.
-        worker_ssl_context: Own TLS context for workers, where a provider has a root of its own.
+        worker_ssl_context: Own TLS context for all workers; it comes before a request's own `Trust`.
         here_only: Dial this machine only, and through no proxy.
         private_workers: Workers may have loopback and private addresses: only where the configured base has one.
         transport: Any httpx transport, instead of connections of ours.
@@ -113,6 +113,7 @@ class _HttpIo:
             "worker": (),
         }
         self._wires: dict[Role, Wire] = self._make_wires()
+        self._trusting: dict[Trust, Wire] = {}
 
     def _make_wires(self) -> dict[Role, Wire]:
         config = self._config
@@ -129,20 +130,33 @@ class _HttpIo:
             here_only=config.here_only,
         )
         create = replace(provider, expiry=None)
-        worker = PoolSettings(
-            limit=config.limit,
-            expiry=config.keepalive,
-            guarded=not config.private_workers,
-            tls=_shared_tls if workers is None else lambda: workers,
-            proxies=None,
-            here_only=config.here_only,
-        )
         return {
             "control": self._pool(provider),
             "create": self._pool(create),
             "jobs": self._pool(provider),
-            "worker": self._pool(worker),
+            "worker": self._pool(self._to_workers(_shared_tls if workers is None else lambda: workers)),
         }
+
+    def _to_workers(self, tls: Callable[[], ssl.SSLContext]) -> PoolSettings:
+        config = self._config
+        return PoolSettings(
+            limit=config.limit,
+            expiry=config.keepalive,
+            guarded=not config.private_workers,
+            tls=tls,
+            proxies=None,
+            here_only=config.here_only,
+        )
+
+    def _wire(self, request: Request) -> Wire:
+        """The connections that carry *request*: workers that are known by a root of their own have their own."""
+        trust, config = request.trust, self._config
+        if trust is None or request.role != "worker" or config.transport is not None or config.worker_ssl_context:
+            return self._wires[request.role]
+        found = self._trusting.get(trust)
+        if found is not None:
+            return found
+        return self._trusting.setdefault(trust, self._pool(self._to_workers(lambda: trusting(trust))))
 
     def _pool(self, settings: PoolSettings) -> Wire:
         raise AssertionError("a flavour says which")
@@ -166,7 +180,7 @@ class _HttpIo:
         raw: Raw | None = None
         error: UniGPUError
         try:
-            raw = await self._wires[request.role].open(prepared, timing, extensions)
+            raw = await self._wire(request).open(prepared, timing, extensions)
             headers = Headers(raw.headers)
             no_redirect(raw.status, headers, request, prepared)
             decoder = Decoder(
@@ -198,7 +212,7 @@ class _HttpIo:
         raw: Raw | None = None
         error: UniGPUError
         try:
-            raw = await self._wires[request.role].open(prepared, timing, extensions)
+            raw = await self._wire(request).open(prepared, timing, extensions)
             headers = Headers(raw.headers)
             no_redirect(raw.status, headers, request, prepared)
             decoder = Decoder(headers.get("content-encoding"), operation=request.operation, limit=None)
@@ -264,7 +278,7 @@ class _HttpIo:
 
     async def _close(self) -> None:
         self._closed = True
-        for wire in {id(wire): wire for wire in self._wires.values()}.values():
+        for wire in {id(wire): wire for wire in (*self._wires.values(), *self._trusting.values())}.values():
             await wire.close()
 
 

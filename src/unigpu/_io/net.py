@@ -7,6 +7,7 @@ request and every connect, handshake, read and write below is cut to what is lef
 
 from __future__ import annotations
 
+import functools
 import math
 import ssl
 import time
@@ -18,6 +19,7 @@ import httpcore
 
 from unigpu.errors import ConfigurationError
 
+from .contract import Trust
 from .failures import Refused
 from .proxy import Proxies, Proxy
 from .resolve import aresolve, is_loopback, is_public, literal, resolve
@@ -34,6 +36,7 @@ __all__ = [
     "async_link",
     "default_ssl_context",
     "sync_link",
+    "trusting",
 ]
 
 Key = tuple[str, str, int]
@@ -71,6 +74,24 @@ class Deadline:
 def default_ssl_context() -> ssl.SSLContext:
     """The usual trust roots. It takes 16 ms to make: make one, and share it."""
     return httpcore.default_ssl_context()
+
+
+@functools.lru_cache(maxsize=16)
+def trusting(trust: Trust) -> ssl.SSLContext:
+    """A context in which only the roots of *trust* count, on every connection the same.
+
+    Raises:
+        ConfigurationError: they are not certificates.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not trust.strict:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    try:
+        context.load_verify_locations(cadata=trust.roots)
+    except (ssl.SSLError, ValueError):
+        raise ConfigurationError("the workers' root certificate cannot be read: it must be PEM text.") from None
+    return context
 
 
 def _admitted(host: str, addresses: list[str], guarded: bool) -> list[str]:

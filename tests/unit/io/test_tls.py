@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unigpu import errors
+from unigpu._io.contract import Trust
 from unigpu._io.http import HttpConfig
+from unigpu._io.net import trusting as context_of
 
 PEM = Path(__file__).parent / "loopback.pem"  # made for these tests: key and certificate of 127.0.0.1 and localhost
 
@@ -117,3 +120,34 @@ def test_a_large_body_goes_over_tls_whole(flavour: Any, ask: Any, serve: Any) ->
         assert reply.content == body
 
     flavour.with_io(work, config(ssl_context=trusting()))
+
+
+def test_a_platforms_own_root_counts_for_its_workers_alone(flavour: Any, ask: Any, serve: Any) -> None:
+    text = PEM.read_text()
+    mine = Trust(roots=text[text.index("-----BEGIN CERTIFICATE-----") :], strict=False)
+    server = serve(tls(echo))
+    url = f"https://localhost:{server.port}/"
+
+    async def work(io: Any) -> None:
+        for _ in range(3):
+            assert (await io.send(replace(ask(io, url, role="worker"), trust=mine))).status == 200
+        refused = [replace(ask(io, url, role=role), trust=mine) for role in ("control", "create", "jobs")]
+        for request in (ask(io, url, role="worker"), *refused):  # no other request trusts it, whoever asked before
+            with pytest.raises(errors.TransportError, match="certificate"):
+                await io.send(request)
+
+    flavour.with_io(work, config())
+    assert len(server.requests) == 3
+
+
+def test_beside_an_own_root_the_usual_ones_do_not_count() -> None:
+    text = PEM.read_text()
+    trust = Trust(roots=text[text.index("-----BEGIN CERTIFICATE-----") :], strict=False)
+    context = context_of(trust)
+    assert len(context.get_ca_certs()) == 1
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert trust.roots not in repr(trust)
+    with pytest.raises(errors.ConfigurationError, match="PEM"):
+        context_of(Trust(roots="no certificate"))
