@@ -248,7 +248,8 @@ class DriverConformance:
             assert "no such page" in str(error)
             assert error.error_type == "ValueError"
             assert error.provider == bench.provider
-            results = [result async for result in client.map(one, [{"n": 1}, {"n": 2}], on_error="return", progress="off")]
+            inputs = [{"n": 1}, {"n": 2}]
+            results = [result async for result in client.map(one, inputs, on_error="return", progress="off")]
             assert [type(result.error) for result in results] == [JobFailed, JobFailed]
             await client.teardown(one)
 
