@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from unigpu._io.record import LookingIo, Recorded, RecordingIo
 from unigpu.driver import DeploymentInfo, DeploymentSpec, Found, Io, Pauses, Request, State, Updates, Wakes
-from unigpu.errors import NotFoundError
+from unigpu.errors import NotFoundError, UnsupportedError
 from unigpu.models import BearerToken
 
 from ._scope import Deployed, IfExists, Scope
@@ -92,6 +92,8 @@ class Rehearsal(Run):
             await act(self._recorder)
         except Recorded as recorded:
             self.requests.append(recorded.request)
+        except UnsupportedError:  # a verb that the driver has for others only: nothing is sent
+            return
         except NotFoundError:  # it reads what is not made yet; what it sends then depends on that
             self.warnings.append("more is sent than is shown: it depends on what the platform answers")
 

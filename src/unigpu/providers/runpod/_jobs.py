@@ -35,6 +35,17 @@ def job_body(call: Invocation) -> dict[str, Any]:
     return {"input": dict(call.input), "policy": policy}
 
 
+WAKE: Final = "__unigpu_wake__"
+"""The one key of a job's input that unigpu's worker answers by itself."""
+_WAKE_TTL: Final = 3600.0
+
+
+def wake_body() -> dict[str, Any]:
+    """A job that is over as soon as a worker is there, and forgotten in an hour where none comes."""
+    policy = {"executionTimeout": run_milliseconds(0), "ttl": round(_WAKE_TTL * 1000)}
+    return {"input": {WAKE: True}, "policy": policy}
+
+
 def job_of(wire: JobWire) -> JobInfo:
     """A job. What it shows as output before its end is progress, never taken for the result.
 

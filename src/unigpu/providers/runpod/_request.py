@@ -26,7 +26,7 @@ from unigpu.driver import (
     StreamResponse,
     check,
 )
-from unigpu.errors import ConfigurationError, NoWorkerReady, UniGPUError, WorkerLost
+from unigpu.errors import ConfigurationError, NoWorkerReady, TransportError, UniGPUError, WorkerLost
 
 from ._line import Line, gone, meaning
 from ._wire import PROVIDER
@@ -36,6 +36,7 @@ HOLD: Final = 120.0
 """Seconds for which the edge waits for a worker: https://docs.runpod.io/serverless/load-balancing/overview."""
 _WORKER: Final = "x-runpod-worker-id"
 _NOBODY: Final = ("no workers available", "no worker available", "timed out waiting for worker")
+_KNOCK: Final = 2.0
 _GATEWAY: Final = frozenset({502, 503, 504, 524})
 
 
@@ -76,6 +77,18 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
     if error is not None:
         raise error
     yield _Whole(said)
+
+
+async def knock(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+    """Make the edge start a worker, and do not wait for it."""
+    call = HTTPCall(method="GET", target="/ping", deadline=min(deadline, io.now() + _KNOCK), hold=0.0)
+    with contextlib.suppress(TransportError):  # it holds the request while a worker starts: that was the purpose
+        async with io.stream(_edge_request(line, info, call)) as reply:
+            if reply.status in (401, 403, 404):
+                said = Response(status=reply.status, headers=reply.headers, content=await reply.read())
+                error = _edge_error(said, info)
+                if error is not None and not isinstance(error, NoWorkerReady):
+                    raise error
 
 
 def _edge_request(line: Line, info: DeploymentInfo, call: HTTPCall) -> Request:

@@ -40,6 +40,7 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Worker,
+    is_rehearsal,
 )
 from unigpu.errors import (
     InvalidResponseError,
@@ -396,6 +397,33 @@ class RunPodDriver:
             maybe_executed=True,
             hint="Look at it in RunPod's console; update(gpu=...) sets them anew.",
         )
+
+    async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        """Only a call makes RunPod start a worker, so one is sent: to a queue a job that unigpu's worker answers by
+        itself, without the handler; to a load balancer the question whether it is ready, without waiting for the answer.
+
+        Raises:
+            UnsupportedError: the worker is another program, which would take such a job for an input.
+        """
+        if info.kind == "pod":
+            raise _not_here("wake", info)
+        if info.details.get("type") == "LOAD_BALANCER":
+            if is_rehearsal(io):
+                return None  # a question is no change to be noted, and this one would start a worker
+            return await _request.knock(self._line, io, info, deadline=deadline)
+        if info.worker_protocol == "foreign":
+            raise _not_here("wake", info)
+        await self._line.ask(
+            io,
+            "POST",
+            info,
+            "/run",
+            "job.wake",
+            json=_jobs.wake_body(),
+            limit_key="runpod.run",
+            deadline=deadline,
+        )
+        return None
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """A pod's GPU is given back. On start it may be gone."""
