@@ -60,6 +60,7 @@ def has_tests(page: Page) -> bool:
     return any(b.kind == "tests" or (b.file or "").startswith("test_") for b in page.blocks)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("page", live := [p for p in PAGES if steps_of(p) or has_tests(p)], ids=[p.name for p in live])
 def test_its_blocks_run_as_they_stand_there(page: Page, tmp_path: Path) -> None:
     steps = steps_of(page)
