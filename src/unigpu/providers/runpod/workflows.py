@@ -400,7 +400,7 @@ class RunPodDriver:
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """Only a call makes RunPod start a worker, so one is sent: to a queue a job that unigpu's worker answers by
-        itself, without the handler; to a load balancer the question whether it is ready, without waiting for the answer.
+        itself, without the handler; to a load balancer the question whether it is ready, not waiting for an answer.
 
         Raises:
             UnsupportedError: the worker is another program, which would take such a job for an input.
