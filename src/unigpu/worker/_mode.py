@@ -15,7 +15,10 @@ from unigpu.worker._handler import Target
 from unigpu.worker._settings import Settings
 
 # In the order of asking. The platforms' own loops are added here, a line each.
-MODES = ("unigpu.worker._serve_http",)
+MODES = (
+    "unigpu.worker._vast",
+    "unigpu.worker._serve_http",
+)
 
 
 class Mode(Protocol):

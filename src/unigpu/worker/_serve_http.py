@@ -13,9 +13,10 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine, Generator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from unigpu.errors import ConfigurationError
 from unigpu.worker._execute import Lane
@@ -40,7 +41,36 @@ def here(environ: Mapping[str, str]) -> bool:
     return True
 
 
-def run(target: Target, settings: Settings) -> End:
+class Front(Protocol):
+    """What a platform puts before this server: how calls are read, and a program that runs beside it.
+
+    Attributes:
+        last_words: Seconds that the program gets to tell that the handler cannot be loaded.
+    """
+
+    last_words: float
+
+    def app(self, worker: Worker) -> ASGIApp: ...
+
+    async def beside(self, worker: Worker, port: int) -> str:
+        """Runs until the server has stopped, when it is cancelled; one that returns says why it could not go on."""
+        ...
+
+
+class _Alone:
+    """Callers reach this server directly."""
+
+    last_words = 0.0
+
+    def app(self, worker: Worker) -> ASGIApp:
+        return app(worker)
+
+    async def beside(self, worker: Worker, port: int) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+
+def run(target: Target, settings: Settings, *, front: Front | None = None) -> End:
     """Serve until a signal, a failure to load, or the end of the deployment's ttl.
 
     Does not return when a handler that cannot be ended holds this thread: the process ends there.
@@ -55,7 +85,7 @@ def run(target: Target, settings: Settings) -> End:
 
     def serve() -> None:
         try:
-            end = asyncio.run(_run(target, settings, listener, lane, signals))
+            end = asyncio.run(_run(target, settings, listener, lane, signals, front or _Alone()))
         except BaseException as error:  # a fault of ours must end the process, not only this thread
             log.critical("the server failed", exc_info=True)
             end = End(STUCK, f"the server failed: {type(error).__name__}", abandoned=True)
@@ -101,10 +131,12 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-async def _run(target: Target, settings: Settings, listener: socket.socket, lane: Lane, signals: Signals) -> End:
+async def _run(
+    target: Target, settings: Settings, listener: socket.socket, lane: Lane, signals: Signals, front: Front
+) -> End:
     worker = Worker(target, settings, lane=lane)
     config = uvicorn.Config(
-        app(worker),
+        front.app(worker),
         loop="asyncio",
         http="h11",
         ws="none",
@@ -119,10 +151,13 @@ async def _run(target: Target, settings: Settings, listener: socket.socket, lane
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, worker.name)
     asked = signals.attach()
+    beside = asyncio.create_task(front.beside(worker, port))
     try:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         worker.start()
-        await _first(worker.over.wait(), asked.once.wait(), asyncio.shield(serving))
+        await _first(worker.over.wait(), asked.once.wait(), asyncio.shield(serving), asyncio.shield(beside))
+        if worker.error is not None:
+            await _first(asyncio.sleep(front.last_words), asked.once.wait(), asyncio.shield(beside))
         left = await _drain(worker, asked) if worker.error is None else 0.0
         # A reply that is on its way to a slow reader belongs to the drain as well.
         config.timeout_graceful_shutdown = max(_LEAST_DELIVERY, int(left))
@@ -133,10 +168,15 @@ async def _run(target: Target, settings: Settings, listener: socket.socket, lane
     finally:
         signals.detach()
         worker.close()
+        ended = beside.result() if beside.done() and not beside.cancelled() else None
+        beside.cancel()
+        await asyncio.wait({beside})
     if worker.error is not None:
         return End(CANNOT_LOAD, str(worker.error), patience=settings.patience)
     if worker.stuck is not None:
         return End(STUCK, worker.stuck, abandoned=True)
+    if ended is not None:
+        return End(STUCK, ended, abandoned=worker.abandoned)
     log.info("stopped")
     return End(OK, abandoned=worker.abandoned, patience=settings.patience)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unigpu.errors import ConfigurationError
 
@@ -43,6 +43,10 @@ class Settings:
     exit_ends_billing: bool = False
     traceback: bool = False
     token: str | None = field(default=None, repr=False)
+
+    def alone_on(self, host: str, port: int) -> Settings:
+        """The same at another address, where a program beside the worker is the only caller."""
+        return replace(self, host=host, port=port)
 
     @property
     def patience(self) -> float:

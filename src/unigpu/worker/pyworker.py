@@ -1,0 +1,237 @@
+"""Vast's worker program, set up for a server of ours or of the user's. Standard library and ``vastai`` only.
+
+It runs in an environment of its own (``/opt/pyworker``), since its packages clash with others':
+
+    python -m venv /opt/pyworker && /opt/pyworker/bin/pip install vastai==1.9.1
+
+``python -m unigpu.worker TARGET`` starts it beside itself where it wakes up on Vast. For a server of the user's it is
+started by itself, with the server's command; it ends when that ends:
+
+    /opt/pyworker/bin/python -I pyworker.py python server.py
+
+(``-I``: the files beside this one are not to be found instead of the standard library's.)
+
+What a caller sends as ``payload`` (PyWorker passes it on as the body, and no header: vastai 1.9.1,
+``serverless/server/lib/backend.py``):
+
+* ``POST /invoke``, for a handler: ``{"input": {…}}``; beside it, all optional: ``"stream": true`` (the answer is
+  NDJSON, as with ``Accept: application/x-ndjson``), ``"timeout": seconds``, ``"job": "an id for the log"``.
+* for a server: the JSON body for the same path. PyWorker knows the paths it was told, and POST alone.
+
+Environment: what Vast sets (``CONTAINER_ID``, ``PUBLIC_IPADDR``, ``VAST_TCP_PORT_…``, ``REPORT_ADDR``,
+``MASTER_TOKEN``, ``WORKER_PORT``, ``USE_SSL``), and of ours:
+
+``UNIGPU_INTERFACE``          ``http``: a server of the user's; else a handler
+``UNIGPU_PORT``               the server's port on this machine (8000)
+``UNIGPU_ROUTES``             the server's paths, with commas between them; ``UNIGPU_ROUTE`` is one more
+``UNIGPU_HEALTH``             a path that answers 200 when the server is ready; without it PyWorker waits 10 s
+``UNIGPU_CONCURRENCY``        calls at a time (1)
+``UNIGPU_MAX_QUEUE_TIME``     seconds of work before it that a call may find; above it is 429 (30)
+``UNIGPU_BENCHMARK``          a payload to measure the real work with, as JSON
+``UNIGPU_PYWORKER_HOST``      the address that PyWorker listens on (all)
+``UNIGPU_PYWORKER_DEBUG``     ``1``: all that PyWorker has to say
+``UNIGPU_PYWORKER_LOG``       where the handler's worker writes its marks (set by it)
+
+A benchmark is required. Nobody can guess an input for somebody's handler, so unless one is given it measures a nominal
+second a call and slot: ``perf`` is 100 a slot where a call is worth 100, and the platform's numbers of load can be
+read as calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+READY = "unigpu: ready"
+FAILED = "unigpu: failed"
+COST = 100.0
+_NOMINAL_S = 0.1
+_DEFAULT_REPORT = "https://run.vast.ai"
+_DEFAULT_CONSOLE = "https://console.vast.ai"
+_CERTIFICATE = Path("/etc/instance.crt")
+_CERTIFICATE_KEY = Path("/etc/instance.key")
+_TRIES = 5
+
+
+async def nominal() -> str:
+    """One nominal call, a tenth long."""
+    await asyncio.sleep(_NOMINAL_S)
+    return "done"
+
+
+def config(environ: dict[str, str]) -> Any:
+    """PyWorker's configuration."""
+    vastai = importlib.import_module("vastai")
+    slots = int(environ.get("UNIGPU_CONCURRENCY") or 1)
+    most = float(environ.get("UNIGPU_MAX_QUEUE_TIME") or 30.0)
+    serves = environ.get("UNIGPU_INTERFACE") == "http"
+    sample = json.loads(environ["UNIGPU_BENCHMARK"]) if environ.get("UNIGPU_BENCHMARK") else None
+    routes = _routes(environ) if serves else ["/invoke"]
+    handlers = []
+    for position, route in enumerate(routes):
+        measured = sample is not None and position == 0
+        benchmark = vastai.BenchmarkConfig(dataset=[sample], runs=2, concurrency=slots) if measured else None
+        handlers.append(
+            vastai.HandlerConfig(
+                route=route,
+                allow_parallel_requests=True,  # our server queues for itself, and a user's knows best
+                max_queue_time=most,
+                workload_calculator=lambda payload: COST,
+                benchmark_config=benchmark,
+            )
+        )
+    if sample is None:
+        handlers.append(
+            vastai.HandlerConfig(
+                route="/unigpu/benchmark",
+                allow_parallel_requests=True,
+                remote_function=nominal,
+                workload_calculator=lambda payload: COST * _NOMINAL_S,
+                benchmark_config=vastai.BenchmarkConfig(dataset=[{}], runs=2, concurrency=slots, do_warmup=False),
+            )
+        )
+    return vastai.WorkerConfig(
+        model_server_url="http://127.0.0.1",
+        model_server_port=int(environ.get("UNIGPU_PORT") or 8000),
+        model_log_file=environ["UNIGPU_PYWORKER_LOG"],
+        model_healthcheck_url=environ.get("UNIGPU_HEALTH") or None,
+        handlers=handlers,
+        log_action_config=vastai.LogActionConfig(on_load=[READY], on_error=[FAILED]),
+    )
+
+
+def main(command: list[str]) -> None:
+    """Run PyWorker until the worker beside it ends; with a command, run that beside it."""
+    environ: Any = os.environ
+    environ.setdefault("WORKER_PORT", "3000")
+    environ.setdefault("REPORT_ADDR", _DEFAULT_REPORT)
+    environ.setdefault("USE_SSL", "true")
+    # PyWorker keeps its benchmark's result in the working directory, and would take an old one for this worker's.
+    folder = tempfile.mkdtemp(prefix="unigpu-pyworker-")
+    if command:
+        log = Path(folder) / "server.log"
+        log.touch()
+        environ["UNIGPU_PYWORKER_LOG"] = str(log)
+        _beside(command, log, int(environ.get("UNIGPU_PORT") or 8000))
+    else:
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # calls end first: the worker closes our input when it has drained
+        threading.Thread(target=_until_closed, daemon=True).start()
+    worker_class = importlib.import_module("vastai").Worker
+    if environ["USE_SSL"] == "true" and not _CERTIFICATE.exists():
+        _get_certificate(environ)
+    worker = worker_class(config(environ))
+    if environ.get("UNIGPU_PYWORKER_DEBUG") != "1":
+        logging.getLogger().setLevel(logging.INFO)  # it says everything at DEBUG, every second
+    os.chdir(folder)
+    host = environ.get("UNIGPU_PYWORKER_HOST")
+    worker.run(**({"host": host} if host else {}))
+
+
+def _routes(environ: dict[str, str]) -> list[str]:
+    named = [*environ.get("UNIGPU_ROUTES", "").split(","), environ.get("UNIGPU_ROUTE", "")]
+    found = list(dict.fromkeys(route.strip() for route in named if route.strip()))
+    if not found:
+        raise SystemExit("pyworker: UNIGPU_ROUTES must name the server's paths, as in /v1/completions,/generate")
+    return found
+
+
+def _until_closed() -> None:
+    """The worker that started us holds the other end of our input; when it is gone, so are we."""
+    with contextlib.suppress(OSError):
+        while sys.stdin.buffer.read(1):
+            pass
+    os._exit(0)
+
+
+def _beside(command: list[str], log: Path, port: int) -> None:
+    """Start the user's server, and mark in the log when it listens and when it ends."""
+    process = subprocess.Popen(command)  # noqa: S603 - the container's own command
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+
+    def watch() -> None:
+        told = False
+        while process.poll() is None:
+            if not told:
+                told = _listens(port)
+                if told:
+                    _mark(log, READY)
+            time.sleep(0.2 if not told else 1.0)
+        _mark(log, f"{FAILED}: the server ended with code {process.returncode}")
+        os._exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _mark(log: Path, line: str) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _get_certificate(environ: dict[str, str]) -> None:
+    """A certificate for this worker, signed by Vast (https://github.com/vast-ai/pyworker, start_server.sh)."""
+    request = Path("/etc/instance.csr")
+    subprocess.run(  # noqa: S603 - fixed words
+        [
+            *(
+                "openssl",
+                "req",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-sha256",
+                "-subj",
+                "/C=US/ST=CA/CN=pyworker.vast.ai/",
+            ),
+            *("-keyout", str(_CERTIFICATE_KEY), "-out", str(request)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    console = environ.get("UNIGPU_VAST_CONSOLE") or _DEFAULT_CONSOLE
+    url = f"{console}/api/v0/sign_cert/?instance_id={environ['CONTAINER_ID']}"
+    for attempt in range(_TRIES):
+        call = urllib.request.Request(  # noqa: S310 - the console's address, as this container was told
+            url, data=request.read_bytes(), headers={"content-type": "application/octet-stream"}
+        )
+        try:
+            with urllib.request.urlopen(call, timeout=10.0) as reply:  # noqa: S310 - the same
+                _CERTIFICATE.write_bytes(reply.read())
+            return
+        except OSError as error:
+            sys.stderr.write(f"pyworker: the certificate is not signed yet: {error}\n")
+            time.sleep(2.0**attempt)
+    sys.stderr.write("pyworker: no certificate could be had\n")  # PyWorker reports that, as an error of this worker
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
