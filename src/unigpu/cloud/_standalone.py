@@ -26,6 +26,7 @@ from .server import CloudServer
 FACES: Final[Mapping[str, str]] = {
     "local": "unigpu.cloud.faces.local:LocalFace",
     "vast": "unigpu.cloud.faces.vast:VastFace",
+    "yotta": "unigpu.cloud.faces.yotta:YottaFace",
 }
 """Face → its class, loaded when it is served. Called with the engine and ``token=`` (the key that callers send)."""
 _GRACE_S: Final = 2.0

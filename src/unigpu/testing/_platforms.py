@@ -22,6 +22,7 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "local": "unigpu.testing._platforms:LOCAL",
     "reference": "unigpu.testing._platforms:REFERENCE",
     "vast": "unigpu.testing._mock_vast:VAST",
+    "yotta": "unigpu.testing._mock_yotta:YOTTA",
 }
 
 
