@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
@@ -12,7 +12,7 @@ import unigpu
 
 
 @asynccontextmanager
-async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+async def lifespan(api: FastAPI) -> AsyncGenerator[None]:
     async with unigpu.AsyncClient() as api.state.gpus:
         yield
 
@@ -28,8 +28,9 @@ class Text(BaseModel):
 async def summaries(body: Text, request: Request) -> dict[str, str]:
     gpus: unigpu.AsyncClient = request.app.state.gpus
     try:
-        result = await gpus.invoke("summarize", {"text": body.text}, start_timeout=120, timeout=150)
-    except unigpu.NoWorkerReady as error:  # cold for longer than our own callers wait: they may come again
+        result = await gpus.invoke("summarize", {"text": body.text}, start_timeout=10, timeout=60)
+    except unigpu.NoWorkerReady as error:  # cold for longer than our own callers wait: one start, and they come again
+        await gpus.wake("summarize")
         raise HTTPException(503, "still starting", headers={"Retry-After": "30"}) from error
     except unigpu.JobFailed as error:  # the handler's own failure
         raise HTTPException(422, f"cannot summarize that: {error.error_message}") from error

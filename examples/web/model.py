@@ -6,4 +6,7 @@ from typing import Any
 
 
 def summarize(input: dict[str, Any]) -> dict[str, str]:
-    return {"summary": input["text"].split(".")[0]}
+    summary, stop, _ = input["text"].partition(".")
+    if not stop:
+        raise ValueError("there is no sentence in it")
+    return {"summary": summary}
