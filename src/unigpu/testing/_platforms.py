@@ -21,6 +21,7 @@ GROUP: Final = "unigpu.mocks"
 _BUILT_IN: Final[Mapping[str, str]] = {
     "local": "unigpu.testing._platforms:LOCAL",
     "reference": "unigpu.testing._platforms:REFERENCE",
+    "runpod": "unigpu.testing._mock_runpod:RUNPOD",
     "vast": "unigpu.testing._mock_vast:VAST",
     "yotta": "unigpu.testing._mock_yotta:YOTTA",
 }

@@ -47,6 +47,15 @@ _THREE_DAYS, _SEVEN_DAYS = 259_200.0, 604_800.0
 
 def _create(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     given = object_of(call)
+    return Reply.json(endpoint_json(account, make_endpoint(account, call, given, now), call), status=201)
+
+
+def make_endpoint(account: Account, call: HttpCall, given: Mapping[str, Any], now: float) -> Deployment:
+    """A new endpoint, from the body of its create.
+
+    Raises:
+        Problem: it cannot be.
+    """
     check.must_fit(given, _CREATE, needs=("name", "type", "scaling"))
     account_can_pay(account)
     body = with_template(account, given, now, serverless=True)
@@ -59,7 +68,7 @@ def _create(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
         free = frozenset({"idle", "busy"})
         account.engine.meter.open(id, name=body["name"], price_per_hour=terms.price_per_hour, billed=free)
     account.last_request[id] = now
-    return Reply.json(endpoint_json(account, made, call), status=201)
+    return made
 
 
 def with_template(account: Account, given: Mapping[str, Any], now: float, *, serverless: bool) -> dict[str, Any]:

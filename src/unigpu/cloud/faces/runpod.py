@@ -22,12 +22,22 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from unigpu.cloud.contract import Answer, Hold, HttpCall, Reply
 from unigpu.cloud.engine import Engine, Refused
 
-from . import _runpod_catalogue, _runpod_endpoints, _runpod_jobs
+from . import (
+    _runpod_account,
+    _runpod_balancer,
+    _runpod_catalogue,
+    _runpod_endpoints,
+    _runpod_graphql,
+    _runpod_jobs,
+    _runpod_pods,
+    _runpod_worker,
+)
 from ._runpod_core import Account, Plane, Problem, Quirks, Route, problem
 from ._runpod_jobs import Refusal
 
@@ -46,8 +56,12 @@ def _table(*groups: Sequence[Route]) -> list[tuple[re.Pattern[str], Route]]:
 
 
 _TABLES: Final[Mapping[Plane, list[tuple[re.Pattern[str], Route]]]] = {
-    "control": _table(_runpod_endpoints.ROUTES, _runpod_catalogue.ROUTES),
+    "control": _table(_runpod_endpoints.ROUTES, _runpod_pods.ROUTES, _runpod_account.ROUTES, _runpod_catalogue.ROUTES),
     "jobs": _table(_runpod_jobs.ROUTES),
+    "worker": _table(_runpod_worker.ROUTES),
+    "balancer": _table(_runpod_balancer.ROUTES),
+    "proxy": _table(_runpod_pods.PROXY),
+    "graphql": _table(_runpod_graphql.ROUTES),
 }
 
 
@@ -109,7 +123,7 @@ class RunPodFace:
                 self._authorize(call, bare=plane == "jobs")
             return _with(route.handler(self.account, call, ids, now), headers)
         except Problem as exc:
-            if plane == "jobs":
+            if plane in ("jobs", "balancer"):
                 return Reply.json(
                     {"title": "Unauthorized", "status": exc.status, "detail": exc.detail}, status=exc.status
                 )
@@ -122,25 +136,19 @@ class RunPodFace:
     # -- inside
 
     def _find(self, call: HttpCall) -> tuple[Plane, Route, tuple[str, ...]] | None:
-        plane, path = _plane(call)
-        if plane is None:
+        planes, path = _planes(call)
+        if not planes:
             return "proxy", Route(call.method, "", "v1.gone", _gone), ()
         allowed: list[str] = []
-        for pattern, route in _TABLES.get(plane, ()):
-            found = pattern.fullmatch(path)
-            if found is not None and (route.method in ("*", call.method)):
-                return plane, route, found.groups()
-            if found is not None:
-                allowed.append(route.method)
-        if allowed and plane == "control":
-            refuse = Problem(405, f"method {call.method} not allowed", headers=(("allow", ", ".join(allowed)),))
-
-            def no(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
-                raise refuse
-
-            return plane, Route(call.method, path, "method_not_allowed", no), ()
-        if plane == "control":
-            return self._find(replace(call, host=JOBS_HOST)) if call.host != CONTROL_HOST else None
+        for plane in planes:
+            for pattern, route in _TABLES[plane]:
+                found = pattern.fullmatch(path)
+                if found is not None and route.method in ("*", call.method):
+                    return plane, route, found.groups()
+                if found is not None and plane == "control":
+                    allowed.append(route.method)
+        if allowed:
+            return "control", Route(call.method, path, "method_not_allowed", partial(_not_allowed, allowed)), ()
         return None
 
     def _authorize(self, call: HttpCall, *, bare: bool = False) -> None:
@@ -186,28 +194,33 @@ class RunPodFace:
         return headers
 
 
-def _plane(call: HttpCall) -> tuple[Plane | None, str]:
-    """Which service a call is for, and its path there; ``None``: the retired one."""
+def _planes(call: HttpCall) -> tuple[tuple[Plane, ...], str]:
+    """Which services a call may be for, and its path there; none: the retired one. On loopback all have one host."""
     host, path = call.host, call.path
     old = host == _OLD_HOST or path == "/v1" or path.startswith("/v1/")
     if old and not host.endswith((_LB_HOST, _PROXY_HOST)):
-        return None, path
+        return (), path
     if host.endswith(_PROXY_HOST):
         pod, _, port = host.removesuffix(_PROXY_HOST).rpartition("-")
-        return "proxy", f"/{pod}/{port}{path}"
+        return ("proxy",), f"/{pod}/{port}{path}"
     if host.endswith(_LB_HOST):
-        return "balancer", f"/{host.removesuffix(_LB_HOST)}{path}"
+        return ("balancer",), f"/{host.removesuffix(_LB_HOST)}{path}"
     if host == JOBS_HOST:
-        return "jobs", path.removeprefix("/v2")
+        return ("jobs", "worker"), path.removeprefix("/v2")
     if path.startswith("/lb/"):
-        return "balancer", path[3:]
+        return ("balancer",), path[3:]
     if path.startswith("/proxy/"):
-        return "proxy", path[6:]
+        return ("proxy",), path[6:]
     if path == "/graphql":
-        return "graphql", path
+        return ("graphql",), path
     if path.startswith("/v2/"):
-        return "control", path[3:].rstrip("/")
-    return "control", path
+        rest = path[3:].rstrip("/")
+        return (("control",), rest) if host == CONTROL_HOST else (("control", "jobs", "worker"), rest)
+    return ("control",), path
+
+
+def _not_allowed(methods: Sequence[str], account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+    raise Problem(405, f"method {call.method} not allowed", headers=(("allow", ", ".join(methods)),))
 
 
 def _with(answer: Answer, headers: tuple[tuple[str, str], ...]) -> Answer:

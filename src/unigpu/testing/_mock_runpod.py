@@ -1,0 +1,53 @@
+"""RunPod as a mock serves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from unigpu.cloud.contract import Face, HttpCall, Reply
+from unigpu.cloud.engine import Engine
+
+from ._platforms import MockPlatform
+
+__all__ = ["RUNPOD"]
+
+_NO_CAPACITY: Final = "There are no longer any instances available with the requested specifications."
+
+
+def _face(engine: Engine) -> Face:
+    from unigpu.cloud.faces.runpod import Quirks, RunPodFace
+
+    # A test's calls come faster than a person's: the windows are announced, and wide enough.
+    windows = (("minute", 6_000, 60), ("hour", 300_000, 3600), ("day", 5_000_000, 86_400))
+    return RunPodFace(engine, quirks=Quirks(rate_limits=windows))
+
+
+def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:
+    """The cards of the pools that an endpoint selects, or a pod's one; a change without a selection is about none."""
+    from unigpu.cloud.faces._runpod_catalogue import TYPES
+    from unigpu.cloud.faces._runpod_terms import eligible
+    from unigpu.models.gpu import gpu
+
+    try:
+        body: Any = json.loads(call.body)
+        selection = cast("Mapping[str, Any]", body["gpu"])
+        cards = eligible(selection) if "pools" in selection else [TYPES[selection["id"]]]
+    except (ValueError, LookupError, TypeError):
+        return ()
+    return tuple(known.name for card in cards if (known := gpu(card.id)) is not None)
+
+
+RUNPOD: Final = MockPlatform(
+    face=_face,
+    keys=("RUNPOD_API_KEY",),
+    served={"image": "registry.test/served:1", "gpu": "RTX 4090"},
+    adds_workers=("runpod.endpoint.create", "runpod.endpoint.patch", "runpod.pod.create"),
+    no_capacity=Reply(
+        status=400,
+        headers=(("content-type", "application/problem+json"),),
+        body=json.dumps({"title": "Bad Request", "status": 400, "detail": _NO_CAPACITY}).encode(),
+    ),
+    gpus=_gpus,
+)
