@@ -25,6 +25,7 @@ from .server import CloudServer
 
 FACES: Final[Mapping[str, str]] = {
     "local": "unigpu.cloud.faces.local:LocalFace",
+    "runpod": "unigpu.cloud.faces.runpod:RunPodFace",
     "vast": "unigpu.cloud.faces.vast:VastFace",
     "yotta": "unigpu.cloud.faces.yotta:YottaFace",
 }
