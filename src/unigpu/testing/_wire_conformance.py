@@ -100,7 +100,8 @@ class WireConformance(DriverConformance):
             job = await client.submit(one, {"s": 1e6})
             wire.change_json = strange
             seen = await client.get("strange")
-            assert (seen.state, seen.info.raw_state) == (State.UNKNOWN, NEW)
+            assert seen.state is State.UNKNOWN
+            assert seen.info.raw_state in (NEW, None)  # None: the platform has no word for a deployment's state
             workers = await client.workers(seen)
             assert [worker.state for worker in workers] == [WorkerState.UNKNOWN]
             assert await job.status() is JobStatus.UNKNOWN

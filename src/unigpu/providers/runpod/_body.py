@@ -172,11 +172,16 @@ def endpoint_body(
     return body
 
 
-def content_patch(spec: DeploymentSpec, identity: Identity, choice: Choice) -> dict[str, Any]:
-    """The body of a PATCH to *spec*: what is absent would stay, so what is not asked any more is cleared."""
+def content_patch(spec: DeploymentSpec, identity: Identity, choice: Choice, *, min_cuda: str | None) -> dict[str, Any]:
+    """The body of a PATCH to *spec*: what is absent would stay, so what is not asked any more is cleared.
+
+    Args:
+        min_cuda: The floor that the endpoint has now; ``""`` clears one.
+    """
     cleared: dict[str, Any] = {"entrypoint": [], "cmd": []}
     body = cleared | content_body(spec, identity, choice)
-    body["gpu"].setdefault("minCudaVersion", "")
+    if min_cuda:
+        body["gpu"].setdefault("minCudaVersion", "")
     return body
 
 

@@ -126,6 +126,7 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
             "type": wire.type,
             "scaling": scaling_of(wire.scaling),
             "gpu": None if wire.gpu is None else gpu_of(wire),
+            "min_cuda": None if wire.gpu is None else wire.gpu.minCudaVersion,
             "data_centers": list(wire.dataCenterIds or ()),
             "network_volumes": list(wire.networkVolumes or ()),
             "max_price": number(env.get(MAX_PRICE)),

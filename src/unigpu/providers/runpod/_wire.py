@@ -33,6 +33,7 @@ class GpuWire(WireModel):
     pools: tuple[str, ...] = ()
     excludedTypes: tuple[str, ...] | None = None
     count: int = 1
+    minCudaVersion: str | None = None
 
 
 class EndpointWire(WireModel):

@@ -316,7 +316,7 @@ class RunPodDriver:
         if _body.secret_names(spec):
             await write_secrets(self._line, io, spec, identity, deadline=deadline)
         choice = _gpus.choose(spec, await serverless_catalogue(self._line, io, spec, deadline=deadline))
-        body = _body.content_patch(spec, identity, choice)
+        body = _body.content_patch(spec, identity, choice, min_cuda=info.details.get("min_cuda"))
         await self._patch(io, info, body, gpu=choice.as_told(), deadline=deadline)
 
     async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
