@@ -16,6 +16,10 @@ import jsonschema
 import pytest
 from docs_pages import ROOT, Block, Page, PageError, commands
 
+import unigpu
+import unigpu.errors
+import unigpu.testing
+
 RUNNER = ROOT / "tests" / "support" / "docs_runner.py"
 PAGES = docs_pages.pages()
 MOST_NOT_RUN = 6  # of all pages together: each is a promise that nobody keeps but the author
@@ -178,3 +182,12 @@ def test_every_page_is_in_the_navigation_once() -> None:
     listed = re.findall(r"([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
     pages = [page.name.removeprefix("docs/") for page in PAGES if page.name != "README.md"]
     assert sorted(listed) == sorted(pages)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """The asynchronous twins are told by one sentence: a test holds them to the others."""
+    told = "\n".join(page.path.read_text("utf-8") for page in PAGES if "/reference/" in page.name)
+    shown = set(re.findall(r"^::: unigpu\.(\w+)$", told, re.MULTILINE)) | set(unigpu.errors.__all__)
+    names = {name for name in unigpu.__all__ if not name.startswith(("Async", "__"))}
+    assert names - shown == set()
+    assert set(unigpu.testing.__all__) - set(re.findall(r"^::: unigpu\.testing\.(\w+)$", told, re.MULTILINE)) == set()

@@ -51,6 +51,11 @@ def test_every_example_is_on_the_page_of_examples() -> None:
         assert f"/examples/{path.parent.name})" in page
 
 
+def test_the_page_says_how_long_the_suite_of_the_web_application_is() -> None:
+    lines = len((EXAMPLES / "web" / "test_main.py").read_text("utf-8").splitlines())
+    assert f"one file of {lines} lines" in (ROOT / "docs" / "examples.md").read_text("utf-8")
+
+
 @pytest.mark.processes
 def test_a_script_leaves_nothing_behind_though_it_fails_in_the_middle(tmp_path: Path) -> None:
     *_, failed, left = run("cleanup", tmp_path)
