@@ -121,7 +121,8 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
-        listener.listen(_BACKLOG)
+        if not settings.pushed:
+            listener.listen(_BACKLOG)
     except (OSError, UnicodeError) as error:
         listener.close()
         raise ConfigurationError(
@@ -149,12 +150,18 @@ async def _run(
     config.load()  # its imports are done before the handler's thread begins with its own
     server = _Server(config)
     host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, worker.name)
+    at = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     asked = signals.attach()
     beside = asyncio.create_task(front.beside(worker, port))
     try:
+        if settings.pushed:
+            log.info("loading %s; port %d opens when it is loaded", worker.name, port)
+            worker.start()
+            await _first(worker.loaded.wait(), asked.once.wait(), asyncio.shield(beside))
+        log.info("listening on %s, %s %s", at, "serving" if settings.pushed else "loading", worker.name)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        worker.start()
+        if not settings.pushed:
+            worker.start()
         await _first(worker.over.wait(), asked.once.wait(), asyncio.shield(serving), asyncio.shield(beside))
         if worker.error is not None:
             await _first(asyncio.sleep(front.last_words), asked.once.wait(), asyncio.shield(beside))

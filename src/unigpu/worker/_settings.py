@@ -29,6 +29,8 @@ class Settings:
         grace: ``UNIGPU_GRACE``: how long a call may ignore its end before the worker gives itself up.
         expires: ``UNIGPU_EXPIRES``: epoch seconds after which no work is taken; None for never.
         exit_ends_billing: ``UNIGPU_WORKER_EXIT`` is ``ends_billing``: exit when expired and idle.
+        pushed: ``UNIGPU_PUSHED=1``: the platform takes an open port for readiness and any refusal for a call's failure.
+            So the port opens once the handler is loaded, and calls above the concurrency wait for their turn.
         traceback: ``UNIGPU_TRACEBACK=1``: replies carry the handler's traceback.
         token: The value of the variable that ``UNIGPU_AUTH`` names; callers must send it as a bearer token.
     """
@@ -41,6 +43,7 @@ class Settings:
     grace: float = DEFAULT_GRACE
     expires: float | None = None
     exit_ends_billing: bool = False
+    pushed: bool = False
     traceback: bool = False
     token: str | None = field(default=None, repr=False)
 
@@ -71,6 +74,7 @@ def read_settings(environ: Mapping[str, str], *, port: int | None = None, host: 
         grace=_seconds(environ, "UNIGPU_GRACE", DEFAULT_GRACE),
         expires=_seconds(environ, "UNIGPU_EXPIRES", 0.0) if environ.get("UNIGPU_EXPIRES") else None,
         exit_ends_billing=environ.get("UNIGPU_WORKER_EXIT") == "ends_billing",
+        pushed=environ.get("UNIGPU_PUSHED") == "1",
         traceback=environ.get("UNIGPU_TRACEBACK") == "1",
         token=_token(environ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from typing import Any, Literal
 
 from unigpu.worker._call import Call, Failed
@@ -27,6 +28,7 @@ class Worker:
         over: Set when the worker should leave: its handler cannot be loaded, a call is stuck, or it has expired where
             leaving ends billing. `error` and `stuck` say which.
         error: Why the handler cannot be loaded.
+        handler: What was loaded.
         stuck: Which call did not end although it was told to.
     """
 
@@ -37,6 +39,7 @@ class Worker:
         self.loaded = asyncio.Event()
         self.over = asyncio.Event()
         self.error: LoadError | None = None
+        self.handler: Handler | None = None
         self.stuck: str | None = None
         self._target = target
         self._lane = lane
@@ -47,6 +50,7 @@ class Worker:
         self._executor: ThreadExecutor | LoopExecutor | None = None
         self._expiry: asyncio.Task[None] | None = None
         self._timers: dict[Call, asyncio.TimerHandle] = {}
+        self._turns: deque[asyncio.Future[None]] = deque()
 
     @property
     def running(self) -> int:
@@ -93,6 +97,7 @@ class Worker:
             log.error("the handler cannot be loaded", exc_info=result.__cause__)
             self.over.set()
         else:
+            self.handler = result
             kind = LoopExecutor if result.is_async else ThreadExecutor
             self._executor = kind(result, lane, traceback=self.settings.traceback)
             if self.state == "loading":
@@ -111,6 +116,25 @@ class Worker:
         if len(self._calls) >= self.settings.concurrency:
             return Failed("busy", f"All {self.settings.concurrency} slots of this worker are taken.")
         return None
+
+    async def turn(self) -> None:
+        """Wait until another call may take a slot, or none ever will: who asked first goes first."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._turns.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it had its turn, and leaves it to the next
+                self._next_turn()
+            raise
+
+    def _next_turn(self, *, everyone: bool = False) -> None:
+        while self._turns:
+            waiter = self._turns.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                if not everyone:
+                    return
 
     def call(
         self, value: dict[str, Any], *, job: str = "-", timeout: float | None = None, stream: bool = False
@@ -143,6 +167,7 @@ class Worker:
         """
         if self.state != "expired":
             self.state = "draining"
+        self._next_turn(everyone=True)
         log.info("draining: %d running, at most %g s", len(self._calls), seconds)
         if not await self._idle_within(seconds):
             for call in list(self._calls):
@@ -173,6 +198,7 @@ class Worker:
         self._calls.discard(call)
         self._lost.discard(call)
         self._timers.pop(call).cancel()
+        self._next_turn()
         self._look_idle()
 
     def _look_idle(self) -> None:
@@ -201,6 +227,7 @@ class Worker:
     def _expire(self) -> None:
         if self.state != "draining":
             self.state = "expired"
+        self._next_turn(everyone=True)
         log.warning("expired: the deployment's ttl is over; no more calls are taken")
         if self.settings.exit_ends_billing:
             self.over.set()

@@ -78,7 +78,9 @@ class App:
         except ClientDisconnect:
             return
         # Asked after the body is here: reading it may have taken a while.
-        if (refusal := self._worker.refusal()) is not None:
+        while self._waits(refusal := self._worker.refusal()):
+            await self._worker.turn()
+        if refusal is not None:
             await self._refusal(refusal)(scope, receive, send)
             return
         stream = NDJSON in request.headers.get("accept", "").lower()
@@ -108,7 +110,11 @@ class App:
                 return reply
             return self._reply(404, _error("not_found", "This worker has GET /ping and POST /invoke."))
         refusal = self._worker.refusal()
-        return self._refusal(refusal) if refusal is not None else None
+        return None if refusal is None or self._waits(refusal) else self._refusal(refusal)
+
+    def _waits(self, refusal: Failed | None) -> bool:
+        # Where a platform pushes calls, a refusal would be the call's failure, so it waits for its turn.
+        return refusal is not None and refusal.type == "busy" and self._worker.settings.pushed
 
     def _refusal(self, refusal: Failed) -> Response:
         reply = self._reply(_REFUSALS[refusal.type], _error(refusal.type, refusal.message))
