@@ -9,7 +9,8 @@ A page is every ``docs/**/*.md``, and the README. Of its fenced blocks
 * ``text`` with ``title="prints"`` is what the block before it prints; ``…`` stands for anything.
 * ``console`` shows commands. ``python`` and ``pytest`` run; of ``make`` and ``pip install`` the target and the extras
   must exist; anything else is refused, unless ``# not run: why`` is behind it.
-* ``toml`` and ``json`` parse; a whole unigpu configuration also fits the published schema.
+* ``toml`` and ``json`` parse; a whole unigpu configuration also fits the published schema. One with a file's name as
+  title is that file.
 
 ``python tests/support/docs_pages.py`` prints the counts.
 """
@@ -46,11 +47,17 @@ class Block:
     text: str
 
     @property
+    def title(self) -> str | None:
+        """What stands over the block on the site."""
+        found = re.search(r"title=\"([^\"]+)\"", self.info)
+        return found[1] if found else None
+
+    @property
     def file(self) -> str | None:
         """The file that this block is, where it says so."""
-        if self.language != "python":
-            return None
-        named = re.search(r"title=\"([\w/.-]+\.py)\"", self.info) or _FILE.match(self.text)
+        if self.title and re.fullmatch(r"[\w/.-]+\.(py|toml)", self.title):
+            return self.title
+        named = _FILE.match(self.text) if self.language == "python" else None
         return named[1] if named else None
 
     @property
@@ -67,7 +74,7 @@ class Block:
                 return "not run"
             return "tests" if _TESTS.search(self.text) else "run"
         if self.language == "text":
-            return "prints" if 'title="prints"' in self.info else "shown"
+            return "prints" if self.title == "prints" else "shown"
         if self.language == "console":
             return "command"
         return "checked" if self.language in ("toml", "json") else "shown"
