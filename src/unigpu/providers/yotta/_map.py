@@ -170,6 +170,8 @@ def _common(
 ) -> dict[str, Any]:
     body: dict[str, Any] = {}
     env = {**spec.env, **identity.constants}
+    if identity.constants["UNIGPU_WORKER"] != "foreign":
+        env["UNIGPU_PUSHED"] = "1"  # an open port is ready there, and any refusal a failed task
     env |= {name: value.get_secret_value() for name, value in spec.secrets.items() if isinstance(value, SecretStr)}
     pairs = [{"key": name, "value": value} for name, value in env.items()]
     for key in ("environmentVars", "envVars"):
