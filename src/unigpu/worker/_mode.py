@@ -16,6 +16,7 @@ from unigpu.worker._settings import Settings
 
 # In the order of asking. The platforms' own loops are added here, a line each.
 MODES = (
+    "unigpu.worker._runpod",
     "unigpu.worker._vast",
     "unigpu.worker._serve_http",
 )
