@@ -84,10 +84,9 @@ def test_its_blocks_run_as_they_stand_there(page: Page, tmp_path: Path) -> None:
 
 @each_page
 def test_what_is_not_run_is_at_least_well_formed(page: Page) -> None:
-    for name in {
-        block.file for block in page.blocks if block.file and block.language == "python"
-    }:  # a file may be told in several parts
-        compile("".join(block.text for block in page.blocks if block.file == name), f"{page.name}: {name}", "exec")
+    modules = [block for block in page.blocks if block.file and block.language == "python"]
+    for name in {block.file for block in modules}:  # one may be told in several parts
+        compile("".join(block.text for block in modules if block.file == name), f"{page.name}: {name}", "exec")
     for block in page.blocks:
         where = f"{page.name}:{block.line}"
         if block.language == "python" and not block.file:
