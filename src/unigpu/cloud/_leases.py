@@ -108,16 +108,21 @@ class Leases:
         worker = deployment.workers.get(worker_id)
         if worker is None:
             return False
-        worker.claims.add(key)
+        until = worker.claims[key] = None if keep is None else now + keep
         mark_busy(core, worker, now)
-        if keep is not None:
-            core.at(now + keep, lambda then: self.unclaim(worker_id, key, then))
+        if until is not None:
+
+            def over(then: float) -> None:
+                if worker.claims.get(key) == until:  # it was not claimed again since
+                    self.unclaim(worker_id, key, then)
+
+            core.at(until, over)
         return True
 
     def unclaim(self, worker_id: str, key: str, now: float) -> None:
         worker = self._core.workers.get(worker_id)
         if worker is not None and key in worker.claims:
-            worker.claims.discard(key)
+            del worker.claims[key]
             mark_idle(self._core, worker, now)
             self._core.touch(worker.deployment_id)
 

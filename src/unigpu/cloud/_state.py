@@ -158,7 +158,8 @@ class Worker:
         again: It was kept stopped, and is started again.
         dismissed: It was ended by name, so it is not kept stopped.
         claims: Calls that are on their way to it, or that it runs without the engine's hand in them: its platform only
-            told a caller where it is. They take no slot, and keep it from being idle.
+            told a caller where it is. They take no slot, and keep it from being idle until that time (``None``: until
+            it is told).
     """
 
     id: str
@@ -178,7 +179,7 @@ class Worker:
     address: str | None = None
     jobs: dict[str, float | None] = field(default_factory=dict[str, float | None])
     leases: set[str] = field(default_factory=set[str])
-    claims: set[str] = field(default_factory=set[str])
+    claims: dict[str, float | None] = field(default_factory=dict[str, float | None])
     cancels: list[str] = field(default_factory=list[str])
     drain_by: float | None = None
     condemned: str | None = None

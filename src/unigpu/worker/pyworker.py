@@ -74,6 +74,14 @@ async def nominal() -> str:
     return "done"
 
 
+def _cost(payload: dict[str, Any]) -> float:
+    return COST
+
+
+def _nominal_cost(payload: dict[str, Any]) -> float:
+    return COST * _NOMINAL_S
+
+
 def config(environ: dict[str, str]) -> Any:
     """PyWorker's configuration."""
     vastai = importlib.import_module("vastai")
@@ -82,7 +90,7 @@ def config(environ: dict[str, str]) -> Any:
     serves = environ.get("UNIGPU_INTERFACE") == "http"
     sample = json.loads(environ["UNIGPU_BENCHMARK"]) if environ.get("UNIGPU_BENCHMARK") else None
     routes = _routes(environ) if serves else ["/invoke"]
-    handlers = []
+    handlers: list[Any] = []
     for position, route in enumerate(routes):
         measured = sample is not None and position == 0
         benchmark = vastai.BenchmarkConfig(dataset=[sample], runs=2, concurrency=slots) if measured else None
@@ -91,7 +99,7 @@ def config(environ: dict[str, str]) -> Any:
                 route=route,
                 allow_parallel_requests=True,  # our server queues for itself, and a user's knows best
                 max_queue_time=most,
-                workload_calculator=lambda payload: COST,
+                workload_calculator=_cost,
                 benchmark_config=benchmark,
             )
         )
@@ -101,7 +109,7 @@ def config(environ: dict[str, str]) -> Any:
                 route="/unigpu/benchmark",
                 allow_parallel_requests=True,
                 remote_function=nominal,
-                workload_calculator=lambda payload: COST * _NOMINAL_S,
+                workload_calculator=_nominal_cost,
                 benchmark_config=vastai.BenchmarkConfig(dataset=[{}], runs=2, concurrency=slots, do_warmup=False),
             )
         )

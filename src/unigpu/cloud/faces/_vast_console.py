@@ -123,7 +123,7 @@ class Console:
         one = template_of(self._account, {"template_hash": body.get("hash_id"), "template_id": None}, now)
         if one is None:
             raise Wrong(404, "not_found", "there is no template of this hash")
-        fields = {**{name: one.terms.data.get(name) for name in _TEMPLATE_FIELDS}, **_given(body)}
+        fields = {**{name: one.terms.data[name] for name in _TEMPLATE_FIELDS if name in one.terms.data}, **_given(body)}
         data = {**fields, "hash_id": _hash(fields)}
         self._engine.deployments.replace(one.id, Terms(launch=Launch(), max_workers=0, data=data), now)
         return Reply.json(

@@ -318,7 +318,7 @@ class Instances:
     def call(self, key: str, call: HttpCall, now: float) -> Answer:
         """A request for the server on an instance."""
         try:
-            found = self._engine.lease(key, call, now, wait=_HOLD_S, no_worker=lambda *_: Reply(status=502))
+            found = self._engine.lease(key, call, now, wait=_HOLD_S, no_worker=_nobody)
         except Refused:
             return Reply(status=502)
         return found if isinstance(found, Hold | Forward) else Reply(status=502)
@@ -340,6 +340,10 @@ def _actual(one: Deployment, worker: Worker | None) -> tuple[str | None, str | N
             return "running", "success, running"
         case _:
             return "running", worker.reason
+
+
+def _nobody(_: Deployment, __: Mapping[str, JSON]) -> Reply:
+    return Reply(status=502)
 
 
 def _integer(value: str) -> int:

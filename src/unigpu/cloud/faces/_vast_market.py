@@ -220,7 +220,9 @@ def filters_of(value: JSON) -> dict[str, dict[str, JSON]]:
         return parse_query(value)
     if isinstance(value, Mapping):
         pairs = cast("Mapping[str, JSON]", value)
-        return {name: dict(tests) for name, tests in pairs.items() if isinstance(tests, Mapping)}
+        return {
+            name: dict(cast("Mapping[str, JSON]", tests)) for name, tests in pairs.items() if isinstance(tests, Mapping)
+        }
     raise BadQuery("search_params: a text or an object is needed")
 
 

@@ -123,9 +123,10 @@ def _terms(
     concurrency = _slots(env)
     measured = max((report.perf for id, report in account.reports.items() if id in endpoint.workers), default=0.0)
     most = int(data["max_workers"]) if offer is not None else 0
-    rule: Rule = rule_of(data, perf=measured or account.quirks.perf * concurrency)
+    load = rule_of(data, perf=measured or account.quirks.perf * concurrency)
     if not account.quirks.two_level_zero:
-        rule = dataclasses.replace(cast("VastLoad", rule), cold_workers=0, cold_mult=0.0, min_cold_load=0.0)
+        load = dataclasses.replace(load, cold_workers=0, cold_mult=0.0, min_cold_load=0.0)
+    rule: Rule = load
     least = 0
     inactivity = data["inactivity_timeout"]
     idle: float | None = account.quirks.downscale_s
