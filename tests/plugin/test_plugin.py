@@ -161,7 +161,7 @@ def test_what_a_test_leaves_running_on_this_machine_is_ended_with_the_run(projec
     (project / "project" / "test_app.py").write_text(
         "import os, unigpu\n"
         "def test_it():\n"
-        "    with unigpu.Client() as client:\n"
+        '    with unigpu.Client(namespace="of-a-test") as client:\n'
         '        client.deploy(name="left", handler="handlers.py:echo", progress="off")\n'
         '        assert client.invoke("left", {"a": 1}).output == {"a": 1}\n'
         '    print("state", os.environ["UNIGPU_STATE_DIR"])\n'
@@ -169,7 +169,7 @@ def test_what_a_test_leaves_running_on_this_machine_is_ended_with_the_run(projec
     ended = run(project, "-s", "-p", "no:xdist")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     (state,) = [line.split()[-1] for line in ended.stdout.splitlines() if "state " in line]
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    running = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
     assert state not in running
     assert not Path(state).exists()
 

@@ -217,3 +217,14 @@ def test_what_is_not_served_is_refused_with_the_nearest_name() -> None:
         unigpu_mock("referense")
     with unigpu_mock("local") as cloud, pytest.raises(AttributeError, match="local"):
         cloud.reference  # noqa: B018 - the access is the test
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_fault_that_could_never_strike_is_refused_with_the_nearest_route(cloud: UnigpuMock, provider: str) -> None:
+    platform = getattr(cloud, provider)
+    with pytest.raises(errors.ConfigurationError, match=r"did you mean 'job\.submit'"):
+        platform.fault("job.sumbit", after=500)
+    with pytest.raises(errors.ConfigurationError, match="no route"):
+        platform.fault("jbo.*", after=500)
+    platform.fault("job.*", before=500)
+    platform.fault("*", before=500)

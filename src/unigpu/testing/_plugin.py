@@ -40,9 +40,9 @@ class _Session:
 
     def leave(self) -> None:
         """Give back the environment, and end what tests left running on this machine."""
-        self._whole.leave()
         for state in sorted(one.parents[1] for one in self._folder.glob("*/local/supervisor.json")):
             _end(state)
+        self._whole.leave()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def off(self) -> None:
@@ -113,12 +113,17 @@ def unigpu_cloud(request: pytest.FixtureRequest) -> Generator[UnigpuMock]:
 
 
 def _end(state: Path) -> None:
-    """Tear down what a test deployed on this machine and left."""
+    """Tear down what a test deployed on this machine and left, in whatever namespace: with the last one, all ends."""
     from unigpu import Client, UniGPUError
+    from unigpu._io.bridge import run_sync
 
     try:
         with Client("local", state_dir=state, config=os.devnull) as client:
-            for one in client.deployments(provider="local"):
-                client.teardown(one)
+            core = client._core  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the public list shows one namespace
+            deadline = core.io.now() + 30.0
+            rows = run_sync(core.home.driver("local").deployments(core.ways.near, deadline=deadline))
+        for row in rows:
+            with Client("local", state_dir=state, config=os.devnull, namespace=row.namespace) as client:
+                client.teardown(row.name or row.provider_name)
     except UniGPUError as exc:
         print(f"unigpu: a test left something running on this machine, which could not be ended: {exc}")  # noqa: T201 - at the end of a run there is nobody else to tell

@@ -9,6 +9,7 @@ from unigpu.cloud.contract import HttpCall, Reply
 from unigpu.cloud.faults import Fault
 from unigpu.cloud.virtual import VirtualCloud
 from unigpu.errors import ConfigurationError
+from unigpu.models import nearest
 from unigpu.models.gpu import members
 
 from ._platforms import MockPlatform
@@ -47,8 +48,10 @@ class MockedProvider:
             The fault; its ``hits`` says how often it struck.
 
         Raises:
-            ConfigurationError: not exactly one of *before* and *after*.
+            ConfigurationError: not exactly one of *before* and *after*, or no such route: a fault that can never
+                strike would make a test pass that proves nothing.
         """
+        self._known(operation)
         if (before is None) == (after is None):
             raise ConfigurationError("fault: say before= (nothing happens) or after= (it happens, the answer is lost).")
         name = f"{self.name}.{operation}"
@@ -77,6 +80,18 @@ class MockedProvider:
 
         for operation in self._platform.adds_workers:
             made.append(faults.add(operation, times=None, reply=self._platform.no_capacity, match=strikes))
+
+    def _known(self, operation: str) -> None:
+        """Raise unless there is such a route, where the face tells its routes (its attribute ``operations``)."""
+        face = self._cloud.engine._faces[self.name]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - one house
+        routes: Sequence[str] = sorted(getattr(face, "operations", ()))
+        start = operation.removesuffix("*")
+        if routes and operation not in routes and not (start != operation and any(r.startswith(start) for r in routes)):
+            near = nearest(operation, routes)
+            raise ConfigurationError(
+                f"fault: {self.name} has no route {operation!r}" + (f"; did you mean {near!r}?" if near else "."),
+                hint=f"There are: {', '.join(routes)}.",
+            )
 
     def _only(self, names: Sequence[str]) -> Callable[[HttpCall], bool]:
         """Whether a request asks for GPUs, and for none but these."""

@@ -81,6 +81,7 @@ class ReferenceFace:
 
     name = "reference"
     hosts: tuple[str, ...] = (HOST,)
+    operations = frozenset(operation for _, _, operation in _ROUTES)
 
     def __init__(self, engine: Engine, *, key: str | None, seed: int = 0, page: int = 50) -> None:
         self._engine = engine
