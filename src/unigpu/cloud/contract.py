@@ -256,8 +256,8 @@ class Face(Protocol):
         hosts: Host names that it answers for, in memory and under a mock; ``.name`` is every name under it. The first
             is the platform's own.
 
-    A face may also have ``operations``, the names of all its routes (without its own): a mock then refuses a fault for a
-    route that there is not.
+    A face may also have ``operations``, the names of all its routes (without its own): a mock then refuses a fault for
+    a route that there is not.
     """
 
     name: str

@@ -223,8 +223,9 @@ class UnigpuMock:
                 if provider in ("", one.provider) and any(id in one.path or id.encode() in one.body for id in ids)
             )
         if verb is not None:
-            ends = _VERBS.get(verb, (verb,))
-            found = tuple(one for one in found if one.operation.endswith(ends))
+            usual = _VERBS.get(verb, (verb,))
+            ends = {name: platform.verbs.get(verb, usual) for name, platform in self._platforms.items()}
+            found = tuple(one for one in found if one.operation.endswith(ends[one.provider]))
         return found
 
     def advance(self, seconds: float) -> None:

@@ -40,6 +40,8 @@ class MockPlatform:
         around: Entered while the mock serves it, with the base URL of this mock's own; most platforms need nothing.
         gpus: The GPUs that a request would take any of, by the names that unigpu has for them; what is no such request
             has none. ``None``: the platform places no GPUs.
+        verbs: Verb of a client → the ends of names of its routes, where they are other than those of most platforms
+            (`UnigpuMock.calls`).
         own_address: The mock gives it a loopback port of its own, instead of the face's hosts.
     """
 
@@ -49,6 +51,7 @@ class MockPlatform:
     adds_workers: tuple[str, ...]
     no_capacity: Reply
     around: Callable[[str], AbstractContextManager[object]] = nullcontext
+    verbs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     gpus: Callable[[HttpCall, Engine, float], Sequence[str]] | None = None
     own_address: bool = False
 
