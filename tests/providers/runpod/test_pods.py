@@ -12,6 +12,7 @@ from unigpu.errors import (
     DeadlineExceeded,
     InsufficientBalanceError,
     JobFailed,
+    NameConflict,
     NoCapacityError,
     NoWorkerReady,
     UnsupportedError,
@@ -192,3 +193,13 @@ def test_a_worker_that_loads_is_not_ready(client: Client, account: Account, monk
 def test_secrets_of_a_pod_are_references_too(client: Client, account: Account) -> None:
     client.deploy(**POD, secrets={"HF_TOKEN": SecretStr("hf_very_secret")})
     assert "hf_very_secret" not in str(account.bodies("POST", "/v2/pods"))
+
+
+def test_a_name_is_one_deployment_whatever_its_kind(client: Client, account: Account, fields: dict[str, Any]) -> None:
+    client.deploy(**POD)
+    with pytest.raises(NameConflict, match="as a pod"):
+        client.deploy(**{**fields, "name": "chat"})
+    client.deploy(**fields)
+    with pytest.raises(NameConflict, match="as an endpoint"):
+        client.deploy(**{**POD, "name": "summarize"})
+    assert (len(account.rows["pods"]), len(account.rows["serverless"])) == (1, 1)

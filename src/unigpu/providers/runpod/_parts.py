@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_ours, provider_name
-from unigpu.errors import ConflictError, NoCapacityError, NotFoundError, PermissionDeniedError
+from unigpu.errors import ConflictError, NameConflict, NoCapacityError, NotFoundError, PermissionDeniedError
 
 from . import _account, _body, _map
 from ._gpus import Product, best_place, candidates, catalogue_query, choose, count_of, countries_of
@@ -49,6 +49,7 @@ class Part:
     identity: Identity | None = None
     consistency: Consistency = _LISTED
     bills_cold: str | None = None
+    optional: bool = False
 
     def made_from(self) -> tuple[DeploymentSpec, Identity]:
         if self.spec is None or self.identity is None:
@@ -66,6 +67,25 @@ class Part:
             await self.line.send(io, "DELETE", path, operation, deadline=deadline)
         except NotFoundError:
             return  # it is gone already
+
+    async def _must_be_free(self, io: Io, path: str, key: str, *, deadline: float) -> None:
+        """A name is one deployment, an endpoint or a pod: before one is made, there must be none of the other kind.
+
+        Raises:
+            NameConflict: there is one.
+        """
+        rows = await self.line.rows(io, path, key, f"{key.removesuffix('s')}.list", deadline=deadline)
+        taken = [row for row in rows if row.get("name") == self.name and row.get("status") != "TERMINATED"]
+        if taken:
+            what = "a pod" if key == "pods" else "an endpoint"
+            raise NameConflict(
+                f"{self._label} exists on RunPod as {what}",
+                provider=PROVIDER,
+                deployment=self._label,
+                fields=("kind",),
+                maybe_executed=False,
+                hint="Choose another name, or tear that one down.",
+            )
 
     async def _post(self, io: Io, path: str, operation: str, body: object, *, deadline: float, call: CallClass) -> Any:
         reply = await self.line.send(
@@ -91,6 +111,7 @@ class EndpointPart(Part):
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         spec, identity = self.made_from()
+        await self._must_be_free(io, "/pods", "pods", deadline=deadline)
         await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
         choice = choose(spec, await serverless_catalogue(self.line, io, spec, deadline=deadline))
         body = _body.endpoint_body(spec, identity, choice, registry=_id(made, "registry"), volume=_id(made, "volume"))
@@ -129,6 +150,7 @@ class PodPart(Part):
             NoCapacityError: none of them.
         """
         spec, identity = self.made_from()
+        await self._must_be_free(io, "/serverless", "endpoints", deadline=deadline)
         await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
         refused: list[str] = []
         for cloud in _body.options_of(spec).cloud:
@@ -174,6 +196,7 @@ class SecretsPart(Part):
     """
 
     kind: str = "secrets"
+    optional: bool = True
     call: CallClass = CallClass.IDEMPOTENT
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
@@ -208,6 +231,7 @@ class RegistryPart(Part):
     """The login of a private image registry, stored with RunPod."""
 
     kind: str = "registry"
+    optional: bool = True
     call: CallClass = CallClass.RECONCILE
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
@@ -249,6 +273,7 @@ class VolumePart(Part):
     """
 
     kind: str = "volume"
+    optional: bool = True
     call: CallClass = CallClass.RECONCILE
     id: str | None = None
 

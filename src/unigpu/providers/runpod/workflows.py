@@ -163,7 +163,8 @@ class RunPodDriver:
         if "volume" in info.ids:
             parts.append(VolumePart(**common, id=info.ids["volume"]))
         parts += [SecretsPart(**common), RegistryPart(**common)]
-        parts += [PodPart(**common), EndpointPart(**common)]
+        # Which of the two it is may not be known (an intent does not tell), so both are looked for.
+        parts += [PodPart(**common, optional=True), EndpointPart(**common, optional=True)]
         return parts
 
     # -- looking ------------------------------------------------------------------------------------------------------
