@@ -17,7 +17,6 @@ from unigpu import _registry
 from unigpu._io.contract import Request
 from unigpu.cloud.contract import Face
 from unigpu.cloud.engine import Engine
-from unigpu.models import provider_name
 
 NAME = "summarize"
 
@@ -26,8 +25,6 @@ class Account(Protocol):
     """The account of a world, below the wire."""
 
     cloud: Any
-    face: Any
-    clock: Any
 
 
 def _kept_by_the_engine(world: Account, platform: Platform, kind: str, name: str) -> list[str]:
@@ -54,7 +51,6 @@ class Platform:
         fields: What is deployed, as spec fields.
         kinds: The resources of a deployment, in the order of creation; the last one is what is called.
         scaled, looked: Limits that `scale` gives, and with which the race deploys.
-        strangers: Puts what others have into the account, and tells its ids: never to be touched.
         existing: The ids of one kind under one platform's name that really exist, whatever lists show.
         deleted: The id that a delete names.
         lists, creates, deletes: Its operations; `lists` are those by which our resources are found.
@@ -77,7 +73,6 @@ class Platform:
     kinds: tuple[str, ...]
     scaled: tuple[int, int] = (0, 3)
     raced: Mapping[str, Any] = field(default_factory=lambda: {"workers": (1, 2)})
-    strangers: Callable[[Account], list[str]]
     existing: Callable[[Account, Platform, str, str], list[str]] = _kept_by_the_engine
     deleted: Callable[[Request], str] = _last_of_the_path
     lists: tuple[str, ...]
@@ -153,23 +148,8 @@ def _reference_driver() -> AbstractContextManager[object]:
     return _registry.using("reference", ReferenceDriver)  # a platform of tests is no entry point
 
 
-def _reference_strangers(world: Account) -> list[str]:
-    out = list[str]()
-    rows: list[tuple[str, dict[str, str]]] = [
-        ("somebodys-server", {}),
-        (provider_name("team-b", NAME), {"UNIGPU_NAME": NAME, "UNIGPU_NAMESPACE": "team-b", "UNIGPU_ATTEMPT": "x"}),
-    ]
-    now = world.clock.now()
-    for name, env in rows:
-        template = world.face._make_template({"name": name, "image": "i", "env": env}, now)
-        limits = {"workers": {"min": 0, "max": 1}}
-        body = {"name": name, "template_id": template.id, "gpus": ["L40S"], "env": env, **limits}
-        out += [template.id, world.face._make_endpoint(body, now).id]
-    return out
-
-
-def _reference_operations(*names: str) -> tuple[str, ...]:
-    return tuple(f"reference.{name}" for name in names)
+def _named(provider: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{provider}.{name}" for name in names)
 
 
 def _rows(body: Any) -> list[Any]:
@@ -188,11 +168,11 @@ _REFERENCE = Platform(
         "workers": (0, 2),
     },
     kinds=("template", "endpoint"),
-    strangers=_reference_strangers,
     lists=("reference.template.list", "reference.endpoint.list"),
     creates=("reference.template.create", "reference.endpoint.create"),
     deletes=("reference.template.delete", "reference.endpoint.delete"),
-    operations=_reference_operations(
+    operations=_named(
+        "reference",
         *("template.list", "template.create", "template.get", "template.delete", "endpoint.list", "endpoint.create"),
         *("endpoint.get", "endpoint.patch", "endpoint.delete", "endpoint.wake", "worker.list", "job.submit", "job.get"),
     ),
@@ -203,7 +183,56 @@ _REFERENCE = Platform(
     pairs=4000,
 )
 
-_ALL = (_REFERENCE,)
+
+# -- RunPod -----------------------------------------------------------------------------------------------------------
+
+
+def _runpod_face(engine: Engine, key: str, seed: int, page: int) -> Face:
+    from unigpu.cloud.faces.runpod import RunPodFace
+
+    return RunPodFace(engine, key=key, seed=seed, page=page)
+
+
+def _runpod_rows(body: Any) -> list[Any]:
+    found = next((body[one] for one in ("endpoints", "workers") if one in body), []) if isinstance(body, dict) else []
+    return list(found)
+
+
+_RUNPOD = Platform(
+    name="runpod",
+    key=("RUNPOD_API_KEY", "runpod-key"),
+    face=_runpod_face,
+    fields={
+        "name": NAME,
+        "handler": "app:summarize",
+        "image": "ghcr.io/me/app:1",
+        "gpu": "RTX 4090",
+        "workers": (0, 2),
+    },
+    kinds=("endpoint",),
+    lists=("runpod.endpoint.list",),
+    creates=("runpod.endpoint.create",),
+    deletes=("runpod.endpoint.delete",),
+    operations=_named(
+        "runpod",
+        "endpoint.list",
+        "endpoint.create",
+        "endpoint.get",
+        "endpoint.patch",
+        "endpoint.delete",
+        "worker.list",
+        "gpu.list",
+        "job.submit",
+        "job.get",
+    ),
+    empty_list=lambda operation, body: {"endpoints": []},
+    half_list=lambda operation, body: {"endpoints": body["endpoints"][: len(body["endpoints"]) // 2]},
+    rows=_runpod_rows,
+    missing=("name", "scaling", "id"),
+    delete_reply=(204, b""),
+)
+
+_ALL = (_REFERENCE, _RUNPOD)
 _WANTED = os.environ.get("UNIGPU_MATRIX", "").replace(",", " ").split()
 PLATFORMS: Sequence[Platform] = tuple(one for one in _ALL if not _WANTED or one.name in _WANTED)
 """Those of this run."""

@@ -12,8 +12,10 @@ import itertools
 import json
 import os
 import random
+import shutil
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +36,7 @@ from unigpu.models import provider_name
 
 FULL = os.environ.get("UNIGPU_FULL") == "1"
 Hook = Callable[[str], None]
+_STRANGERS: dict[str, list[tuple[Request, list[str]]]] = {}
 _FLAGS: dict[Any, Any] = {}
 """What the facts say, read once for all clients: thousands of them are made."""
 
@@ -171,11 +174,11 @@ class World:
         self.clock.attach(self._act_late, lambda: self.pending[0][0] if self.pending else None)
         self.deleted: list[str] = []
         self.orphan_seconds = 0.0
-        self.foreign = self._strangers()
         self.config = path / "unigpu.toml"
         if not self.config.exists():
             path.mkdir(parents=True, exist_ok=True)
             self.config.write_text("")
+        self.foreign = self._strangers()
 
     # -- clients
 
@@ -193,11 +196,12 @@ class World:
             Client if sync else AsyncClient, where, io or MatrixIo(self, sync=sync, hook=hook, script=script), hook
         )
 
-    def wired(self, cls: Any, where: str, io: Any, hook: Hook | None = None) -> Any:
+    def wired(self, cls: Any, where: str, io: Any, hook: Hook | None = None, *, namespace: str | None = None) -> Any:
         client = cls(
             self.platform.name,
             state_dir=self.path / where,
             config=self.config,
+            namespace=namespace,
             driver_options={self.platform.name: dict(self.platform.options)},
         )
 
@@ -272,15 +276,70 @@ class World:
         return {id: row["billed_s"] for id, row in rows.items() if row["name"] == wanted}
 
     def _strangers(self) -> list[str]:
-        """What others have on the account: never to be touched."""
-        out = self.platform.strangers(self)
+        """What others have on the account: never to be touched.
+
+        A deployment of our name in another team's namespace, and the same under a name that is not ours at all.
+        """
+        if self.platform.name not in _STRANGERS:
+            _STRANGERS[self.platform.name] = self._another_teams_creates()
+        before = set(self.cloud.engine.deployment_ids())
+        for name in (provider_name("team-b", NAME), "somebodys-server"):
+            ids: dict[str, str] = {}
+            for request, answer in _STRANGERS[self.platform.name]:
+                text = json.dumps(request.json).replace(provider_name("team-b", NAME), name)
+                for old, new in ids.items():
+                    text = text.replace(old, new)
+                reply = self.act(replace(request, json=json.loads(text), deadline=self.clock.now() + 60))
+                ids.update(zip(answer, _words(reply.content), strict=False))
         self.cloud.step(self.clock.now())
-        return out
+        return sorted(set(self.cloud.engine.deployment_ids()) - before)
+
+    def _another_teams_creates(self) -> list[tuple[Request, list[str]]]:
+        """The creates of a deploy in another namespace, each with the words of its answer; on a world of its own."""
+        world = World.__new__(World)
+        world.platform, world.fields, world.clock, world.path = self.platform, self.fields, self.clock, self.path
+        world.config, world.deleted = self.config, []
+        world.cloud = VirtualCloud(clock=self.clock, behavior=Behavior(cold_start=2.0, duration=0.1))
+        world.cloud.mount(self.platform.face(world.cloud.engine, self.platform.key[1], 99, 50))
+        io = Recording(world)
+        client = world.wired(Client, "elsewhere", io, namespace="team-b")
+        client.deploy(**{**self.fields, "progress": "off", "timeout": 600})
+        world.cloud.detach()
+        shutil.rmtree(self.path / "elsewhere")
+        return [(request, _words(reply.content)) for request, reply in io.created]
 
     def untouched(self) -> bool:
         """Whether everything of others is still there, and nobody tried to delete it."""
         there = set(self.cloud.engine.deployment_ids())
         return set(self.foreign) <= there and not set(self.foreign) & set(self.deleted)
+
+
+class Recording(MatrixIo):
+    """Keeps what was created, with its answer."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, sync=True, hook=None, script=None)
+        self.created: list[tuple[Request, Response]] = []
+
+    async def send(self, request: Request) -> Response:
+        reply = await super().send(request)
+        if self.world.platform.is_create(request.operation):
+            self.created.append((request, reply))
+        return reply
+
+
+def _words(content: bytes) -> list[str]:
+    """The texts and numbers of a reply, in their order: what one create answered stands where another's did."""
+    out: list[str] = []
+
+    def walk(value: Any) -> None:
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            walk(inner)
+        if isinstance(value, str | int) and len(str(value)) > 3:
+            out.append(str(value))
+
+    walk(json.loads(content or b"null"))
+    return out
 
 
 @contextlib.contextmanager
