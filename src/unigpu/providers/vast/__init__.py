@@ -1,0 +1,7 @@
+"""Vast.ai: serverless endpoints on a marketplace of machines, and single machines of it."""
+
+from __future__ import annotations
+
+from .workflows import VastDriver
+
+__all__ = ["VastDriver"]

@@ -1,0 +1,446 @@
+"""Between Vast's JSON and unigpu's models. Pure.
+
+Endpoints have no variables, and their names must be unique on an account. So an endpoint's name, and an instance's
+label, is our tag and the create call's attempt; everything else that another process must know is in the variables of
+the deployment's template, or of the instance itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from unigpu.driver import (
+    DeploymentInfo,
+    Found,
+    Identity,
+    InventoryItem,
+    Offer,
+    Rate,
+    State,
+    Worker,
+    WorkerState,
+    is_ours,
+)
+from unigpu.models.deployment import Interface
+from unigpu.models.gpu import canonical
+
+from . import _env
+from ._wire import PROVIDER, EndpointWire, GroupWire, InstanceWire, OfferWire, TemplateWire, WorkerWire, items, mapping
+
+MAX_PRICE: Final = "UNIGPU_MAX_PRICE"
+"""Our note of the price cap: an endpoint does not tell what it costs."""
+_TAG: Final = re.compile(r"([a-z][a-z0-9-]{0,4}-ug[a-z2-7]{12})-([0-9a-z]{1,64})")
+
+# https://docs.vast.ai/guides/serverless/worker-states
+WORKERS: Final[Mapping[str, WorkerState]] = {
+    "pending": WorkerState.PLACING,
+    "creating": WorkerState.PLACING,
+    "created": WorkerState.PLACING,
+    "loading": WorkerState.STARTING,
+    "model_loading": WorkerState.STARTING,
+    "starting": WorkerState.STARTING,
+    "rebooting": WorkerState.STARTING,
+    "update_ready": WorkerState.STARTING,
+    "update_rebooting": WorkerState.STARTING,
+    "update_starting": WorkerState.STARTING,
+    "idle": WorkerState.IDLE,
+    "stopping": WorkerState.STOPPED,
+    "stopped": WorkerState.STOPPED,
+    "error": WorkerState.FAILED,
+    "destroying": WorkerState.EXITED,
+    "unavail": WorkerState.EXITED,
+}
+_COMING: Final = (WorkerState.PLACING, WorkerState.STARTING)
+_WORDS: Final = {"loading": "pulls the image, or starts it", "model_loading": "loads the model", "pending": "is placed"}
+
+# https://docs.vast.ai/api-reference/instances: what `status_msg` says while `actual_status` never becomes "running".
+_BROKEN: Final = (
+    "oci runtime create failed", "error response from daemon", "pull access denied", "manifest unknown",
+    "manifest for", "no such image", "failed to pull", "invalid reference format", "no space left on device",
+)  # fmt: skip
+_LOST: Final = frozenset({"exited", "unknown", "offline"})
+"""States of an instance that never become "running" by themselves."""
+
+
+def tag_of(identity: Identity) -> str:
+    """What an endpoint and an instance are called."""
+    return f"{identity.provider_name}-{identity.attempt}"
+
+
+def untag(text: str | None) -> tuple[str, str | None] | None:
+    """The deployment's name and the attempt; ``None``: it is not one of ours."""
+    match = _TAG.fullmatch(text or "")
+    if match:
+        return match[1], match[2]
+    return (text, None) if text is not None and is_ours(text) else None
+
+
+def epoch(value: float | str | None) -> float | None:
+    """Vast's code has epoch seconds, its documents ISO texts."""
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
+        except ValueError:
+            return None
+    return value
+
+
+def number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _constants(env: Mapping[str, str]) -> dict[str, Any]:
+    """What our constants say of a deployment; what is not there is assumed, and said to be."""
+    told: dict[str, Any] = {
+        "name": env.get("UNIGPU_NAME"),
+        "namespace": env.get("UNIGPU_NAMESPACE"),
+        "spec_hash": env.get("UNIGPU_SPEC"),
+        "route": env.get("UNIGPU_ROUTE"),
+        "auth_env": env.get("UNIGPU_AUTH"),
+        "worker_protocol": env.get("UNIGPU_WORKER"),
+        "idempotent": env.get("UNIGPU_IDEMPOTENT") == "1",
+        "expires_at": number(env.get("UNIGPU_EXPIRES")),
+    }
+    timeout, concurrency, port = (
+        number(env.get(name)) for name in ("UNIGPU_TIMEOUT", "UNIGPU_CONCURRENCY", "UNIGPU_PORT")
+    )
+    told |= {"execution_timeout": timeout} if timeout is not None else {}
+    told |= {"concurrency": int(concurrency)} if concurrency is not None else {}
+    told |= {"port": int(port)} if port is not None else {}
+    if "UNIGPU_NAME" not in env:
+        told["assumed"] = ("interface", "execution_timeout", "concurrency", "idempotent")
+    return told
+
+
+def _interface(env: Mapping[str, str], default: Interface) -> Interface:
+    return "http" if env.get("UNIGPU_INTERFACE") == "http" else "function" if "UNIGPU_INTERFACE" in env else default
+
+
+# -- serverless --------------------------------------------------------------------------------------------------------
+
+
+def found_template(wire: TemplateWire) -> Found:
+    env = _env.read(wire.env)
+    return Found(
+        kind="template",
+        id=str(wire.id),
+        name=wire.name,
+        attempt=env.get("UNIGPU_ATTEMPT"),
+        spec_hash=env.get("UNIGPU_SPEC"),
+        created_at=epoch(wire.created_at),
+    )
+
+
+def found_group(wire: GroupWire) -> Found:
+    name, attempt = untag(wire.endpoint_name) or (wire.endpoint_name or "", None)
+    return Found(kind="workergroup", id=str(wire.id), name=name, attempt=attempt, created_at=epoch(wire.created_at))
+
+
+def found_endpoint(info: DeploymentInfo) -> Found:
+    return Found(
+        kind="endpoint",
+        id=info.id,
+        name=info.provider_name,
+        attempt=info.attempt,
+        spec_hash=info.spec_hash,
+        created_at=info.created_at,
+        expires_at=info.expires_at,
+        info=info,
+    )
+
+
+def its_template(wire: EndpointWire, templates: Sequence[TemplateWire]) -> TemplateWire | None:
+    """The template that the same create call made."""
+    name, attempt = untag(wire.endpoint_name) or (None, None)
+    mine = [one for one in templates if one.name == name]
+    return next((one for one in mine if _env.read(one.env).get("UNIGPU_ATTEMPT") == attempt), None)
+
+
+def endpoint_info(
+    wire: EndpointWire,
+    *,
+    template: TemplateWire | None,
+    group: GroupWire | None,
+    workers: Sequence[WorkerWire] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> DeploymentInfo:
+    """An endpoint as a deployment.
+
+    Args:
+        workers: ``None``: not asked for, as in a list; then its state is known only where it is stopped.
+        env: The variables, where the template need not be asked.
+    """
+    known = untag(wire.endpoint_name)
+    told = dict(env) if env is not None else _env.read(template.env) if template is not None else {}
+    constants = _constants(told)
+    halfway = (
+        template is not None and group is not None and None not in (template.hash_id, group.template_hash)
+        and template.hash_id != group.template_hash
+    )  # fmt: skip
+    if halfway:  # an update that stopped in between: the workers run what an earlier content of the template said
+        constants["spec_hash"] = None
+    least = 1 if (wire.min_load or 0) > 0 else 0
+    state, reason = endpoint_state(wire.endpoint_state, least, workers)
+    ids = {"endpoint": str(wire.id)}
+    ids |= {"template": str(template.id)} if template is not None else {}
+    ids |= {"workergroup": str(group.id)} if group is not None else {}
+    cap, kept = number(told.get(MAX_PRICE)), wire.cold_workers or 0
+    if wire.auto_delete_due_24h:
+        reason = f"{reason + '; ' if reason else ''}Vast deletes it within 24 h: it has no workergroup"
+    return DeploymentInfo(
+        provider=PROVIDER,
+        provider_name=known[0] if known else wire.endpoint_name,
+        id=str(wire.id),
+        ids=ids,
+        state=state,
+        raw_state=wire.endpoint_state,
+        reason=reason,
+        interface=_interface(told, "function"),
+        workers=(least, wire.max_workers),
+        ready_workers=None if workers is None else sum(worker_state(one).is_ready for one in workers),
+        idle_timeout=wire.inactivity_timeout if (wire.inactivity_timeout or 0) > 0 else None,
+        attempt=known[1] if known else None,
+        created_at=epoch(wire.created_at),
+        rate=rate_of(cap, (least, wire.max_workers), kept),
+        bills="storage and traffic of its stopped workers",
+        ours=known is not None,
+        details={
+            "endpoint_name": wire.endpoint_name,
+            "cold_workers": kept,
+            "scaling": {"signal": "queue_delay", "target": wire.target_queue_time},
+        },
+        **constants,
+    )
+
+
+def rate_of(price: float | None, workers: tuple[int, int], kept: int) -> Rate:
+    """By the price cap: what a machine costs is known when Vast rents it."""
+    idle = None if price is None else round(workers[0] * price, 6)
+    if kept and not workers[0]:
+        idle = None  # the storage of what is kept stopped, at each host's own price
+    elif not workers[0]:
+        idle = 0.0
+    most = None if price is None else round(workers[1] * price, 6)
+    return Rate(idle_per_hour=idle, max_per_hour=most, source=None if price is None else "max_price")
+
+
+def endpoint_state(word: str | None, least: int, workers: Sequence[WorkerWire] | None) -> tuple[State, str | None]:
+    """By its own word, and by its workers."""
+    if word == "stopped":
+        return State.STOPPED, None
+    if word not in ("active", "suspended", None):
+        return State.UNKNOWN, None
+    said = "suspended: Vast adds and stops no workers; those that run are billed" if word == "suspended" else None
+    if workers is None:
+        return State.UNKNOWN, said
+    states = [worker_state(one) for one in workers]
+    if any(one.is_ready for one in states):
+        return State.READY, said
+    if WorkerState.UNKNOWN in states:
+        return State.UNKNOWN, said
+    coming = [one for one, state in zip(workers, states, strict=True) if state in _COMING]
+    if coming:
+        words = sorted({_WORDS.get(one.status.lower(), one.status) for one in coming})
+        return State.STARTING, said or f"a worker {', '.join(words)}"
+    failed = [one for one, state in zip(workers, states, strict=True) if state is WorkerState.FAILED]
+    if failed:
+        return State.STARTING, said or f"{len(failed)} workers failed: {failed[0].error_msg or 'no reason is told'}"
+    if least:
+        return State.STARTING, said or "Vast looks for a machine that fits, or wakes one"
+    return State.COLD, said
+
+
+def worker_state(wire: WorkerWire) -> WorkerState:
+    """Ready only with a measured performance: before, an idle one still waits for its benchmark (vastai 1.9.1,
+    ``cli/commands/benchmarks.py``)."""
+    state = WORKERS.get(wire.status.lower(), WorkerState.UNKNOWN)
+    if state is not WorkerState.IDLE:
+        return state
+    if wire.measured_perf is not None and wire.measured_perf <= 0:
+        return WorkerState.STARTING
+    return WorkerState.BUSY if (wire.reqs_working or 0) > 0 else WorkerState.IDLE
+
+
+def worker_of(wire: WorkerWire) -> Worker:
+    running = wire.reqs_working
+    return Worker(
+        id=str(wire.id),
+        state=worker_state(wire),
+        raw_state=wire.status,
+        reason=wire.error_msg or _WORDS.get(wire.status.lower()),
+        gpu=None if wire.gpu_name is None else canonical(PROVIDER, wire.gpu_name) or wire.gpu_name,
+        started_at=wire.started_at,
+        ready_at=wire.loaded_at,
+        jobs_running=None if running is None else int(running),
+    )
+
+
+# -- instances ---------------------------------------------------------------------------------------------------------
+
+
+def instance_state(wire: InstanceWire) -> tuple[State, str | None]:
+    """``running`` is not ready: its program may still load. The driver asks its port."""
+    word, wanted = wire.actual_status, wire.intended_status
+    said = (wire.status_msg or "").strip()[:300] or None
+    if word in _LOST:
+        reason = "crash_loop" if word == "exited" else "host_lost"
+        return State.FAILED, f"{reason}: {said or f'the instance is {word}'}"
+    if said and any(words in said.lower() for words in _BROKEN) and word != "running":
+        return State.FAILED, f"image_pull: {said}"
+    if word == "stopped" and wanted in ("stopped", None):
+        return State.STOPPED, None
+    if word == "running":
+        return State.STARTING if wanted != "stopped" else State.STOPPED, said
+    if word in (None, "created", "loading", "rebooting", "scheduling", "stopped"):
+        return State.STARTING, said or f"the instance is {word or 'placed'}"
+    if word == "frozen":
+        return State.DEGRADED, "frozen: it does nothing, and its GPU is billed"
+    return State.UNKNOWN, said
+
+
+def address_of(wire: InstanceWire, port: int) -> str | None:
+    """``http://host:port`` of a published port; ``None`` while there is none. No TLS is added by Vast."""
+    host = (wire.public_ipaddr or "").strip()
+    ports = mapping(wire.ports)
+    entries = items(ports.get(f"{port}/tcp"))
+    if not host or not entries:
+        return None
+    first: Any = entries[0]
+    try:
+        outer = int(first["HostPort"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return f"http://{f'[{host}]' if ':' in host else host}:{outer}" if 0 < outer < 65536 else None
+
+
+def instance_info(wire: InstanceWire, *, answers: bool | None = None) -> DeploymentInfo:
+    """An instance as a deployment. *answers*: whether its port does; ``None``: not asked."""
+    known = untag(wire.label)
+    env = _env.read(wire.extra_env)
+    constants = _constants(env)
+    state, reason = instance_state(wire)
+    url = address_of(wire, int(constants.get("port") or 8000))
+    if state is State.STARTING and wire.actual_status == "running":
+        state, reason = (State.READY, None) if answers else (State.STARTING, "its port does not answer yet")
+        if url is None:
+            reason = "it has no public address yet"
+    return DeploymentInfo(
+        provider=PROVIDER,
+        provider_name=known[0] if known else wire.label or str(wire.id),
+        id=str(wire.id),
+        ids={"instance": str(wire.id)},
+        state=state,
+        raw_state=wire.actual_status,
+        reason=reason,
+        interface=_interface(env, "http"),
+        kind="pod",
+        workers=(1, 1),
+        ready_workers=1 if state is State.READY else 0,
+        url=url,
+        attempt=env.get("UNIGPU_ATTEMPT") or (known[1] if known else None),
+        created_at=wire.start_date,
+        rate=Rate(idle_per_hour=wire.dph_total, max_per_hour=wire.dph_total, source="the instance's own price"),
+        bills="storage, at its host's price, until it is deleted; its GPU may be gone when it is started again",
+        ours=known is not None,
+        **constants,
+    )
+
+
+def found_instance(wire: InstanceWire) -> Found:
+    info = instance_info(wire)
+    return Found(
+        kind="instance",
+        id=info.id,
+        name=info.provider_name,
+        attempt=info.attempt,
+        spec_hash=info.spec_hash,
+        created_at=info.created_at,
+        expires_at=info.expires_at,
+        info=info,
+    )
+
+
+def instance_worker(wire: InstanceWire, state: State) -> Worker:
+    by_state = {
+        State.READY: WorkerState.IDLE, State.STARTING: WorkerState.STARTING, State.STOPPED: WorkerState.STOPPED,
+        State.FAILED: WorkerState.FAILED,
+    }  # fmt: skip
+    memory = None if wire.gpu_ram is None else wire.gpu_ram / 1000
+    return Worker(
+        id=str(wire.id),
+        state=by_state.get(state, WorkerState.UNKNOWN),
+        raw_state=wire.actual_status,
+        reason=instance_state(wire)[1],
+        gpu=None if wire.gpu_name is None else canonical(PROVIDER, wire.gpu_name, memory_gb=memory) or wire.gpu_name,
+        gpu_count=wire.num_gpus,
+        region=country(wire.geolocation),
+        started_at=wire.start_date,
+        price_per_hour=wire.dph_total,
+    )
+
+
+# -- what there is, and what it costs ----------------------------------------------------------------------------------
+
+
+def country(place: str | None) -> str | None:
+    """``"Texas, US"``, also ``", US"``: the last word."""
+    code = (place or "").rpartition(",")[2].strip().upper()
+    return code if re.fullmatch(r"[A-Z]{2}", code) else None
+
+
+def offer_of(wire: OfferWire, kind: str, source: str) -> Offer:
+    memory = None if wire.gpu_ram is None else round(wire.gpu_ram / 1000, 1)
+    more = {
+        "machine_id": wire.machine_id,
+        "reliability": wire.reliability if wire.reliability is not None else wire.reliability2,
+        "verification": wire.verification,
+        "datacenter": None if wire.hosting_type is None else wire.hosting_type == 1,
+        "inet_down": wire.inet_down,
+        "inet_down_cost": wire.inet_down_cost,
+        "inet_up_cost": wire.inet_up_cost,
+        "storage_cost": wire.storage_cost,
+        "longest_s": wire.duration,
+    }
+    return Offer(
+        provider=PROVIDER,
+        gpu=canonical(PROVIDER, wire.gpu_name, memory_gb=memory) or wire.gpu_name,
+        count=wire.num_gpus,
+        memory_gb=memory,
+        price_per_hour=wire.dph_total,
+        region=country(wire.geolocation),
+        kind="pod" if kind == "pod" else "serverless",
+        available=1,
+        interruptible=bool(wire.is_bid),
+        id=str(wire.id),
+        source=source,
+        details={name: value for name, value in more.items() if value is not None},
+    )
+
+
+def instance_item(wire: InstanceWire, workers: Mapping[int, str]) -> InventoryItem:
+    """An instance, which may be a worker of an endpoint: then *workers* has that one's name."""
+    known = untag(wire.label) or untag(workers.get(wire.id))
+    env = _env.read(wire.extra_env)
+    running = wire.actual_status in ("running", "frozen", "rebooting")
+    month = None
+    if wire.storage_cost is not None and wire.disk_space is not None:
+        month = round(wire.storage_cost * wire.disk_space, 4)
+    return InventoryItem(
+        provider=PROVIDER,
+        id=str(wire.id),
+        kind="worker" if wire.id in workers else "instance",
+        owner="ours" if known else "foreign",
+        name=env.get("UNIGPU_NAME") or (known[0] if known else wire.label),
+        namespace=env.get("UNIGPU_NAMESPACE") if known else None,
+        state=wire.actual_status,
+        per_hour=wire.dph_total if running else 0.0 if month is not None else None,
+        per_month=month,
+        created_at=wire.start_date,
+        note="traffic is billed by the byte besides",
+    )

@@ -1,0 +1,245 @@
+"""What a serverless deployment consists of at Vast: a template (what runs), an endpoint (the limits, and what is
+called), a workergroup (what may be rented). Created in that order, ended in reverse.
+
+Vast has no idempotency key, makes the ids, and shows by listing what exists. How soon is not documented; its own tools
+look for up to a minute, so the settle window is one (unverified).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io
+from unigpu.errors import ConflictError, InvalidRequestError, InvalidResponseError, NotFoundError, UniGPUError
+
+from . import _body, _ending, _map
+from ._line import Line
+from ._search import contradicts, of_spec
+from ._wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire, mapping, parse, shaped
+
+LISTED: Final = Consistency(kind="listed", settle=60.0)
+_TAKEN: Final = ("already exist", "already in use", "already has", "duplicate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What the parts have in common. *spec* and *identity* are there where it may be created."""
+
+    line: Line
+    name: str
+    spec: DeploymentSpec | None = None
+    identity: Identity | None = None
+    call: CallClass = CallClass.RECONCILE
+    consistency: Consistency = LISTED
+    bills_cold: str | None = None
+
+    def made_from(self) -> tuple[DeploymentSpec, Identity]:
+        if self.spec is None or self.identity is None:
+            raise AssertionError("a part of something that exists is never created")
+        return self.spec, self.identity
+
+    @property
+    def label(self) -> str | None:
+        return None if self.spec is None else self.spec.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplatePart(Part):
+    """It carries all that another process must know, in its variables."""
+
+    kind: str = "template"
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        found = await self.line.templates(io, [self.name], deadline=deadline)
+        return [_map.found_template(one) for one in found]
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """One that is identical is given back, with ``success: false`` beside it: it is the same."""
+        spec, identity = self.made_from()
+        body = _body.template_body(spec, identity, engine=self.line.engine)
+        reply = await self.line.send(
+            io, "POST", "/api/v0/template/", "template.create", json=body, role="create", call=self.call,
+            deadline=deadline, deployment=self.label,
+        )  # fmt: skip
+        data: object = reply.json()
+        told = mapping(mapping(data).get("template"))
+        if not told:
+            raise InvalidResponseError(
+                f"{reply.operation}: Vast's reply shows no template",
+                provider=PROVIDER,
+                operation=reply.operation,
+                deployment=spec.name,
+                maybe_executed=True,
+            )
+        wire = shaped(TemplateWire, {"name": identity.provider_name, **told}, reply.operation)
+        return Found(
+            kind=self.kind,
+            id=str(wire.id),
+            name=identity.provider_name,
+            attempt=identity.attempt,
+            spec_hash=identity.spec_hash,
+            created_at=_map.epoch(wire.created_at),
+        )
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        found = await self.line.templates(io, [self.name], deadline=deadline)
+        return next((_map.found_template(one) for one in found if str(one.id) == id), None)
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        try:
+            await self.line.done(
+                io, "DELETE", "/api/v0/template/", "template.delete", json={"template_id": int(id)}, deadline=deadline
+            )
+        except NotFoundError:
+            return  # it is gone already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointPart(Part):
+    """The limits, and the name that calls are routed by."""
+
+    kind: str = "endpoint"
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        endpoints = await self.line.endpoints(io, deadline=deadline)
+        mine = [one for one in endpoints if (_map.untag(one.endpoint_name) or ("",))[0] == self.name]
+        return [] if not mine else await self._shown(io, mine, deadline=deadline)
+
+    async def _shown(self, io: Io, wires: Sequence[EndpointWire], *, deadline: float) -> list[Found]:
+        groups = await self.line.groups(io, deadline=deadline)
+        templates = await self.line.templates(io, [self.name], deadline=deadline)
+        return [_map.found_endpoint(shown(one, templates, groups)) for one in wires]
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """Without load and without machines to keep.
+
+        Raises:
+            ConflictError: there is one of this name: this very attempt's, by an answer that was lost.
+        """
+        spec, identity = self.made_from()
+        body = _body.endpoint_body(spec, identity)
+        try:
+            reply = await self.line.done(
+                io, "POST", "/api/v0/endptjobs/", "endpoint.create", json=body, role="create", call=self.call,
+                deadline=deadline, deployment=self.label,
+            )  # fmt: skip
+        except InvalidRequestError as exc:
+            if not any(words in exc.message.lower() for words in _TAKEN):
+                raise
+            raise ConflictError(exc.message, status=exc.status, provider=PROVIDER, maybe_executed=False) from exc
+        wire = parse(ResultWire, reply)
+        id_ = wire.result if wire.result is not None else wire.id
+        if id_ is None:
+            raise _no_id(reply.operation, spec.name)
+        seen = EndpointWire.model_validate(
+            {
+                "id": id_, "endpoint_name": body["endpoint_name"], "endpoint_state": "active", "min_load": 0.0,
+                "cold_workers": 0, "max_workers": body["max_workers"], "target_queue_time": body["target_queue_time"],
+                "inactivity_timeout": body["inactivity_timeout"],
+            }
+        )  # fmt: skip
+        env = {name: text for name, text in _body.env_of(spec, identity).items() if name.startswith("UNIGPU_")}
+        info = _map.endpoint_info(seen, template=None, group=None, workers=(), env=env)
+        ids = {kind: one.id for kind, one in made.items()} | {self.kind: str(id_)}
+        return _map.found_endpoint(info.model_copy(update={"ids": ids}))
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        wire = await endpoint_of(self.line, io, id, deadline=deadline)
+        return None if wire is None else (await self._shown(io, [wire], deadline=deadline))[0]
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        """With its workergroups and workers, by Vast's word; that its machines are gone is looked at besides."""
+        await _ending.end(self.line, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPart(Part):
+    """What may be rented, at which price."""
+
+    kind: str = "workergroup"
+    bills_cold: str | None = "perhaps one machine, which an older service rents to measure it"
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        found = [_map.found_group(one) for one in await self.line.groups(io, deadline=deadline)]
+        return [one for one in found if one.name == self.name]
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """By the endpoint's id, never its name: with an unknown name Vast makes an endpoint of its own.
+
+        Raises:
+            InvalidResponseError: Vast understood another price than was asked.
+        """
+        spec, identity = self.made_from()
+        template = made["template"]
+        known = await self.line.templates(io, [self.name], deadline=deadline)
+        told = next((one.hash_id for one in known if str(one.id) == template.id), None)
+        body = _body.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
+        reply = await self.line.done(
+            io, "POST", "/api/v0/workergroups/", "workergroup.create", json=body, role="create", call=self.call,
+            deadline=deadline, deployment=self.label,
+        )  # fmt: skip
+        wire = parse(ResultWire, reply)
+        id_ = wire.id if wire.id is not None else wire.result
+        if id_ is None:
+            raise _no_id(reply.operation, spec.name)
+        return Found(kind=self.kind, id=str(id_), name=self.name, attempt=identity.attempt)
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        found = await self.line.groups(io, deadline=deadline)
+        return next((_map.found_group(one) for one in found if str(one.id) == id), None)
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        await _ending.end(
+            self.line, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
+        )  # fmt: skip
+
+
+# -- what several of them do ------------------------------------------------------------------------------------------
+
+
+async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> EndpointWire | None:
+    """An endpoint by its id; ``None``: Vast says that there is none."""
+    try:
+        reply = await line.done(io, "GET", f"/api/v0/endptjobs/{id}/", "endpoint.get", deadline=deadline)
+    except NotFoundError:
+        return None
+    data: object = reply.json()
+    row = mapping(data).get("result", data)
+    return None if row is None else shaped(EndpointWire, row, reply.operation)
+
+
+def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:
+    """An endpoint with what stands beside it, as a deployment."""
+    group = next((one for one in groups if one.endpoint_id == wire.id), None)
+    return _map.endpoint_info(wire, template=_map.its_template(wire, templates), group=group)
+
+
+def must_be_capped(spec: DeploymentSpec, group: GroupWire | None) -> None:
+    """Before anything is rented.
+
+    Raises:
+        InvalidResponseError: what Vast made of the search lets dearer machines in than was asked.
+    """
+    wrong = None
+    if group is not None:
+        wrong = contradicts(group.search_query, of_spec(spec, _body.options_of(spec)))
+    if wrong is not None:
+        raise InvalidResponseError(
+            f"{spec.name}: {wrong}; nothing was rented",
+            provider=PROVIDER,
+            operation="vast.workergroup.list",
+            deployment=spec.name,
+            maybe_executed=True,
+        )
+
+
+def _no_id(operation: str, name: str) -> UniGPUError:
+    return InvalidResponseError(
+        f"{operation}: Vast's reply has no id",
+        provider=PROVIDER,
+        operation=operation,
+        deployment=name,
+        maybe_executed=True,
+    )

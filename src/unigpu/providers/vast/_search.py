@@ -1,0 +1,180 @@
+"""Which machines may be rented: one set of conditions, in both of Vast's languages. Pure.
+
+The console's offers take JSON (``{"gpu_ram": {"gte": 23000}}``: megabytes); a workergroup takes a text
+(``gpu_ram>=23``: gigabytes). That the server reads the text's units as Vast's own client does is unverified; so what
+it made of them is read back (`contradicts`). vastai 1.9.1, ``api/query.py``; https://docs.vast.ai/search-offers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from unigpu.driver import DeploymentSpec
+from unigpu.models._gpu_table import GPU, table
+from unigpu.models.gpu import GPURequest, is_shared, members, spelling
+
+from ._options import SpecOptions
+from ._wire import PROVIDER, mapping
+
+# https://european-union.europa.eu/principles-countries-history/eu-countries; only for turning an area into countries.
+AREAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "EU": (
+        "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IE", "IT", "LV", "LT", "LU",
+        "MT", "NL", "PL", "PT", "RO", "SK", "SI", "ES", "SE",
+    ),
+    "NA": ("US", "CA", "MX"),
+    "APAC": ("AU", "HK", "ID", "IN", "JP", "KR", "MY", "NZ", "PH", "SG", "TH", "TW", "VN"),
+}  # fmt: skip
+LEAST_DISK: Final = 10
+"""Gigabytes where nothing is asked: Vast's least is 8, and an image must fit."""
+_SIGNS: Final = {"eq": "=", "gte": ">=", "lte": "<="}
+_THOUSANDS: Final = frozenset({"gpu_ram"})
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One: a field, an operator of the JSON form, and a value in the JSON form's units."""
+
+    field: str
+    op: str
+    value: Any
+
+
+def countries_of(regions: Sequence[str] | None) -> tuple[str, ...]:
+    """ISO codes of what was asked for: Vast's filter knows countries, no areas."""
+    codes = [code for region in regions or () for code in AREAS.get(region, (region,))]
+    return tuple(dict.fromkeys(codes))
+
+
+def count_of(gpu: Sequence[GPURequest] | None) -> int:
+    return gpu[0].count if gpu else 1
+
+
+def disk_of(spec: DeploymentSpec) -> int:
+    return max(LEAST_DISK, spec.disk or 0)
+
+
+def machines(
+    gpu: Sequence[GPURequest] | None, *, max_price: float | None, regions: Sequence[str] | None, options: SpecOptions
+) -> list[Condition]:
+    """What a machine must be like, for an offer of one and for a workergroup."""
+    out = [Condition("verified", "eq", True)] if options.verified else []
+    out += [Condition("rentable", "eq", True), Condition("rented", "eq", False)]
+    out += gpus(gpu)
+    if max_price is not None:
+        out.append(Condition("dph_total", "lte", max_price))
+    if options.datacenter:
+        out.append(Condition("datacenter", "eq", True))
+    if options.reliability is not None:
+        out.append(Condition("reliability", "gte", options.reliability))
+    if regions:
+        out.append(Condition("geolocation", "in", list(countries_of(regions))))
+    if options.min_inet_down is not None:
+        out.append(Condition("inet_down", "gte", options.min_inet_down))
+    if options.max_inet_cost is not None:
+        out.append(Condition("inet_down_cost", "lte", options.max_inet_cost))
+        out.append(Condition("inet_up_cost", "lte", options.max_inet_cost))
+    if options.min_cuda is not None:
+        out.append(Condition("cuda_max_good", "gte", float(options.min_cuda)))
+    out.append(Condition("direct_port_count", "gte", 1))
+    return out
+
+
+def of_spec(spec: DeploymentSpec, options: SpecOptions) -> list[Condition]:
+    """The same for a spec, with the disk that it needs."""
+    conditions = machines(spec.gpu, max_price=spec.max_price, regions=spec.regions, options=options)
+    return [*conditions, Condition("disk_space", "gte", disk_of(spec))]
+
+
+def gpus(gpu: Sequence[GPURequest] | None) -> list[Condition]:
+    """Names, number and memory. Where a name is shared by GPUs of different memory, the memory is asked for, too."""
+    if not gpu:
+        return []
+    out = [Condition("num_gpus", "eq", count_of(gpu))]
+    low, high = memory_of(gpu)
+    if all(one.name is not None for one in gpu):
+        names = [name for one in gpu for name in spelling(one, PROVIDER)]
+        out.append(Condition("gpu_name", "in", list(dict.fromkeys(names))))
+    if low is not None:
+        out.append(Condition("gpu_ram", "gte", (low - 1) * 1000))  # a "24 GB" card reports 24,564 MB, or a little less
+    if high is not None:
+        out.append(Condition("gpu_ram", "lte", (high + 6) * 1000))
+    return out
+
+
+def memory_of(gpu: Sequence[GPURequest]) -> tuple[int | None, int | None]:
+    """The least and the most memory in GB that must be asked for; ``None``: the names say enough."""
+    sizes = [one.memory_gb for one in gpu if one.memory_gb is not None]
+    if sizes:
+        return min(sizes), None
+    shared = [
+        one
+        for request in gpu
+        for one in members(request)
+        if any(is_shared(PROVIDER, name) for name in one.spellings.get(PROVIDER, ()))
+    ]
+    if not shared:
+        return None, None
+    asked = {one.name for request in gpu for one in members(request)}
+    known = {name for one in shared for name in one.spellings.get(PROVIDER, ())}
+    twins = [one for one in _sharing(known) if one.name not in asked]
+    low, high = min(one.memory_gb for one in shared), max(one.memory_gb for one in shared)
+    return (
+        low if any(one.memory_gb < low for one in twins) else None,
+        high if any(one.memory_gb > high for one in twins) else None,
+    )
+
+
+def _sharing(names: set[str]) -> list[GPU]:
+    return [one for one in table().gpus.values() if names & set(one.spellings.get(PROVIDER, ()))]
+
+
+def as_json(conditions: Sequence[Condition]) -> dict[str, Any]:
+    """For ``/bundles/``."""
+    out: dict[str, Any] = {}
+    for one in conditions:
+        out.setdefault(one.field, {})[one.op] = one.value
+    return out
+
+
+def as_text(conditions: Sequence[Condition], more: str | None = None) -> str:
+    """For ``search_params``."""
+    words = [_word(one) for one in conditions]
+    return " ".join((*words, *([more.strip()] if more and more.strip() else [])))
+
+
+def _word(one: Condition) -> str:
+    value: Any = one.value
+    if one.field in _THOUSANDS:
+        value = value / 1000
+    if one.op == "in":
+        items = [_text(item) for item in value]
+        return f"{one.field} in [{','.join(items)}]" if len(items) != 1 else f"{one.field}={items[0]}"
+    return f"{one.field}{_SIGNS[one.op]}{_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "True" if value else "False"
+    if isinstance(value, float | int):
+        return f"{value:g}" if abs(value) < 1e15 else str(value)
+    return str(value).replace(" ", "_")
+
+
+def contradicts(read_back: Mapping[str, Any] | str | None, conditions: Sequence[Condition]) -> str | None:
+    """Where what Vast made of a search lets dearer machines in than asked: in words. ``None``: it does not, or Vast
+    does not tell."""
+    told = mapping(read_back)
+    if not told:
+        return None
+    cap = next((one.value for one in conditions if one.field == "dph_total"), None)
+    if cap is None:
+        return None
+    price = mapping(told.get("dph_total"))
+    most = price.get("lte", price.get("lt"))
+    if not isinstance(most, int | float) or isinstance(most, bool) or not math.isclose(most, cap, rel_tol=1e-6):
+        return f"max_price is ${cap:g} a worker-hour, and Vast understood {dict(price)}"
+    return None

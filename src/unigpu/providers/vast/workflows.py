@@ -1,0 +1,443 @@
+"""Vast's verbs, top to bottom: check, deploy, look, change, call, log, list what costs money.
+
+A serverless deployment is a template, an endpoint and a workergroup; its workers are machines that Vast rents for it
+from strangers. A call asks the engine for a worker, and then the worker itself. A pod is one such machine.
+https://docs.vast.ai/guides/serverless/architecture, https://docs.vast.ai/api-reference
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Literal
+
+from unigpu.driver import (
+    DRIVER_API,
+    Checked,
+    Content,
+    DeploymentInfo,
+    DeploymentSpec,
+    DriverConfig,
+    HTTPCall,
+    Identity,
+    InputModel,
+    InventoryItem,
+    Invocation,
+    Io,
+    Limit,
+    LogLine,
+    Offer,
+    Pace,
+    Rate,
+    Resource,
+    Result,
+    Scaling,
+    StreamResponse,
+    Worker,
+)
+from unigpu.errors import APIStatusError, InvalidResponseError, NotFoundError, UnsupportedError
+from unigpu.models import GPURequest
+
+from . import _body, _calls, _instances, _invoke, _logs, _map
+from ._check import check
+from ._line import LIMITS, Line, gone
+from ._options import Options, SpecOptions
+from ._parts import EndpointPart, GroupPart, TemplatePart, endpoint_of, must_be_capped
+from ._tls import trust_of
+from ._wire import PROVIDER, GroupWire, VolumeWire, rows_in, shaped
+
+_LOOK_S: Final = 30.0
+_FOLLOW_S: Final = 5.0
+_IN_PLACE: Final = frozenset(
+    {
+        "code", "command", "concurrency", "disk", "env", "execution_timeout", "gpu", "handler", "idempotent", "image",
+        "max_price", "port", "provider_options", "regions", "registry", "secrets",
+    }
+)  # fmt: skip
+
+
+class VastDriver:
+    """Serverless endpoints and instances."""
+
+    name: ClassVar[str] = PROVIDER
+    driver_api: ClassVar[int] = DRIVER_API
+    env_key: ClassVar[str | None] = "VAST_API_KEY"
+    Options: ClassVar[type[InputModel]] = Options
+    SpecOptions: ClassVar[type[InputModel]] = SpecOptions
+    limits: ClassVar[Mapping[str, Limit]] = LIMITS
+
+    request_hold = 3600.0  # the caller waits, not the platform: as long as it likes
+    state_pace = Pace(floor=5.0, cap=15.0, jitter=0.2)  # each look is four calls, and Vast wants seconds between them
+    update_kinds: ClassVar[frozenset[str]] = frozenset({"serverless"})
+
+    def __init__(self, config: DriverConfig) -> None:
+        self._options = Options.model_validate(dict(config.options))
+        self.base = self._options.console_url
+        self._line = Line(
+            console=self._options.console_url,
+            engine=self._options.engine_url,
+            key=config.api_key,
+            trust=trust_of(self._options.worker_ca),
+            http_workers=self._options.http_workers,
+        )
+
+    # -- before anything is sent -------------------------------------------------------------------------------------
+
+    def check(self, spec: DeploymentSpec) -> Checked:
+        return check(spec, self._options)
+
+    def content(self, spec: DeploymentSpec) -> Content:
+        """The image as given, which is a field of the spec already."""
+        return Content()
+
+    def rate(self, spec: DeploymentSpec) -> Rate:
+        """By the price cap: what a machine costs is known when Vast rents it."""
+        kept = _body.options_of(spec).cold_workers if spec.kind == "serverless" else 0
+        return _map.rate_of(spec.max_price, spec.workers, kept)
+
+    def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
+        """In this order: a workergroup names its endpoint and its template."""
+        common: dict[str, Any] = {
+            "line": self._line, "name": identity.provider_name, "spec": spec, "identity": identity
+        }  # fmt: skip
+        if spec.kind == "pod":
+            return (_instances.InstancePart(**common),)
+        return TemplatePart(**common), EndpointPart(**common), GroupPart(**common)
+
+    def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
+        """Ended from the last on: the endpoint first, as its end takes the rest along."""
+        common: dict[str, Any] = {"line": self._line, "name": info.provider_name}
+        return (
+            TemplatePart(**common), GroupPart(**common), EndpointPart(**common), _instances.InstancePart(**common)
+        )  # fmt: skip
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
+        """Endpoints and instances. What their workers do is not in the list: an endpoint's state is not known by it."""
+        endpoints = await self._line.endpoints(io, deadline=deadline)
+        groups: Sequence[GroupWire] = await self._line.groups(io, deadline=deadline) if endpoints else ()
+        known = [known for one in endpoints if (known := _map.untag(one.endpoint_name))]
+        templates = await self._line.templates(io, [name for name, _ in known], deadline=deadline)
+        machines = await self._line.instances(io, deadline=deadline)
+        by_endpoint = {one.endpoint_id: one for one in groups}
+        return (
+            *(
+                _map.endpoint_info(
+                    one, template=_map.its_template(one, templates), group=by_endpoint.get(one.id)
+                )
+                for one in endpoints
+            ),
+            *(_map.instance_info(one) for one in machines if _map.untag(one.label)),
+        )  # fmt: skip
+
+    async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
+        if info.kind == "pod":
+            machine = await _instances.instance_of(self._line, io, info.id, deadline=deadline)
+            return None if machine is None else await _instances.probed(self._line, io, machine, deadline=deadline)
+        wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
+        if wire is None:
+            return None
+        groups = await self._line.groups(io, deadline=deadline)
+        templates = await self._line.templates(io, [info.provider_name], deadline=deadline)
+        try:
+            workers = await self._line.workers(io, info.id, deadline=deadline)
+        except NotFoundError:
+            workers = ()  # the engine does not know it yet: there are none
+        return _map.endpoint_info(
+            wire,
+            template=_map.its_template(wire, templates),
+            group=next((one for one in groups if one.endpoint_id == wire.id), None),
+            workers=workers,
+        )
+
+    async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
+        if info.kind == "pod":
+            machine = await _instances.instance_of(self._line, io, info.id, deadline=deadline)
+            if machine is None:
+                raise gone(info, "vast.instance.get")
+            state = info.state if info.raw_state == machine.actual_status else _map.instance_info(machine).state
+            return (_map.instance_worker(machine, state),)
+        try:
+            return tuple(map(_map.worker_of, await self._line.workers(io, info.id, deadline=deadline)))
+        except NotFoundError as exc:
+            if await endpoint_of(self._line, io, info.id, deadline=deadline) is None:
+                raise gone(info, exc.operation) from exc
+            return ()
+
+    async def logs(
+        self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
+    ) -> AsyncIterator[LogLine]:
+        """Each machine's own log; where there is no machine yet, what the engine says of its search. Following asks
+        again, and gives what was not there before."""
+        seen: dict[str, list[str]] = {}
+        first = True
+        while first or follow:
+            until = io.now() + _LOOK_S
+            ids = [worker] if worker else await self._machines(io, info, deadline=until)
+            amount = tail if first else _logs.MOST
+            lines: list[LogLine] = []
+            for id_ in ids:
+                try:
+                    found = await _logs.of_machine(self._line, io, info, id_, tail=amount, deadline=until)
+                except NotFoundError:
+                    if worker is not None:
+                        raise  # of all workers one may have ended meanwhile, and its log with it
+                    continue
+                lines += [LogLine(text=text, worker_id=id_) for text in _after(seen.get(id_), found)]
+                seen[id_] = found
+            if not ids and info.kind == "serverless":
+                told = await _logs.of_engine(self._line, io, info, tail=amount, deadline=until)
+                texts = [one.text for one in told]
+                fresh = len(_after(seen.get(""), texts))
+                lines += told[len(told) - fresh :]
+                seen[""] = texts
+            for line in lines[max(0, len(lines) - tail) :] if first else lines:
+                yield line
+            first = False
+            if follow:
+                await io.sleep(_FOLLOW_S)
+
+    async def _machines(self, io: Io, info: DeploymentInfo, *, deadline: float) -> list[str]:
+        if info.kind == "pod":
+            return [info.id]
+        return [one.id for one in await self.workers(io, info, deadline=deadline)]
+
+    async def offers(
+        self,
+        io: Io,
+        *,
+        gpu: tuple[GPURequest, ...] | None,
+        max_price: float | None,
+        regions: tuple[str, ...] | None,
+        kind: Literal["serverless", "pod"],
+        deadline: float,
+    ) -> Sequence[Offer]:
+        """Machines that could be rented now. The price has GPU and disk; traffic is billed besides, by the byte: its
+        price is in `Offer.details`."""
+        found = await _instances.offers(
+            self._line, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline
+        )
+        source = f"Vast's offers, {datetime.fromtimestamp(io.wall(), UTC).date().isoformat()}"
+        return [_map.offer_of(one, kind, source) for one in found]
+
+    async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+        """Every machine (workers of endpoints too), every endpoint, and volumes, whoever made them."""
+        items: list[InventoryItem] = []
+        workers: dict[int, str] = {}
+        for one in await self._line.endpoints(io, deadline=deadline):
+            try:
+                mine = await self._line.workers(io, str(one.id), deadline=deadline)
+            except NotFoundError:
+                mine = ()
+            workers |= {worker.id: one.endpoint_name for worker in mine}
+            known = _map.untag(one.endpoint_name)
+            items.append(
+                InventoryItem(
+                    provider=PROVIDER,
+                    id=str(one.id),
+                    kind="endpoint",
+                    owner="ours" if known else "foreign",
+                    name=known[0] if known else one.endpoint_name,
+                    state=one.endpoint_state,
+                    per_hour=0.0,
+                    created_at=_map.epoch(one.created_at),
+                    note=f"bills by its workers: {len(mine)} now, {one.max_workers} at most",
+                )
+            )
+        items += [_map.instance_item(one, workers) for one in await self._line.instances(io, deadline=deadline)]
+        reply = await self._line.done(
+            io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline
+        )
+        for row in rows_in(reply, "volumes"):
+            volume = shaped(VolumeWire, row, reply.operation)
+            items.append(
+                InventoryItem(
+                    provider=PROVIDER,
+                    id=str(volume.id),
+                    kind="volume",
+                    owner="foreign",  # unigpu makes none here
+                    name=volume.label or volume.name,
+                    state=volume.status,
+                    per_hour=volume.dph_total,
+                    created_at=volume.start_date,
+                )
+            )
+        return items
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def updatable(self, fields: frozenset[str]) -> bool:
+        """The template is changed, and Vast replaces the workers one after the other; calls that run are finished."""
+        return fields <= _IN_PLACE
+
+    async def update(
+        self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
+    ) -> None:
+        """Template, workergroup, limits, and the roll of the workers: each step is harmless to repeat. Until the
+        workergroup has the new template the deployment shows no spec, so a half update is never taken for a whole."""
+        wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
+        if wire is None:
+            raise gone(info, "vast.endpoint.get")
+        template = _map.its_template(wire, await self._line.templates(io, [info.provider_name], deadline=deadline))
+        groups = await self._line.groups(io, deadline=deadline)
+        group = next((one for one in groups if one.endpoint_id == wire.id), None)
+        if template is None or group is None:
+            raise InvalidResponseError(
+                f"{info.name}: its {'template' if template is None else 'workergroup'} is not there",
+                provider=PROVIDER,
+                deployment=info.name,
+                maybe_executed=False,
+                hint='Deploy it again: what is missing is made anew. Or if_exists="replace".',
+            )
+        body = {
+            **_body.template_body(spec, identity, engine=self._line.engine),
+            "id": template.id,
+            "hash_id": template.hash_id,
+        }
+        await self._line.done(
+            io, "PUT", "/api/v1/template/", "template.put", json=body, deadline=deadline, deployment=info.name
+        )
+        now = _map.its_template(wire, await self._line.templates(io, [info.provider_name], deadline=deadline))
+        changed = _body.group_body(
+            spec, endpoint=info.id, template=str(template.id), template_hash=None if now is None else now.hash_id
+        )
+        await self._line.done(
+            io, "PUT", f"/api/v0/workergroups/{group.id}/", "workergroup.put", json=changed, deadline=deadline,
+            deployment=info.name,
+        )  # fmt: skip
+        planned = {k: v for k, v in _body.limits_body(spec).items() if k not in ("min_load", "max_workers")}
+        await self._put(io, info, planned, deadline=deadline)
+        await self._roll(io, info, group.id, deadline=deadline)
+
+    async def _roll(self, io: Io, info: DeploymentInfo, group: int, *, deadline: float) -> None:
+        """Ask for the roll. The guide says that it begins by itself, users saw old workers stay; so it is asked for,
+        and a "no" (there is no worker to replace) is none of ours."""
+        try:
+            await self._line.send(
+                io, "POST", "/update_workers/", "workergroup.roll", json={"workergroup_id": group}, deadline=deadline,
+                deployment=info.name, engine=True,
+            )  # fmt: skip
+        except APIStatusError as exc:
+            if exc.status not in (400, 404):
+                raise
+            return
+
+    async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
+        """The limits that were asked. Before: that Vast understood the price cap, as a search that it reads otherwise
+        would rent at any price."""
+        if spec.kind == "pod":
+            await _instances.must_run(self._line, io, info, deadline=deadline)
+            return
+        groups = await self._line.groups(io, deadline=deadline)
+        must_be_capped(spec, next((one for one in groups if str(one.endpoint_id) == info.id), None))
+        options = _body.options_of(spec)
+        cold = spec.workers[0] == 0 and not (options.cold_workers or options.min_load or options.min_cold_load)
+        if cold and info.workers == spec.workers:
+            return  # it was made so
+        await self._put(io, info, _body.limits_body(spec), deadline=deadline)
+
+    async def scale(
+        self,
+        io: Io,
+        info: DeploymentInfo,
+        *,
+        workers: tuple[int, int] | None = None,
+        idle_timeout: float | None = None,
+        scaling: Scaling | None = None,
+        deadline: float,
+    ) -> None:
+        """Limits only. A running call is not touched; which machine leaves first is Vast's choice.
+
+        Raises:
+            UnsupportedError: more than one hot worker as the least.
+        """
+        if info.kind == "pod":
+            raise _not_here("scale", info)
+        if workers is not None and workers[0] > 1:
+            raise UnsupportedError(
+                f"workers: Vast holds load, not a number of hot workers: {workers[0]} cannot be promised",
+                capability="exact_replicas",
+                provider=PROVIDER,
+                deployment=info.name,
+                hint=f"(1, {workers[1]}) keeps one; for more say the load: "
+                'update(provider_options={"vast": {"min_load": ...}}).',
+            )
+        wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
+        if wire is None:
+            raise gone(info, "vast.endpoint.get")
+        now = {"min_load": wire.min_load, "cold_workers": wire.cold_workers}
+        body = _body.scale_body(now, workers, idle_timeout, scaling)
+        if body:
+            await self._put(io, info, body, deadline=deadline)
+
+    async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        """One question to ``/route/``: it counts as one call that waits, so a worker is started. Nobody follows it."""
+        way = _calls.Way(self._line, io, info, deadline, deadline)
+        await way.ask()
+
+    async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        """All workers are stopped and keep their disks; a pod gives its GPU back. Storage is billed on."""
+        if info.kind == "pod":
+            await self._pause(io, info, deadline=deadline)
+        else:
+            await self._put(io, info, {"endpoint_state": "stopped"}, deadline=deadline)
+
+    async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        """A stopped pod holds no GPU: where it is not free, Vast keeps the wish and starts it later."""
+        if info.kind == "pod":
+            await _instances.start(self._line, io, info.id, deadline=deadline)
+        else:
+            await self._put(io, info, {"endpoint_state": "active"}, deadline=deadline)
+
+    async def _pause(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+        try:
+            await self._line.done(
+                io, "PUT", f"/api/v0/instances/{info.id}/", "instance.put", json={"state": "stopped"},
+                deadline=deadline, deployment=info.name,
+            )  # fmt: skip
+        except NotFoundError as exc:
+            raise gone(info, exc.operation) from exc
+
+    async def _put(self, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, deadline: float) -> None:
+        """Set some of an endpoint's limits: only what is set is sent, as Vast takes ``null`` for a value."""
+        try:
+            await self._line.done(
+                io, "PUT", f"/api/v0/endptjobs/{info.id}/", "endpoint.put", json=dict(body), deadline=deadline,
+                deployment=info.name,
+            )  # fmt: skip
+        except NotFoundError as exc:
+            raise gone(info, exc.operation) from exc
+
+    # -- calling ------------------------------------------------------------------------------------------------------
+
+    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
+        return await _invoke.invoke(self._line, io, info, call)
+
+    def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
+        return _invoke.stream(self._line, io, info, call)
+
+    def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
+        if info.kind == "pod":
+            return _invoke.pod_request(io, info, call)
+        return _invoke.request(self._line, io, info, call)
+
+
+def _after(before: list[str] | None, now: list[str]) -> list[str]:
+    """What of *now* was not at the end of *before*: a log's tail that has moved on."""
+    if not before:
+        return now
+    for n in range(min(len(before), len(now)), 0, -1):
+        if before[-n:] == now[:n]:
+            return now[n:]
+    return now
+
+
+def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
+    return UnsupportedError(
+        f"{flag}: Vast has no such thing for a pod",
+        capability=flag,
+        provider=PROVIDER,
+        deployment=info.name,
+    )
