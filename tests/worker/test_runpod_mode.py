@@ -114,6 +114,28 @@ def test_what_a_handler_raises_is_the_jobs_error_in_runpods_own_form(run: Any) -
     assert "no such thing" in told["error_traceback"]
 
 
+def test_a_job_that_only_wakes_a_worker_does_not_reach_the_handler(run: Any) -> None:
+    from unigpu.providers.runpod._jobs import wake_body
+
+    calls: list[Job] = []
+
+    def handler(input: Job) -> Any:
+        calls.append(input)
+        return input
+
+    def stream(input: Job) -> Any:
+        calls.append(input)
+        yield input
+
+    async def drive(config: dict[str, Any]) -> Any:
+        found = config["handler"]({"id": "j1", "input": wake_body()["input"]})
+        return [one async for one in found] if hasattr(found, "__aiter__") else await found
+
+    assert run(handler, drive) == {"woken": True}
+    assert run(stream, drive) == []
+    assert calls == []
+
+
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [(count, [{"k": k, "error": "a word of the user's"} for k in range(2)]), (count_async, [0, 1])],

@@ -31,6 +31,8 @@ from unigpu.worker._worker import Worker
 log = logging.getLogger("unigpu.worker")
 
 INSTALL = 'pip install "unigpu[worker-runpod]"'
+WAKE = "__unigpu_wake__"
+"""The one key of such a job's input; the driver sends it (``providers/runpod/_jobs.py``)."""
 T = TypeVar("T")
 _GONE = Failed("Cancelled", "RunPod stopped the job.")
 
@@ -187,6 +189,8 @@ class _Host:
 
     async def single(self, job: Mapping[str, Any]) -> object:
         """RunPod's handler, where ours gives one value."""
+        if _only_wakes(job):
+            return {"woken": True}
         outcome = await self._cross(self._one(job))
         if isinstance(outcome, Failed):
             return {"error": _error_text(outcome)}
@@ -194,6 +198,8 @@ class _Host:
 
     async def stream(self, job: Mapping[str, Any]) -> AsyncIterator[object]:
         """RunPod's handler, where ours yields."""
+        if _only_wakes(job):
+            return
         call = await self._cross(self._begin(job, stream=True))
         if isinstance(call, Failed):
             yield {"error": _error_text(call)}
@@ -229,6 +235,11 @@ class _Whole(dict[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:  # the same
         return default if key == "error" else super().get(key, default)
+
+
+def _only_wakes(job: Mapping[str, Any]) -> bool:
+    """Whether a client sent it to have a worker started: RunPod starts one for a job only. The handler is not called."""
+    return job.get("input") == {WAKE: True}
 
 
 def _whole(value: Any) -> Any:
