@@ -82,7 +82,7 @@ class Tasks:
             Problem: it is one too many.
         """
         if self._quirks.rate_limits:
-            self._rates.setdefault((one.id, what), _Rate()).take(now, _CREATES if what == "create" else _READS)
+            self._rates.setdefault((one.id, what), _Rate()).take(now, _CREATES if what == "job.submit" else _READS)
 
     def submit(self, one: Deployment, body: Mapping[str, Any], now: float) -> str:
         """The task's id. One that is known already is the same task, whatever else the call says."""
