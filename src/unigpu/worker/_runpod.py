@@ -238,7 +238,7 @@ class _Whole(dict[str, Any]):
 
 
 def _only_wakes(job: Mapping[str, Any]) -> bool:
-    """Whether a client sent it to have a worker started: RunPod starts one for a job only. The handler is not called."""
+    """Whether a client sent it to have a worker started, as RunPod does for jobs only. The handler is not called."""
     return job.get("input") == {WAKE: True}
 
 
