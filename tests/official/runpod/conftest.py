@@ -49,8 +49,12 @@ class Cloud:
         assert reply.status_code == 201, reply.text
         return reply.json()
 
-    def workers(self, endpoint: str) -> dict[str, Any]:
-        return self.http.get(f"{self.base}/v2/serverless/{endpoint}/workers").json()
+    def workers(self, endpoint: str) -> dict[str, int]:
+        """How many workers do what, by the job service: the control plane allows 60 requests a minute only."""
+        return self.http.get(f"{self.base}/v2/{endpoint}/health").json()["workers"]
+
+    def alive(self, endpoint: str) -> int:
+        return sum(count for name, count in self.workers(endpoint).items() if name != "ready")
 
     def client(self) -> Client:
         """Ours."""

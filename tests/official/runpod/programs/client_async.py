@@ -50,8 +50,7 @@ async def main():
         await started(flow)
         found["stream"] = [chunk async for chunk in flow.stream()]
         found["many"] = [
-            await job.output(timeout=40)
-            for job in await asyncio.gather(*(endpoint.run({"n": n}) for n in range(8)))
+            await job.output(timeout=40) for job in await asyncio.gather(*(endpoint.run({"n": n}) for n in range(8)))
         ]
     print(json.dumps(found))
 

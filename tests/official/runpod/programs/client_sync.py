@@ -1,4 +1,4 @@
-"""RunPod's own client, synchronous and unmodified: what it gives is printed as JSON. argv: the face, a key, a worker."""
+"""RunPod's own client, synchronous and unmodified: prints what it gives as JSON. argv: the face, a key, a worker."""
 
 import json
 import sys
@@ -17,8 +17,13 @@ def create(name, **env):
         name=name, image_name="ghcr.io/me/app:1", docker_start_cmd=worker, is_serverless=True, env=env
     )
     made = runpod.create_endpoint(
-        name=name, template_id=template["id"], gpu_ids="ADA_24,-NVIDIA L4" if env.get("WRONG") else "ADA_24",
-        workers_min=0, workers_max=1, idle_timeout=60, flashboot=True,
+        name=name,
+        template_id=template["id"],
+        gpu_ids="ADA_24,-NVIDIA L4" if env.get("WRONG") else "ADA_24",
+        workers_min=0,
+        workers_max=1,
+        idle_timeout=60,
+        flashboot=True,
     )
     return template, made
 
