@@ -122,10 +122,11 @@ def _answer(job: Job, *, raw: bool, stream: bool) -> Reply | Dropped:
     timing: dict[str, JSON] = {} if job.execution_s is None else {"execution_s": job.execution_s}
     if stream:
         lines = [{"chunk": chunk} for chunk in job.chunks]
-        if job.error is None and not job.chunks:
+        single = job.error is None and not job.chunks and job.output is not None  # a generator may yield nothing
+        if single:
             lines = [{"chunk": job.output}]
         last = {"error": _error(job), **timing} if job.error is not None else {"done": True, **timing}
-        if job.error is None and not job.chunks:
+        if single:
             last["single"] = True
         body = b"".join(json.dumps(line).encode() + b"\n" for line in [*lines, last])
         return Reply(headers=(("content-type", "application/x-ndjson"),), body=body)

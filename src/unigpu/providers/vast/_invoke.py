@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -95,8 +96,9 @@ async def stream(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> 
                 if await _again(way, said, idempotent=call.idempotent):
                     continue
                 raise AssertionError("unreachable: an answer of that status is an error, or asks for another worker")
-            async for chunk in _chunks(way, reply, own=is_own(info)):
-                yield chunk
+            async with aclosing(_chunks(way, reply, own=is_own(info))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
             return
         finally:
             await opening.__aexit__(None, None, None)
@@ -273,7 +275,7 @@ def _result(way: Way, reply: Response, sent: float, *, own: bool) -> Result:
     return Result(output=wire.output, timing=Timing(execution=wire.execution_s, source="execution: worker"))
 
 
-async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncIterator[Any]:
+async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncGenerator[Any]:
     """Values of a stream: unigpu's lines with an end, or a model server's events (SSE, lines of JSON).
 
     Raises:
@@ -282,29 +284,30 @@ async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncIterato
     """
     ended = False
     try:
-        async for text in _lines(reply):
-            data = text.removeprefix("data:").strip()
-            if not data or text.startswith(":"):
-                continue
-            try:
-                value: object = json.loads(data)
-            except (ValueError, RecursionError):
-                if own:
-                    raise _interrupted(way, "a line is no JSON") from None
-                continue  # "[DONE]", "event: …": what frames the events is no value
-            if not own:
-                yield value
-                continue
-            line = mapping(value)
-            if "chunk" in line:
-                yield line["chunk"]
-            elif isinstance(line.get("error"), Mapping):
-                raise _failed(way, mapping(line["error"]))
-            elif line.get("done") is True:
-                ended = True
-                break
-            else:
-                raise _interrupted(way, "a line has no chunk")
+        async with aclosing(_lines(reply)) as lines:
+            async for text in lines:
+                data = text.removeprefix("data:").strip()
+                if not data or text.startswith(":"):
+                    continue
+                try:
+                    value: object = json.loads(data)
+                except (ValueError, RecursionError):
+                    if own:
+                        raise _interrupted(way, "a line is no JSON") from None
+                    continue  # "[DONE]", "event: …": what frames the events is no value
+                if not own:
+                    yield value
+                    continue
+                line = mapping(value)
+                if "chunk" in line:
+                    yield line["chunk"]
+                elif "error" in line:
+                    raise _failed(way, mapping(line["error"]))
+                elif line.get("done") is True:
+                    ended = True
+                    break
+                else:
+                    raise _interrupted(way, "a line has no chunk")
     except TransportError as exc:
         if isinstance(exc, StreamInterrupted):
             raise
@@ -315,15 +318,21 @@ async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncIterato
         raise _interrupted(way, "it ended without its last line")
 
 
-async def _lines(reply: StreamResponse) -> AsyncIterator[str]:
+async def _lines(reply: StreamResponse) -> AsyncGenerator[str]:
     rest = b""
-    async for piece in reply.chunks():
-        rest += piece
-        *whole, rest = rest.split(b"\n")
-        for one in whole:
-            yield one.decode("utf-8", "replace").rstrip("\r")
-        if len(rest) > _LONGEST_LINE:
-            raise InvalidResponseError("a line of the stream is too long", provider=PROVIDER, maybe_executed=True)
+    pieces = reply.chunks()
+    try:
+        async for piece in pieces:
+            rest += piece
+            *whole, rest = rest.split(b"\n")
+            for one in whole:
+                yield one.decode("utf-8", "replace").rstrip("\r")
+            if len(rest) > _LONGEST_LINE:
+                raise InvalidResponseError("a line of the stream is too long", provider=PROVIDER, maybe_executed=True)
+    finally:
+        closing = getattr(pieces, "aclose", None)
+        if closing is not None:
+            await closing()
     if rest.strip():
         yield rest.decode("utf-8", "replace")
 
