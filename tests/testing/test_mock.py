@@ -228,3 +228,11 @@ def test_a_fault_that_could_never_strike_is_refused_with_the_nearest_route(cloud
         platform.fault("jbo.*", after=500)
     platform.fault("job.*", before=500)
     platform.fault("*", before=500)
+
+
+def test_a_hundred_mocks_in_one_process_are_each_reached() -> None:
+    with Client("local") as client:
+        for _ in range(100):
+            with unigpu_mock("local") as cloud:
+                cloud.serve("one", short)
+                assert client.get("one").name == "one"

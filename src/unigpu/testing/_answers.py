@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import respx
 from respx.mocks import HTTPCoreMocker
 
 from unigpu.cloud.contract import Dropped, HttpCall, Reply
+from unigpu.cloud.engine import Terms
 from unigpu.cloud.virtual import Pending, VirtualCloud
 from unigpu.models import provider_name
 
@@ -21,6 +23,8 @@ from ._clocks import MockClock
 __all__ = ["Answers", "Call", "Names", "http_call", "serve"]
 
 _FOR_EVER: Final = 1e9
+_NAME: Final = re.compile(r"UNIGPU_NAME\W{1,5}([a-z][a-z0-9-]{0,62})")
+_NAMESPACE: Final = re.compile(r"UNIGPU_NAMESPACE\W{1,5}([a-z0-9][a-z0-9._-]{0,62})")
 active: Final[list[Answers]] = []
 """Of the mocks that run; the innermost is the last."""
 
@@ -37,7 +41,10 @@ class Call:
 
 
 class Names:
-    """Who is who by the platform's ids: it is told only while a deployment exists, and kept here."""
+    """Who is who by the platform's ids: it is told only while a deployment exists, and kept here.
+
+    A part says it in its environment, or in what it was told as text; one that does not has the name of one that does.
+    """
 
     def __init__(self, cloud: VirtualCloud) -> None:
         self._cloud = cloud
@@ -48,9 +55,17 @@ class Names:
         for id in engine.deployment_ids():
             if id not in self._known:
                 found = engine.deployments.get(id, self._cloud.clock.now())
-                env = found.terms.launch.env
-                name, space = env.get("UNIGPU_NAME", id), env.get("UNIGPU_NAMESPACE", "default")
-                self._known[id] = (name, space, found.platform.partition(".")[0])
+                told = _named(found.terms) or self._like(found.terms)
+                if told is not None:
+                    self._known[id] = (*told, found.platform.partition(".")[0])
+
+    def _like(self, terms: Terms) -> tuple[str, str] | None:
+        """By the name on the platform, which begins with ours."""
+        title = str(terms.data.get("name") or "")
+        for name, space, _ in self._known.values():
+            if title.startswith(provider_name(space, name)):
+                return name, space
+        return None
 
     def label(self, id: str) -> str:
         return self._known.get(id, (id, "", ""))[0]
@@ -61,7 +76,17 @@ class Names:
     def ids(self, logical: str) -> set[str]:
         """What a deployment is called in requests: by its ids, and by its name on the platform."""
         known = {id: space for id, (name, space, _) in self._known.items() if name == logical}
-        return {*known, *(provider_name(logical, space) for space in known.values())}
+        return {*known, *(provider_name(space, logical) for space in known.values())}
+
+
+def _named(terms: Terms) -> tuple[str, str] | None:
+    """Logical name and namespace, as a part of a deployment says them."""
+    env = terms.launch.env
+    if "UNIGPU_NAME" in env:
+        return env["UNIGPU_NAME"], env.get("UNIGPU_NAMESPACE", "default")
+    text = str(terms.data)
+    name, space = _NAME.search(text), _NAMESPACE.search(text)
+    return None if name is None else (name[1], "default" if space is None else space[1])
 
 
 class Answers:

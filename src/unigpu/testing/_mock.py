@@ -33,15 +33,17 @@ from ._served import Answer, as_server
 __all__ = ["Call", "MockedProvider", "UnigpuMock", "unigpu_mock"]
 
 _ECHO: Final = Behavior()
-_ports: Final = itertools.count(1)
-_VERBS: Final[Mapping[str, tuple[str, ...]]] = {
-    "invoke": ("job.submit",),
+_ports: Final = itertools.cycle(range(1024, 65536))  # none that a URL leaves out; nothing listens there
+_VERBS: Final[Mapping[str, tuple[str, ...]]] = {  # the ends of routes' names, over all platforms
+    "invoke": ("job.submit", "worker.call"),
     "submit": ("job.submit",),
-    "request": ("http",),
-    "deploy": ("deployment.put", "endpoint.create"),
-    "scale": (".patch",),
+    "request": ("http", "worker.call"),
+    "deploy": ("deployment.put", "endpoint.create", "pod.create", "instance.create"),
+    "scale": (".patch", ".scale", "endpoint.put", "workergroup.put"),
     "teardown": (".delete",),
     "wake": (".wake",),
+    "stop": (".stop", ".pause"),
+    "start": (".start", ".resume"),
 }
 
 
@@ -137,7 +139,7 @@ class UnigpuMock:
         *,
         cold_start: float = 1.0,
         duration: float | Callable[[Any], float] = 0.1,
-        workers: tuple[int, int] = (0, 1),
+        workers: int | tuple[int, int] | None = None,
         exists: bool = True,
         namespace: str = "default",
         **fields: Any,
@@ -150,6 +152,7 @@ class UnigpuMock:
             cold_start: Seconds of the mock's clock from a worker's start until it is ready. A call that states no
                 ``start_timeout`` waits at least for that.
             duration: What one call takes.
+            workers: Default: at most one, and none while nobody calls, where the platform can; else one.
             exists: ``False``: the application deploys it itself; this only says how its workers behave then.
             namespace: Of the clients that call it.
             fields: Further spec fields.
@@ -159,7 +162,7 @@ class UnigpuMock:
         """
         behavior = Behavior(run=fn, cold_start=cold_start, duration=duration)
         content = {"handler": "unigpu.testing._served:served"}
-        self._serve(address, behavior, content, exists, namespace, {"workers": workers, **fields})
+        self._serve(address, behavior, content, exists, namespace, workers, fields)
 
     def serve_http(
         self,
@@ -168,7 +171,7 @@ class UnigpuMock:
         *,
         cold_start: float = 1.0,
         duration: float = 0.1,
-        workers: tuple[int, int] = (0, 1),
+        workers: int | tuple[int, int] | None = None,
         exists: bool = True,
         namespace: str = "default",
         **fields: Any,
@@ -183,7 +186,7 @@ class UnigpuMock:
         """
         behavior = Behavior(http=as_server(fn), cold_start=cold_start, duration=duration)
         content = {"interface": "http", "command": ["serve"]}
-        self._serve(address, behavior, content, exists, namespace, {"workers": workers, **fields})
+        self._serve(address, behavior, content, exists, namespace, workers, fields)
 
     def _serve(
         self,
@@ -192,6 +195,7 @@ class UnigpuMock:
         content: Mapping[str, Any],
         exists: bool,
         namespace: str,
+        workers: int | tuple[int, int] | None,
         fields: Mapping[str, Any],
     ) -> None:
         name, _, provider = address.partition("@")
@@ -201,7 +205,9 @@ class UnigpuMock:
         self._behaviors[f"{name}@{provider}"] = behavior
         if not exists:
             return
-        spec: dict[str, Any] = {**content, **self._platforms[provider].served, **fields}
+        spec: dict[str, Any] = {**content, "workers": (0, 1), **self._platforms[provider].served, **fields}
+        if workers is not None:
+            spec["workers"] = workers
         with Client(provider, namespace=namespace, state_dir=self.state_dir) as client:
             client.deploy(name=name, wait=False, progress="off", **spec)
 
@@ -210,8 +216,9 @@ class UnigpuMock:
 
         Args:
             name: A logical name, or ``name@provider``.
-            verb: ``"invoke"``, ``"submit"`` (the same route), ``"request"``, ``"deploy"``, ``"scale"``,
-                ``"teardown"``, ``"wake"``; or the end of a route's name, as in ``"job.cancel"``.
+            verb: ``"invoke"``, ``"submit"``, ``"request"``, ``"deploy"``, ``"scale"``, ``"teardown"``, ``"wake"``,
+                ``"stop"``, ``"start"``: the routes that the verb takes on a platform; or the end of a route's name, as
+                in ``"job.cancel"``. A verb may take several requests.
         """
         found = tuple(self._answers.calls)
         if name is not None:
