@@ -20,10 +20,10 @@ _MOST_PAGES: Final = 1000
 CREATE_TASK: Final = "yotta.task.create"
 READ_TASK: Final = "yotta.task.read"
 LIMITS: Final[Mapping[str, Limit]] = {
-    CREATE_TASK: Limit(rate=40.0, burst=40.0),
-    READ_TASK: Limit(rate=60.0, burst=60.0),
+    CREATE_TASK: Limit(rate=35.0, burst=5.0),
+    READ_TASK: Limit(rate=55.0, burst=5.0),
 }
-"""Tasks: 40 creates and 60 reads a second. Documented for one endpoint, of the older API
+"""Tasks: 40 creates and 60 reads a second, in any second: a burst and what is let through after it. Documented for one endpoint, of the older API
 (https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless/queue-based-elastic-execution); here all endpoints of a
 client share them, which keeps the account's limits (200 and 400) as well."""
 
