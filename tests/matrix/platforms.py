@@ -59,7 +59,6 @@ class Platform:
         rows: The rows of a reply, each with its status.
         missing: Fields that are needed; the first that a row has is lost.
         delete_reply: What it answers to a delete that happens later.
-        operations: What a state machine lets fail.
         status_fields: The names of fields that hold a status.
         entered: A context around each world.
         pairs: How many pairs of faults the whole matrix takes.
@@ -78,7 +77,6 @@ class Platform:
     lists: tuple[str, ...]
     creates: tuple[str, ...]
     deletes: tuple[str, ...]
-    operations: tuple[str, ...]
     empty_list: Callable[[str, Any], Any] = _no_change
     half_list: Callable[[str, Any], Any] | None = None
     rows: Callable[[Any], list[Any]] = lambda body: [body]
@@ -148,10 +146,6 @@ def _reference_driver() -> AbstractContextManager[object]:
     return _registry.using("reference", ReferenceDriver)  # a platform of tests is no entry point
 
 
-def _named(provider: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"{provider}.{name}" for name in names)
-
-
 def _rows(body: Any) -> list[Any]:
     return list(body.get("items") or []) if isinstance(body, dict) else []
 
@@ -171,11 +165,6 @@ _REFERENCE = Platform(
     lists=("reference.template.list", "reference.endpoint.list"),
     creates=("reference.template.create", "reference.endpoint.create"),
     deletes=("reference.template.delete", "reference.endpoint.delete"),
-    operations=_named(
-        "reference",
-        *("template.list", "template.create", "template.get", "template.delete", "endpoint.list", "endpoint.create"),
-        *("endpoint.get", "endpoint.patch", "endpoint.delete", "endpoint.wake", "worker.list", "job.submit", "job.get"),
-    ),
     empty_list=lambda operation, body: {"items": [], "next": None},
     half_list=lambda operation, body: {"items": body["items"][: len(body["items"]) // 2], "next": "zzz"},
     rows=_rows,
@@ -213,18 +202,6 @@ _RUNPOD = Platform(
     lists=("runpod.endpoint.list",),
     creates=("runpod.endpoint.create",),
     deletes=("runpod.endpoint.delete",),
-    operations=_named(
-        "runpod",
-        "endpoint.list",
-        "endpoint.create",
-        "endpoint.get",
-        "endpoint.patch",
-        "endpoint.delete",
-        "worker.list",
-        "gpu.list",
-        "job.submit",
-        "job.get",
-    ),
     empty_list=lambda operation, body: {"endpoints": []},
     half_list=lambda operation, body: {"endpoints": body["endpoints"][: len(body["endpoints"]) // 2]},
     rows=_runpod_rows,
@@ -232,7 +209,52 @@ _RUNPOD = Platform(
     delete_reply=(204, b""),
 )
 
-_ALL = (_REFERENCE, _RUNPOD)
+# -- Yotta Labs -------------------------------------------------------------------------------------------------------
+
+
+def _yotta_face(engine: Engine, key: str, seed: int, page: int) -> Face:
+    from unigpu.cloud.faces.yotta import YottaFace
+
+    return YottaFace(engine, token=key, seed=seed)
+
+
+def _yotta_existing(world: Account, platform: Platform, kind: str, name: str) -> list[str]:
+    engine = world.cloud.engine
+    rows = [engine._core.deployments[id] for id in engine.deployment_ids()]
+    return [r.id for r in rows if r.platform == "yotta" and r.terms.data["name"] == name]
+
+
+def _yotta_rows(body: Any) -> list[Any]:
+    data = body.get("data") if isinstance(body, dict) else None
+    return data if isinstance(data, list) else [data] if isinstance(data, dict) else []
+
+
+_YOTTA = Platform(
+    name="yotta",
+    key=("YOTTA_API_KEY", "yotta-key"),
+    face=_yotta_face,
+    fields={
+        "name": NAME,
+        "handler": "app:summarize",
+        "image": "ghcr.io/me/app:1",
+        "gpu": "RTX 4090",
+        "workers": 1,
+        "ttl": None,
+    },
+    scaled=(2, 2),
+    raced={"workers": 2},
+    kinds=("endpoint",),
+    existing=_yotta_existing,
+    lists=("yotta.endpoint.list",),
+    creates=("yotta.endpoint.create",),
+    deletes=("yotta.endpoint.delete",),
+    empty_list=lambda operation, body: {**body, "data": []},
+    rows=_yotta_rows,
+    missing=("id", "name", "status"),
+    delete_reply=(200, b'{"code": 10000, "message": "success", "data": true}'),
+)
+
+_ALL = (_REFERENCE, _RUNPOD, _YOTTA)
 _WANTED = os.environ.get("UNIGPU_MATRIX", "").replace(",", " ").split()
 PLATFORMS: Sequence[Platform] = tuple(one for one in _ALL if not _WANTED or one.name in _WANTED)
 """Those of this run."""

@@ -10,6 +10,7 @@ import contextlib
 import random
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from matrix_faults import KINDS
-from matrix_life import SWEEPS, clean, fields, must, run
+from matrix_life import SWEEPS, clean, fields, must, run, whole_life
 from matrix_platforms import NAME, Platform
 from matrix_race import RacingIo, slow_lag, together
 from matrix_world import FULL, Killer, Script, World, worlds
@@ -38,6 +39,7 @@ class Account(RuleBasedStateMachine):
     """Two machines on one account."""
 
     platform: Platform
+    operations: tuple[str, ...]
     monkeypatch: pytest.MonkeyPatch
 
     @initialize(lag=st.sampled_from([0.0, 3.0, "slow"]), number=st.integers(0, 1000))
@@ -77,7 +79,7 @@ class Account(RuleBasedStateMachine):
     def go(self, where: str, workflow: Any, die: int | None = None, fault: Any = None) -> Any:
         script = None
         if fault is not None:
-            operation = self.platform.operations[fault[0] % len(self.platform.operations)]
+            operation = self.operations[fault[0] % len(self.operations)]
             if fault[2].fits(self.platform, operation):
                 script = Script((operation, fault[1], fault[2]))
         return run(self.world, workflow, where=where, hook=None if die is None else Killer(die), script=script)
@@ -155,9 +157,15 @@ class Account(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("shard", range(4))
-def test_any_order_of_things(platform: Platform, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
+def test_any_order_of_things(
+    make: Callable[..., World], platform: Platform, monkeypatch: pytest.MonkeyPatch, shard: int
+) -> None:
     """Each shard has a seed of its own, so a red one can be repeated."""
-    machine = type(f"Account{shard}", (Account,), {"monkeypatch": monkeypatch, "platform": platform})
+    script = Script()
+    assert run(make(), whole_life, script=script) == "done"
+    operations = tuple(sorted(script.seen))
+    about = {"monkeypatch": monkeypatch, "platform": platform, "operations": operations}
+    machine = type(f"Account{shard}", (Account,), about)
     examples, steps = (100, 30) if FULL else (8, 20)
     run_state_machine_as_test(
         seed(shard)(machine),
