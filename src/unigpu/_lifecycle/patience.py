@@ -125,6 +125,11 @@ class Patience:
             if seen.reason is None:
                 said = next((w.reason for w in workers if w.reason and w.state is not WorkerState.EXITED), None)
                 self.info = seen.model_copy(update={"reason": said})
+        if not self.is_ready:
+            scope.event(
+                "call.held", deployment=seen.name, state=str(seen.state), reason=self.info.reason,
+                waited_s=round(now - self._began, 3), most_s=self._options.start_timeout,
+            )  # fmt: skip
 
     async def _start(self, seen: DeploymentInfo) -> None:
         if not self._options.wake:

@@ -148,6 +148,7 @@ async def wake_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> N
         await start_once(scope, info, deadline=deadline)
     elif isinstance(driver, Wakes):
         await driver.wake(scope.io, info, deadline=deadline)
+        scope.event("worker.woken", deployment=info.name)
     else:
         raise UnsupportedError(
             f"{driver.name} starts a worker only for a call",
@@ -156,7 +157,6 @@ async def wake_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> N
             capability="wake",
             hint="Send a call, or scale the least number of workers to 1.",
         )
-    scope.event("worker.woken", deployment=info.name)
 
 
 async def start_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> None:
@@ -177,6 +177,7 @@ async def start_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> 
         await driver.start(scope.io, info, deadline=deadline)
     except ConflictError:  # it is stopping, or starting already: the next look tells
         return
+    scope.event("worker.woken", deployment=info.name)
 
 
 def phase_of(info: DeploymentInfo, workers: Sequence[Worker]) -> str:

@@ -226,6 +226,8 @@ def test_fifty_tasks_of_one_loop_send_one_start_and_are_held_until_it_is_ready(t
     with use_clock(clock):
         anyio.run(main)
     assert transport.calls.count("yotta.endpoint.start") == 1
+    assert events.count("worker.woken") == 1
+    assert "call.held" in events  # how long each has waited is told meanwhile
     assert len(late) == 5
     assert all(60 <= seconds < 70 for seconds in late)
     assert len(done) == 45
