@@ -107,7 +107,8 @@ class Request:
         cleanup: Cleaning up passes breaker and retry tokens by (never the deadline).
         deployment: The deployment's logical name, where the call is about one: for logs, and for role ``worker``.
         reroutes: Without a connection the driver turns to another address: such a failure says nothing about the
-            provider, so it costs no retry token and the breaker does not count it.
+            provider, so it costs no retry token and the breaker does not count it. A worker (role ``worker``) is not
+            dialled again then.
         foreign: The reply is the user's own server's, so it is data: whatever its status, it is an answer. Redirects
             and errors are handed on as they are, nothing is repeated for their sake, and no rate is learnt from them.
         trust: Role ``worker``: whose certificates count for this request; ``None``: the usual roots.

@@ -257,6 +257,8 @@ class RetryingIo:
         """Whether the table allows it, and time has not run out already."""
         if end.error is not None and (not end.error.retryable or end.error.stop_reason == "deadline"):
             return False
+        if request.reroutes and request.role == "worker" and end.known is Outcome.NEVER_SENT:
+            return False  # a dead worker is not dialled again: its driver has others to ask
         return self._policy.admits(request, end.known, end.status)
 
     def _wait(self, end: Try, number: int) -> float:

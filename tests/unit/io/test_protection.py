@@ -184,6 +184,13 @@ def test_a_missing_connection_that_leads_to_another_address_counts_for_nothing_a
     assert world.state() == "open"
 
 
+def test_a_worker_that_cannot_be_reached_is_not_dialled_again_where_there_are_others() -> None:
+    world = World(then=never())
+    assert world.stop_reason(reroutes=True, role="worker") is None
+    assert len(world.sent) == 1
+    assert world.stop_reason(role="worker") == "attempts"
+
+
 def test_a_callers_own_short_deadline_says_nothing_about_the_provider() -> None:
     def late() -> errors.TransportTimeout:
         return errors.TransportTimeout("late", stop_reason="deadline")
