@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Generator, Mapping
@@ -98,6 +99,7 @@ def isolated(
             environment.leave()
 
 
+@functools.cache
 def account_variables() -> frozenset[str]:
     """Where keys are looked for, as far as it is known without importing a driver."""
     names = {point.name for point in metadata.entry_points(group=_DRIVERS)}

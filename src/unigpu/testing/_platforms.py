@@ -62,13 +62,12 @@ def find(name: str) -> MockPlatform:
     Raises:
         ConfigurationError: there is none.
     """
-    points = {point.name: point for point in metadata.entry_points(group=GROUP)}
-    found: object = None
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-    elif name in points:
-        found = points[name].load()
+        built_in: MockPlatform = getattr(importlib.import_module(module), attribute)
+        return built_in
+    points = {point.name: point for point in metadata.entry_points(group=GROUP)}
+    found: object = points[name].load() if name in points else None
     if isinstance(found, MockPlatform):
         return found
     known = sorted({*_BUILT_IN, *points})
