@@ -15,7 +15,7 @@ CODE = Path(reference.__file__).parent
 
 def blocks(language: str, name: str) -> list[str]:
     return re.findall(
-        rf"^```{language} {re.escape(name)}\n(.*?)^```$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE
+        rf"^```{language} title=\"{re.escape(name)}\"\n(.*?)^```$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE
     )
 
 
