@@ -98,7 +98,7 @@ def test_pyworker_runs_beside_with_what_it_needs(
     assert told["argv"] == ["-I", str(Path(pyworker.__file__))] or told["argv"][-1].endswith("pyworker.py")
     env = told["env"]
     assert env["UNIGPU_PORT"] == str(process.port)
-    assert (env["UNIGPU_CONCURRENCY"], env["UNIGPU_HEALTH"]) == ("3", _vast.HEALTH)
+    assert (env["UNIGPU_CONCURRENCY"], env["PYWORKER_HEALTH"]) == ("3", _vast.HEALTH)
     assert (env["MASTER_TOKEN"], env["CONTAINER_ID"]) == ("engine-token", "4242")
     assert "PYTHONPATH" not in env  # the app's packages are not PyWorker's
     assert process.invoke({"a": 1})[1]["output"] == {"a": 1}
@@ -327,7 +327,7 @@ def test_one_handler_and_one_benchmark_that_measures_a_nominal_second() -> None:
 
 @pytest.mark.usefixtures("vastai")
 def test_a_sample_measures_the_real_work() -> None:
-    env = {"UNIGPU_PYWORKER_LOG": "/log", "UNIGPU_BENCHMARK": '{"input": {"n": 1}}'}
+    env = {"UNIGPU_PYWORKER_LOG": "/log", "PYWORKER_BENCHMARK": '{"input": {"n": 1}}'}
     (invoke,) = pyworker.config(env).handlers
     assert invoke.benchmark_config.dataset == [{"input": {"n": 1}}]
 
@@ -336,15 +336,15 @@ def test_a_sample_measures_the_real_work() -> None:
 def test_a_server_of_the_user_s_is_reached_on_the_paths_it_names() -> None:
     env = {
         "UNIGPU_INTERFACE": "http",
-        "UNIGPU_ROUTES": "/v1/completions, /generate",
+        "PYWORKER_ROUTES": "/v1/completions, /generate",
         "UNIGPU_ROUTE": "/generate",
-        "UNIGPU_HEALTH": "/health",
+        "PYWORKER_HEALTH": "/health",
         "UNIGPU_PYWORKER_LOG": "/log",
     }
     found = pyworker.config(env)
     assert [handler.route for handler in found.handlers] == ["/v1/completions", "/generate", "/unigpu/benchmark"]
     assert found.model_healthcheck_url == "/health"
-    with pytest.raises(SystemExit, match="UNIGPU_ROUTES"):
+    with pytest.raises(SystemExit, match="PYWORKER_ROUTES"):
         pyworker.config({"UNIGPU_INTERFACE": "http", "UNIGPU_PYWORKER_LOG": "/log"})
 
 

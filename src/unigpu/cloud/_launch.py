@@ -15,7 +15,8 @@ from .contract import Launch
 
 HOST: Final = "127.0.0.1"
 _MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
-_INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", *_MEASURED)
+_PROGRAMS: Final = ("UNIGPU_PYWORKER_PYTHON", "UNIGPU_RUNPOD_PYTHON")  # where this machine has vendors' programs
+_INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", *_PROGRAMS, *_MEASURED)
 _TOKEN: Final = "UNIGPU_WORKER_TOKEN"
 _DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _LOWEST_PORT: Final = 10_240

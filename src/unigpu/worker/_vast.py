@@ -98,7 +98,7 @@ class Front:
         own = {
             "UNIGPU_INTERFACE": "function",
             "UNIGPU_PORT": str(port),
-            "UNIGPU_HEALTH": HEALTH,
+            "PYWORKER_HEALTH": HEALTH,
             "UNIGPU_CONCURRENCY": str(self._settings.concurrency),
             "UNIGPU_PYWORKER_LOG": str(log),
         }

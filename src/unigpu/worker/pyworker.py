@@ -19,18 +19,16 @@ What a caller sends as ``payload`` (PyWorker passes it on as the body, and no he
 * for a server: the JSON body for the same path. PyWorker knows the paths it was told, and POST alone.
 
 Environment: what Vast sets (``CONTAINER_ID``, ``PUBLIC_IPADDR``, ``VAST_TCP_PORT_…``, ``REPORT_ADDR``,
-``MASTER_TOKEN``, ``WORKER_PORT``, ``USE_SSL``), and of ours:
+``MASTER_TOKEN``, ``WORKER_PORT``, ``USE_SSL``); what the deployment says (``UNIGPU_INTERFACE``, where ``http`` is a
+server of the user's; ``UNIGPU_PORT``, ``UNIGPU_ROUTE``, ``UNIGPU_CONCURRENCY``); what the worker beside it says
+(``UNIGPU_PYWORKER_LOG``, where its marks are); and what anybody may set:
 
-``UNIGPU_INTERFACE``          ``http``: a server of the user's; else a handler
-``UNIGPU_PORT``               the server's port on this machine (8000)
-``UNIGPU_ROUTES``             the server's paths, with commas between them; ``UNIGPU_ROUTE`` is one more
-``UNIGPU_HEALTH``             a path that answers 200 when the server is ready; without it PyWorker waits 10 s
-``UNIGPU_CONCURRENCY``        calls at a time (1)
-``UNIGPU_MAX_QUEUE_TIME``     seconds of work before it that a call may find; above it is 429 (30)
-``UNIGPU_BENCHMARK``          a payload to measure the real work with, as JSON
-``UNIGPU_PYWORKER_HOST``      the address that PyWorker listens on (all)
-``UNIGPU_PYWORKER_DEBUG``     ``1``: all that PyWorker has to say
-``UNIGPU_PYWORKER_LOG``       where the handler's worker writes its marks (set by it)
+``PYWORKER_ROUTES``           the server's paths, with commas between them
+``PYWORKER_HEALTH``           a path that answers 200 when the server is ready; without it PyWorker waits 10 s
+``PYWORKER_MAX_QUEUE_TIME``   seconds of work before it that a call may find; above it is 429 (30)
+``PYWORKER_BENCHMARK``        a payload to measure the real work with, as JSON or as a file of it
+``PYWORKER_HOST``             the address that PyWorker listens on (all)
+``PYWORKER_DEBUG``            ``1``: all that PyWorker has to say
 
 A benchmark is required. Nobody can guess an input for somebody's handler, so unless one is given it measures a nominal
 second a call and slot: ``perf`` is 100 a slot where a call is worth 100, and the platform's numbers of load can be
@@ -86,9 +84,9 @@ def config(environ: dict[str, str]) -> Any:
     """PyWorker's configuration."""
     vastai = importlib.import_module("vastai")
     slots = int(environ.get("UNIGPU_CONCURRENCY") or 1)
-    most = float(environ.get("UNIGPU_MAX_QUEUE_TIME") or 30.0)
+    most = float(environ.get("PYWORKER_MAX_QUEUE_TIME") or 30.0)
     serves = environ.get("UNIGPU_INTERFACE") == "http"
-    sample = json.loads(environ["UNIGPU_BENCHMARK"]) if environ.get("UNIGPU_BENCHMARK") else None
+    sample = _sample(environ.get("PYWORKER_BENCHMARK"))
     routes = _routes(environ) if serves else ["/invoke"]
     handlers: list[Any] = []
     for position, route in enumerate(routes):
@@ -117,7 +115,7 @@ def config(environ: dict[str, str]) -> Any:
         model_server_url="http://127.0.0.1",
         model_server_port=int(environ.get("UNIGPU_PORT") or 8000),
         model_log_file=environ["UNIGPU_PYWORKER_LOG"],
-        model_healthcheck_url=environ.get("UNIGPU_HEALTH") or None,
+        model_healthcheck_url=environ.get("PYWORKER_HEALTH") or None,
         handlers=handlers,
         log_action_config=vastai.LogActionConfig(on_load=[READY], on_error=[FAILED]),
     )
@@ -145,18 +143,24 @@ def main(command: list[str]) -> None:
     if environ["USE_SSL"] == "true" and not _CERTIFICATE.exists():
         _get_certificate(environ)
     worker = worker_class(config(environ))
-    if environ.get("UNIGPU_PYWORKER_DEBUG") != "1":
+    if environ.get("PYWORKER_DEBUG") != "1":
         logging.getLogger().setLevel(logging.INFO)  # it says everything at DEBUG, every second
     os.chdir(folder)
-    host = environ.get("UNIGPU_PYWORKER_HOST")
+    host = environ.get("PYWORKER_HOST")
     worker.run(**({"host": host} if host else {}))
 
 
+def _sample(text: str | None) -> Any:
+    if not text:
+        return None
+    return json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+
+
 def _routes(environ: dict[str, str]) -> list[str]:
-    named = [*environ.get("UNIGPU_ROUTES", "").split(","), environ.get("UNIGPU_ROUTE", "")]
+    named = [*environ.get("PYWORKER_ROUTES", "").split(","), environ.get("UNIGPU_ROUTE", "")]
     found = list(dict.fromkeys(route.strip() for route in named if route.strip()))
     if not found:
-        raise SystemExit("pyworker: UNIGPU_ROUTES must name the server's paths, as in /v1/completions,/generate")
+        raise SystemExit("pyworker: PYWORKER_ROUTES must name the server's paths, as in /v1/completions,/generate")
     return found
 
 

@@ -177,11 +177,20 @@ def fits(row: Mapping[str, JSON], filters: Mapping[str, JSON]) -> bool:
             if have is None:
                 continue  # a field that this market does not have
             try:
-                if not _OPERATORS[sign](have, want):
+                if not _OPERATORS[sign](have, _like(have, want)):
                     return False
-            except TypeError:
+            except (TypeError, ValueError):
                 raise BadQuery(f"{name}: {want!r} cannot be compared") from None
     return True
+
+
+def _like(have: JSON, want: JSON) -> JSON:
+    """A value as the field's own kind: the official client sends numbers of a text query as texts."""
+    if isinstance(want, list):
+        return [_like(have, each) for each in cast("list[JSON]", want)]
+    if not isinstance(want, str) or isinstance(have, str):
+        return want
+    return want.lower() == "true" if isinstance(have, bool) else float(want)
 
 
 def _by(column: str) -> Callable[[Mapping[str, JSON]], tuple[bool, JSON]]:

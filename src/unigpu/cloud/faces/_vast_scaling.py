@@ -180,7 +180,7 @@ def worker_launch(
         "PUBLIC_IPADDR": LOOPBACK,
         "WORKER_PORT": "{port}",
         "VAST_TCP_PORT_{port}": "{port}",
-        "UNIGPU_PYWORKER_HOST": LOOPBACK,
+        "PYWORKER_HOST": LOOPBACK,
         "WORKER_HTTP_PORT": "0",  # workers share one machine here, and the port above may be a neighbour's
         "REPORT_ADDR": str(group.get("base") or "http://127.0.0.1:9"),
         "UNIGPU_VAST_CONSOLE": str(group.get("base") or "http://127.0.0.1:9"),
