@@ -40,6 +40,7 @@ def test_a_handler_that_cannot_be_loaded_never_opens_the_port(start: Any) -> Non
     port = _free_port()
     worker = start("nowhere", UNIGPU_PUSHED="1", UNIGPU_PORT=str(port))
     assert worker.exit() == 3
+    assert not [line for line in worker.err if "listening" in line]
     assert _refuses(port)
 
 

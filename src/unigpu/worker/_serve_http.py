@@ -158,8 +158,12 @@ async def _run(
             log.info("loading %s; port %d opens when it is loaded", worker.name, port)
             worker.start()
             await _first(worker.loaded.wait(), asked.once.wait(), asyncio.shield(beside))
-        log.info("listening on %s, %s %s", at, "serving" if settings.pushed else "loading", worker.name)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        if worker.error is None:
+            listener.listen(_BACKLOG)
+            log.info("listening on %s, %s %s", at, "serving" if settings.pushed else "loading", worker.name)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+        else:  # the port stays closed
+            serving = asyncio.create_task(asyncio.sleep(0))
         if not settings.pushed:
             worker.start()
         await _first(worker.over.wait(), asked.once.wait(), asyncio.shield(serving), asyncio.shield(beside))

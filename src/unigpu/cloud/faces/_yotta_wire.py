@@ -174,7 +174,8 @@ def launch(command: str | None, env: Mapping[str, str], port: int | None) -> Lau
             argv = ("/bin/sh", "-c", command) if _SHELL & set(command) else tuple(shlex.split(command))
         except ValueError:
             raise Problem(BAD_REQUEST, "initializationCommand cannot be read") from None
-    extra: dict[str, JSON] = {} if port is None else {"port": port}
+    # A server may insist on the port that was stated; our worker takes any, so that many fit on one machine.
+    extra: dict[str, JSON] = {} if port is None or "unigpu.worker" in (command or "") else {"port": port}
     return Launch(argv=argv, env=dict(env), python=sys.executable, extra=extra)
 
 
