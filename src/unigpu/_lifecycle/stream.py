@@ -13,6 +13,7 @@ from unigpu.errors import (
     DeploymentGone,
     InvalidResponseError,
     JobExpired,
+    NoWorkerReady,
     ProviderUnavailableError,
     RateLimitError,
     StreamInterrupted,
@@ -22,9 +23,11 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
+from ._pace import state_pace
 from ._scope import CallOptions, Scope
 from .job_wait import JobWait
 from .jobs import invocation, must_be_awake, result_of, submits
+from .patience import Patience
 
 _NO_NEWS = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
 
@@ -176,23 +179,35 @@ class StreamRun:
             raise self._broken(exc) from exc
 
     async def _by_connection(self, driver: Streams, input: Mapping[str, Any]) -> AsyncIterator[Any]:
-        io = self._scope.io
+        scope, io = self._scope, self._scope.io
         began = io.now()
         if not self._options.wake:
-            await must_be_awake(self._scope, self._info, deadline=began + self._options.whole)
-        chunks = driver.stream(io, self._info, self._call(input, began))
-        try:
-            async for chunk in chunks:
-                self._seen.append(chunk)
-                yield chunk
-        except TransportError as exc:
-            if not self._seen or isinstance(exc, StreamInterrupted):
-                raise
-            raise self._broken(exc) from exc
-        finally:
-            closing = getattr(chunks, "aclose", None)
-            if closing is not None:
-                await closing()
+            await must_be_awake(scope, self._info, deadline=began + self._options.whole)
+        patience = Patience(scope, self._info, self._options, began=began)
+        while True:
+            asked = io.now()
+            call = self._call(input, began)
+            chunks = driver.stream(io, self._info, call)
+            try:
+                async for chunk in chunks:
+                    self._seen.append(chunk)
+                    yield chunk
+                break
+            except NoWorkerReady:
+                if self._seen or io.now() >= call.start_deadline:
+                    raise
+                await patience.look(started=False, ready_workers=None)  # starts one that is stopped
+            except TransportError as exc:
+                if not self._seen or isinstance(exc, StreamInterrupted):
+                    raise
+                raise self._broken(exc) from exc
+            finally:
+                closing = getattr(chunks, "aclose", None)
+                if closing is not None:
+                    await closing()
+            pause = state_pace(scope.driver).delay(io.now() - began, io.random())
+            if io.now() - asked < pause:
+                await io.sleep(min(pause, patience.left))
         self.result = Result(output=list(self._seen), timing=Timing(total=io.now() - began, source="client"))
 
     def _call(self, input: Mapping[str, Any], began: float) -> Invocation:

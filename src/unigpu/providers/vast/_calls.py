@@ -14,6 +14,9 @@ https://docs.vast.ai/api-reference/serverless/route, https://github.com/vast-ai/
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -50,6 +53,8 @@ _SAME: Final = 2
 _UNSIGNED: Final = 3
 _LOOK: Final = 20.0
 _FAILED: Final = 3
+_CONSOLE_S: Final = 5.0
+_HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 
 
 @dataclass(slots=True)
@@ -103,7 +108,9 @@ class Way:
         self.waits += 1
         now = self.io.now()
         if not self.is_ready and now >= self.start_deadline:
-            raise self._nobody()
+            await self._look(at_last=True)  # they may all be busy: that is another wait
+            if not self.is_ready:
+                raise self._nobody()
         if now >= self.deadline:
             raise self.late()
         left = (self.deadline if self.is_ready else min(self.deadline, self.start_deadline)) - now
@@ -185,14 +192,15 @@ class Way:
             )
         return reply, mapping(cast("object", body))
 
-    async def _must_exist(self, exc: UniGPUError) -> None:
+    async def _must_exist(self, exc: UniGPUError, *, seconds: float = math.inf) -> None:
         """The engine says in one sentence that the key is wrong or the endpoint unknown; the console says which.
 
         Raises:
             DeploymentGone: there is no such endpoint.
             NoWorkerReady: it is stopped.
         """
-        wire = await endpoint_of(self.line, self.io, self.info.id, deadline=self.deadline)
+        until = min(self.deadline, self.io.now() + seconds)
+        wire = await endpoint_of(self.line, self.io, self.info.id, deadline=until)
         if wire is None:
             raise gone(self.info, exc.operation) from exc
         if wire.endpoint_state == "stopped":
@@ -204,18 +212,10 @@ class Way:
         Raises:
             InvalidResponseError: it is not one, or plain http where that was not allowed.
         """
-        try:
-            parts = urlsplit(url)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-            good = (
-                good and parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
-            )
-        except ValueError:
-            good = False
-            parts = None
-        if not good or parts is None or not url.isascii() or any(c <= " " or c in "\\\x7f" for c in url):
+        scheme = _scheme(url)
+        if scheme is None:
             raise self._bad_address("the engine named a worker by something that is no address; it was not called")
-        if parts.scheme == "http" and not self.line.http_workers:
+        if scheme == "http" and not self.line.http_workers:
             raise self._bad_address(
                 "the engine named a worker that is called without TLS; it was not called",
                 'To call such workers all the same: driver_options={"vast": {"http_workers": True}}.',
@@ -234,7 +234,7 @@ class Way:
 
     # -- is anything coming? ------------------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    async def _look(self, *, at_last: bool = False) -> None:
         """Now and then, at the workers: are they ready and busy, failing, or is it stopped?
 
         Raises:
@@ -242,7 +242,8 @@ class Way:
             NoWorkerReady: it is stopped.
         """
         now = self.io.now()
-        if self.looked_at is not None and now - self.looked_at < _LOOK * (0.8 + 0.4 * self.io.random()):
+        soon = self.looked_at is not None and now - self.looked_at < _LOOK * (0.8 + 0.4 * self.io.random())
+        if soon and not at_last:
             return
         self.looked_at = now
         try:
@@ -264,8 +265,11 @@ class Way:
                 deployment=self.info.name,
                 maybe_executed=False,
             )
-        if all(state is WorkerState.STOPPED for state in states):
-            await self._must_exist(self._nobody())
+        if not at_last and all(state is WorkerState.STOPPED for state in states):
+            with contextlib.suppress(
+                TransportError
+            ):  # many wait, and the console is asked seldom: it is looked at later
+                await self._must_exist(self._nobody(), seconds=_CONSOLE_S)
 
     def _stopped(self) -> NoWorkerReady:
         return NoWorkerReady(
@@ -301,6 +305,20 @@ class Way:
             maybe_executed=ran,
             stop_reason="deadline",
         )
+
+
+def _scheme(url: str) -> str | None:
+    """``http`` or ``https`` where *url* is nothing but scheme, host and port; ``None``: it is something else."""
+    if not url.isascii() or any(c <= " " or c in "\\\x7f" for c in url):
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    plain = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
+    good = plain and parts.scheme in ("http", "https") and port != 0 and not url.endswith("#")
+    return parts.scheme if good and _HOST.fullmatch(parts.hostname or "") else None
 
 
 def envelope(route: Mapping[str, Any], payload: Mapping[str, Any], secret: str) -> dict[str, Any]:

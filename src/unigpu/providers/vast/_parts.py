@@ -34,6 +34,7 @@ class Part:
     call: CallClass = CallClass.RECONCILE
     consistency: Consistency = LISTED
     bills_cold: str | None = None
+    optional: bool = False
 
     def made_from(self) -> tuple[DeploymentSpec, Identity]:
         if self.spec is None or self.identity is None:

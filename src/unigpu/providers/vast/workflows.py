@@ -106,11 +106,18 @@ class VastDriver:
         return TemplatePart(**common), EndpointPart(**common), GroupPart(**common)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        """Ended from the last on: the endpoint first, as its end takes the rest along."""
+        """Ended from the last on: the endpoint first, as its end takes the rest along.
+
+        All of both kinds, as an intent does not tell which it was; what the other kind has, this one need not have.
+        """
         common: dict[str, Any] = {"line": self._line, "name": info.provider_name}
+        pod = info.kind == "pod"
         return (
-            TemplatePart(**common), GroupPart(**common), EndpointPart(**common), _instances.InstancePart(**common)
-        )  # fmt: skip
+            TemplatePart(**common, optional=pod),
+            GroupPart(**common, optional=pod),
+            EndpointPart(**common, optional=pod),
+            _instances.InstancePart(**common, optional=not pod),
+        )
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
