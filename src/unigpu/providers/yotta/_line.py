@@ -23,7 +23,8 @@ LIMITS: Final[Mapping[str, Limit]] = {
     CREATE_TASK: Limit(rate=35.0, burst=5.0),
     READ_TASK: Limit(rate=55.0, burst=5.0),
 }
-"""Tasks: 40 creates and 60 reads a second, in any second: a burst and what is let through after it. Documented for one endpoint, of the older API
+"""Tasks: 40 creates and 60 reads in any second, which is a burst and what is let through after it. Documented for one
+endpoint, of the older API
 (https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless/queue-based-elastic-execution); here all endpoints of a
 client share them, which keeps the account's limits (200 and 400) as well."""
 
