@@ -218,7 +218,7 @@ def test_a_stream_is_drained_to_its_end(client: Client, account: Account, app: A
     assert stream.result is not None
 
 
-def test_a_lost_part_of_a_stream_is_told_and_never_passed_over(client: Client, account: Account, app: Any) -> None:
+def lose_the_second_page(account: Account, error: Any) -> list[int]:
     seen: list[int] = []
 
     def before(method: str, path: str) -> Any:
@@ -226,9 +226,29 @@ def test_a_lost_part_of_a_stream_is_told_and_never_passed_over(client: Client, a
             return None
         seen.append(1)
         page = {"status": "IN_PROGRESS", "stream": [{"output": len(seen)}]}
-        return httpx.ReadError("reset") if len(seen) == 2 else (200, page)
+        return error if len(seen) == 2 else (200, page)
 
     account.before = before
+    return seen
+
+
+@pytest.mark.parametrize("error", [httpx.ReadError("reset"), (502, {}), (200, {"stream": "cut"})])
+def test_a_part_of_a_stream_that_is_lost_is_taken_from_the_whole(
+    client: Client, account: Account, app: Any, error: Any
+) -> None:
+    account.next_job = [{"status": "IN_PROGRESS"}, {"status": "COMPLETED", "output": [1, 2, 3, 4]}]
+    seen = lose_the_second_page(account, error)
+    with client.stream(app, {"n": 4}) as stream:
+        assert list(stream) == [1, 2, 3, 4]
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("output", [None, [], {"of": "another kind"}])
+def test_a_part_that_is_lost_for_good_is_told_and_never_passed_over(
+    client: Client, account: Account, app: Any, output: Any
+) -> None:
+    account.next_job = [{"status": "IN_PROGRESS"}, {"status": "COMPLETED", "output": output}]
+    seen = lose_the_second_page(account, httpx.ReadError("reset"))
     got: list[Any] = []
     with pytest.raises(StreamInterrupted) as caught, client.stream(app, {"n": 4}) as stream:
         got += stream  # what came before the break

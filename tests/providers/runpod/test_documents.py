@@ -115,6 +115,7 @@ def test_replies_newer_than_the_file_are_read() -> None:
         ((0, 3), {"unhealthy": 1}, 1, State.FAILED),
         ((0, 3), {"unhealthy": 1, "initializing": 1}, 1, State.STARTING),  # it is tried again
         ((0, 3), {"unhealthy": 1, "running": 1}, 1, State.READY),
+        ((0, 3), {"running": 1}, 0, State.READY),
         ((0, 0), {}, 1, State.DEGRADED),
         ((0, 0), {"running": 1}, 1, State.DEGRADED),  # it finishes, and is the last
     ],
@@ -125,4 +126,6 @@ def test_the_state_follows_from_limits_workers_and_queue(
     health = shaped(HealthWire, {"jobs": {"inQueue": queued}, "workers": workers}, "test")
     found, reason = _map.state_of(limits, health)
     assert found is state
+    if workers == {"running": 1} and limits[1]:
+        assert _map.state_of(limits, health, balanced=True)[0] is State.STARTING  # it runs, and is not routed to
     assert (reason is None) == (state in (State.READY, State.COLD) or workers.get("initializing", 0) > 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from unigpu.driver import ChunkPage, Invocation, JobInfo, JobStatus, Timing
@@ -91,6 +91,17 @@ def error_of(said: object) -> JobError:
                 traceback=_text(fields, "error_traceback", "traceback"),
             )
     return JobError(message=said if isinstance(said, str) else "" if said is None else json.dumps(said)[:2000])
+
+
+def rest_of(job: JobInfo, after: int) -> tuple[Any, ...] | None:
+    """The chunks from *after* on, out of the whole output of a job that ended; ``None``: it has none that could be it.
+
+    unigpu's worker returns the list of all chunks at the end; a job that failed has no more to give.
+    """
+    if job.status is not JobStatus.DONE:
+        return ()
+    output: Sequence[Any] = job.output if isinstance(job.output, list) else ()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - a list of any JSON
+    return tuple(output[after:]) if len(output) >= max(after, 1) else None
 
 
 def page_of(wire: StreamWire, after: int) -> ChunkPage:

@@ -100,7 +100,7 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
     balanced = wire.type == "LOAD_BALANCER"
     state, reason, ready = State.UNKNOWN, None, None
     if health is not None:
-        state, reason = state_of(limits, health)
+        state, reason = state_of(limits, health, balanced=balanced)
         ready = ready_of(health.workers, balanced=balanced)
     elif wire.workers.max == 0:
         state, reason = State.DEGRADED, LOWERED
@@ -156,19 +156,21 @@ def ready_of(workers: HealthWorkersWire, *, balanced: bool) -> int:
     return workers.ready if balanced else max(workers.ready, workers.idle + workers.running)
 
 
-def state_of(limits: tuple[int, int], health: HealthWire) -> tuple[State, str | None]:
+def state_of(limits: tuple[int, int], health: HealthWire, *, balanced: bool = False) -> tuple[State, str | None]:
     """Where an endpoint is, and why it has no worker where it has none.
 
     The order of reasons: nothing allowed, a crash loop, full hosts. RunPod's own tools judge in this order, after four
     of five "no capacity" cases turned out to be crash loops: https://github.com/runpod/runpod-mcp/pull/62
     """
     workers = health.workers
-    if ready_of(workers, balanced=False) > 0 and limits[1] > 0:
+    if ready_of(workers, balanced=balanced) > 0 and limits[1] > 0:
         return State.READY, None
     if limits[1] == 0:
         return State.DEGRADED, LOWERED
     if workers.unhealthy and not workers.initializing:
         return State.FAILED, f"crash_loop: {workers.unhealthy} worker(s) are unhealthy"
+    if balanced and workers.running + workers.idle > 0:
+        return State.STARTING, "probe: its program runs, and does not answer its health path on $PORT (yet)"
     if workers.initializing:
         return State.STARTING, None
     if workers.throttled:

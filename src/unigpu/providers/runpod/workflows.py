@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal
 
 from unigpu.driver import (
@@ -46,12 +45,11 @@ from unigpu.errors import (
     InvalidResponseError,
     NoCapacityError,
     NotFoundError,
-    TransportError,
     UnsupportedError,
 )
 from unigpu.models import GPURequest
 
-from . import _account, _body, _gpus, _jobs, _logs, _map, _pods, _request
+from . import _account, _body, _gpus, _jobs, _logs, _map, _market, _pods, _request, _stream
 from ._check import check
 from ._line import LIMITS, Line
 from ._options import Options, SpecOptions
@@ -72,16 +70,11 @@ from ._wire import (
     HealthWire,
     JobWire,
     PodWire,
-    StreamWire,
-    VolumeWire,
     WorkerListWire,
     parse,
     shaped,
 )
 
-LONG_POLL: Final = 10.0
-"""Seconds for which ``/stream`` holds a request by itself."""
-_LEAST_HOLD: Final = 1.0
 _LOOK_S: Final = 10.0
 _FOLLOW_S: Final = 1.0
 _IN_PLACE: Final = frozenset(
@@ -102,7 +95,7 @@ class RunPodDriver:
     SpecOptions: ClassVar[type[InputModel]] = SpecOptions
     limits: ClassVar[Mapping[str, Limit]] = LIMITS
 
-    long_poll = LONG_POLL
+    long_poll = _stream.HELD
     submit_call = CallClass.USER_DECIDES  # RunPod makes the ids: a submit that is repeated runs twice
     request_hold = _request.HOLD
     state_pace = Pace(floor=2.0, cap=10.0, jitter=0.2)  # each look is two or three calls, of some sixty a minute
@@ -271,39 +264,11 @@ class RunPodDriver:
         kind: Literal["serverless", "pod"],
         deadline: float,
     ) -> Sequence[Offer]:
-        """The catalogue: one call for each number of GPUs, and for pods each cloud."""
-        product: _gpus.Product = "POD" if kind == "pod" else "SERVERLESS"
-        clouds = ("SECURE", "COMMUNITY") if kind == "pod" else (None,)
-        source = f"RunPod's catalogue, {_day(io.wall())}"
-        countries = _gpus.countries_of(regions)
-        found: list[Offer] = []
-        for count in sorted({one.count for one in gpu or ()} or {1}):
-            for cloud in clouds:
-                query = _gpus.catalogue_query(product, count=count, cloud=cloud, countries=countries)
-                types = await gpu_types(self._line, io, query, deadline=deadline)
-                if regions is not None:
-                    types = [one for one in types if one.dataCenters]
-                if gpu is not None:
-                    wanted = [one for one in gpu if one.count == count]
-                    types = [one for one in types if any(_gpus.is_wanted(one, asked) for asked in wanted)]
-                found += _gpus.offers_of(types, product, count=count, cloud=cloud, source=source)
-        return found
+        return await _market.offers(self._line, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
-        items: list[InventoryItem] = []
-        for row in await self._line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline):
-            wire = shaped(EndpointWire, row, "runpod.endpoint.list")
-            info = _map.endpoint_info(wire, lb_url=self._options.lb_url)
-            health = await self._health(io, info, deadline=deadline)
-            items.append(_map.endpoint_item(wire, info, health))
-        for row in await self._line.rows(io, "/pods", "pods", "pod.list", deadline=deadline):
-            pod = shaped(PodWire, row, "runpod.pod.list")
-            if pod.status != "TERMINATED":
-                items.append(_map.pod_item(pod, self._pod(pod)))
-        rows = await self._line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
-        items += [_map.volume_item(shaped(VolumeWire, row, "runpod.volume.list")) for row in rows]
-        return items
+        return await _market.inventory(self._line, self._options, io, health=self._health, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -457,8 +422,8 @@ class RunPodDriver:
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         """``/run``; or ``/runsync``, where the caller waits anyway and it may run twice: then a short job is done in
         this one exchange, and a longer one is told by its id as any other."""
-        hold = min(call.hold, call.deadline - io.now() - _LEAST_HOLD)
-        held = call.idempotent and hold >= _LEAST_HOLD
+        hold = min(call.hold, call.deadline - io.now() - _stream.LEAST)
+        held = call.idempotent and hold >= _stream.LEAST
         path = "/runsync" if held else "/run"
         try:
             reply = await self._line.ask(
@@ -504,39 +469,14 @@ class RunPodDriver:
     async def chunks(
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
     ) -> ChunkPage:
-        """What a job has yielded since the last look. RunPod forgets what it has sent, so a reply that is lost on the
-        way is lost: that ends the stream, it is never passed over.
+        """What a job has yielded since the last look; what is lost on the way is taken from its whole output."""
 
-        Raises:
-            InvalidResponseError: such a reply was lost.
-        """
-        hold = max(_LEAST_HOLD, min(wait, LONG_POLL, deadline - io.now() - _LEAST_HOLD))
-        try:
-            reply = await self._line.job(
-                io,
-                "GET",
-                info,
-                "/stream",
-                "job.stream",
-                job_id=job_id,
-                params=(("wait", str(int(hold * 1000))),),
-                call=CallClass.USER_DECIDES,
-                limit_key="runpod.status",
-                wait=hold,
-                deadline=deadline,
-            )
-        except TransportError as exc:
-            if exc.never_sent:
-                raise
-            raise InvalidResponseError(
-                f"a part of the stream of job {job_id} was lost on the way ({exc.message})",
-                provider=PROVIDER,
-                operation="runpod.job.stream",
-                deployment=info.name,
-                maybe_executed=True,
-                hint="RunPod sends each chunk once. The job runs on; its result can still be had.",
-            ) from exc
-        return _jobs.page_of(parse(StreamWire, reply), after)
+        async def status() -> JobInfo:
+            return await self.status(io, info, job_id, deadline=deadline)
+
+        return await _stream.chunks(
+            self._line, io, info, job_id, after=after, wait=wait, status=status, deadline=deadline
+        )
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         return _request.request(self._line, io, info, call)
@@ -554,7 +494,3 @@ def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
         provider=PROVIDER,
         deployment=info.name,
     )
-
-
-def _day(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).date().isoformat()
