@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check lint types contracts coverage full openai-old official docs examples example-model \
+.PHONY: help quickstart test check lint types contracts coverage full openai-old official docs examples example-model portable \
 	benchmark clean
 
 help: ## Show the commands
@@ -101,6 +101,9 @@ examples: $(VENV)/.examples ## Run every example but the model
 
 example-model: .venvs/example-model/.made ## Serve a real small model on this machine
 	.venvs/example-model/bin/python examples/model/main.py
+
+portable: $(VENV)/.dev ## One handler, the image's recipe without Docker, the same calls on every platform
+	$(BIN)/python examples/portable/main.py
 
 benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
