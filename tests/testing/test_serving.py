@@ -104,7 +104,7 @@ def test_one_name_on_two_platforms_is_two_functions(cloud: UnigpuMock) -> None:
 def test_no_capacity_of_one_gpu_leaves_the_others(cloud: UnigpuMock) -> None:
     cloud.reference.no_capacity("RTX 4090")
     with Client("reference") as client:
-        with pytest.raises(errors.UniGPUError):
+        with pytest.raises(errors.NoCapacityError):
             client.deploy(name="one", gpu="RTX 4090", workers=(1, 1), **REFERENCE)
         assert client.deploy(name="two", gpu="L40S", workers=(1, 1), **REFERENCE).change == "created"
         assert client.scale("two", (2, 2)).info.workers == (2, 2)
@@ -112,15 +112,21 @@ def test_no_capacity_of_one_gpu_leaves_the_others(cloud: UnigpuMock) -> None:
         cloud.advance(600)
         assert client.deploy(name="one", gpu="RTX 4090", **REFERENCE).change == "created"
         cloud.reference.no_capacity("RTX 4090")
-        with pytest.raises(errors.UniGPUError):
+        with pytest.raises(errors.NoCapacityError):
             client.scale("one", (1, 1))
 
 
-def test_no_capacity_for_a_while_is_waited_out(cloud: UnigpuMock) -> None:
-    cloud.serve("chat@reference", lambda given: given)
-    cloud.reference.no_capacity(times=1)
-    with Client("reference") as client:
-        assert client.scale("chat", (1, 1)).info.workers == (1, 1)
+@pytest.mark.parametrize("provider", ["local", "reference"])
+def test_no_capacity_is_its_own_error_and_leaves_nothing(cloud: UnigpuMock, provider: str) -> None:
+    fields: dict[str, Any] = {} if provider == "local" else {"image": "me/app:1", "gpu": "RTX 4090"}
+    handler = "unigpu.testing.handlers:echo"
+    getattr(cloud, provider).no_capacity(times=1)
+    with Client(provider) as client:
+        with pytest.raises(errors.NoCapacityError) as caught:
+            client.deploy(name="chat", handler=handler, workers=(1, 1), progress="off", **fields)
+        assert (caught.value.provider, caught.value.retryable) == (provider, True)
+        assert list(client.deployments(provider=provider)) == []
+        assert client.deploy(name="chat", handler=handler, progress="off", **fields).change == "created"
 
 
 def test_no_capacity_asks_for_gpus_that_there_are(cloud: UnigpuMock) -> None:

@@ -120,7 +120,7 @@ def _reference_around(_: str) -> AbstractContextManager[object]:
 LOCAL: Final = MockPlatform(
     face=_local_face,
     adds_workers=("local.deployment.put", "local.deployment.patch", "local.deployment.wake"),
-    no_capacity=Reply.json({"error": {"type": "no_capacity", "message": "no worker can be had"}}, status=503),
+    no_capacity=Reply.json({"error": {"type": "no_capacity", "message": "no worker can be had"}}, status=409),
     around=_local_around,
     own_address=True,
 )
@@ -129,7 +129,7 @@ REFERENCE: Final = MockPlatform(
     keys=("REFERENCE_API_KEY",),
     served={"image": "registry.test/served:1", "gpu": "RTX 4090"},
     adds_workers=("reference.endpoint.create", "reference.endpoint.patch", "reference.endpoint.wake"),
-    no_capacity=Reply.json({"error": {"code": "no_capacity", "message": "no such GPU is free"}}, status=503),
+    no_capacity=Reply.json({"error": {"code": "no_capacity", "message": "no such GPU is free"}}, status=409),
     around=_reference_around,
     gpus=_reference_gpus,
 )

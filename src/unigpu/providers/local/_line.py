@@ -14,7 +14,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Request, Response, Role, check, is_rehearsal
-from unigpu.errors import DeploymentGone, JobExpired, StateError, TransportError
+from unigpu.errors import DeploymentGone, JobExpired, NoCapacityError, StateError, TransportError
 
 from . import launch
 from ._wire import refusal
@@ -188,8 +188,13 @@ def ok(reply: tuple[Response, launch.Link], *, deployment: str | None) -> Respon
 
     Raises:
         APIStatusError: the kind that belongs to its status.
+        NoCapacityError: a mock says so; this machine itself never does.
     """
     response, link = reply
+    if response.status == 409 and (error := refusal(response).error).type == "no_capacity":
+        raise NoCapacityError(
+            error.message, provider="local", operation=response.operation, deployment=deployment, maybe_executed=False
+        )
     return check(response, "local", deployment=deployment, secrets=(link.token,) if link.token else ())
 
 

@@ -9,7 +9,14 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Request, Response, Role, check
-from unigpu.errors import DeploymentGone, InvalidResponseError, JobExpired, NotFoundError
+from unigpu.errors import (
+    ConflictError,
+    DeploymentGone,
+    InvalidResponseError,
+    JobExpired,
+    NoCapacityError,
+    NotFoundError,
+)
 
 from ._wire import PageWire, parse
 
@@ -74,7 +81,11 @@ class Line:
         call: CallClass = CallClass.IDEMPOTENT,
         deployment: str | None = None,
     ) -> Response:
-        """A request, and its reply unless that is an error. The key is put in here, and nowhere else."""
+        """A request, and its reply unless that is an error. The key is put in here, and nowhere else.
+
+        Raises:
+            NoCapacityError: no such GPU is free. Which status a platform has for that, its manual must say.
+        """
         secret = "" if self.key is None else self.key.get_secret_value()
         request = Request(
             method=method,
@@ -89,4 +100,11 @@ class Line:
             read_timeout=READ_TIMEOUT,
             deployment=deployment,
         )
-        return check(await io.send(request), PROVIDER, deployment=deployment, secrets=(secret,))
+        try:
+            return check(await io.send(request), PROVIDER, deployment=deployment, secrets=(secret,))
+        except ConflictError as exc:
+            if "no_capacity" not in (exc.body or ""):
+                raise
+            raise NoCapacityError(
+                exc.message, provider=PROVIDER, operation=exc.operation, deployment=deployment, maybe_executed=False
+            ) from exc
