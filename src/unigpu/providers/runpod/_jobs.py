@@ -100,8 +100,11 @@ def rest_of(job: JobInfo, after: int) -> tuple[Any, ...] | None:
     """
     if job.status is not JobStatus.DONE:
         return ()
-    output: Sequence[Any] = job.output if isinstance(job.output, list) else ()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - a list of any JSON
-    return tuple(output[after:]) if len(output) >= max(after, 1) else None
+    output: object = job.output
+    if not isinstance(output, list):
+        return None
+    whole = tuple(cast("Sequence[Any]", output))
+    return whole[after:] if len(whole) >= max(after, 1) else None
 
 
 def page_of(wire: StreamWire, after: int) -> ChunkPage:
