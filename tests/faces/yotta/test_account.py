@@ -279,3 +279,10 @@ def test_the_old_calls_reach_the_same_tasks(account: Any) -> None:
     assert data("GET", f"{base}/none") == 40402
     assert data("POST", f"{base}/create", {**body, "userTaskId": ""}) == 40001
     assert data("POST", f"{base}/create", {**body, "taskData": {}}) == 40001
+
+
+def test_pods_are_also_listed_by_the_older_numbers_of_their_states(account: Any) -> None:
+    yotta = account()
+    id = yotta.call("POST", "/v2/pods", POD)["id"]
+    assert [row["id"] for row in yotta.call("GET", "/v2/pods", statusList="0,3")] == [id]
+    assert yotta.call("GET", "/v2/pods", statusList="1") == []

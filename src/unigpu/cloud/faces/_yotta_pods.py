@@ -17,6 +17,16 @@ from ._yotta_wire import Problem
 from ._yotta_workers import display
 
 PLATFORM: Final = "yotta.pod"
+_NUMBERED: Final[Mapping[str, tuple[str, ...]]] = {
+    "0": ("INITIALIZING",),
+    "1": ("RUNNING",),
+    "2": ("PAUSING", "STOPPING"),
+    "3": ("PAUSED", "STOPPED"),
+    "4": ("TERMINATING",),
+    "5": ("TERMINATED",),
+    "6": ("FAILED",),
+}
+"""v1's numbers of the states; the v2 command line still takes nothing else (``yotta pods list --status 1``)."""
 
 
 class Pods:
@@ -37,7 +47,8 @@ class Pods:
         return found
 
     def all(self, call: HttpCall, now: float) -> list[Deployment]:
-        states, regions = wire.values_of(call, "statusList"), wire.values_of(call, "regionList")
+        asked, regions = wire.values_of(call, "statusList"), wire.values_of(call, "regionList")
+        states = {word for one in asked for word in _NUMBERED.get(one, (one,))}
         rows = self._engine.deployments.list(now, platform=PLATFORM)
         return [
             one
