@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._answers import Call as Call
     from ._benches import FaceBench as FaceBench
     from ._benches import LiveBench as LiveBench
     from ._conformance import Bench as Bench
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
     from ._mock import UnigpuMock as UnigpuMock
     from ._mock import unigpu_mock as unigpu_mock
     from ._platforms import MockPlatform as MockPlatform
+    from ._provider import MockedProvider as MockedProvider
     from ._wire_conformance import WireBench as WireBench
     from ._wire_conformance import WireConformance as WireConformance
 
 _WHERE = {
     "Bench": "_conformance",
+    "Call": "_answers",
     "DriverConformance": "_conformance",
     "FaceBench": "_benches",
     "LiveBench": "_benches",
     "MockPlatform": "_platforms",
+    "MockedProvider": "_provider",
     "UnigpuMock": "_mock",
     "WireBench": "_wire_conformance",
     "WireConformance": "_wire_conformance",
@@ -34,10 +38,12 @@ _WHERE = {
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - found by __getattr__, so that one costs nothing of another
     "Bench",
+    "Call",
     "DriverConformance",
     "FaceBench",
     "LiveBench",
     "MockPlatform",
+    "MockedProvider",
     "UnigpuMock",
     "WireBench",
     "WireConformance",
