@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unigpu import AsyncClient, Client, _registry
+from unigpu import AsyncClient, Client, ConfigurationError, _registry
 from unigpu.testing import unigpu_mock
-from unigpu.testing._platforms import _BUILT_IN
+from unigpu.testing._platforms import _BUILT_IN, find
 
 SERVED = [name for name in sorted(_BUILT_IN) if name == "reference" or name in _registry.installed()]
 
@@ -49,3 +50,32 @@ def test_an_application_that_uses_them_side_by_side() -> None:
             cloud.serve(f"who@{provider}", lambda _, name=provider: {"i": name})
         assert [client.invoke(f"who@{name}", {"n": 1}).output["i"] for name in SERVED] == SERVED
         assert {one.provider for one in client.deployments(provider=SERVED)} == set(SERVED)
+
+
+MINE = """
+from unigpu.cloud.contract import Reply
+from unigpu.testing import MockPlatform
+from unigpu.testing.reference import ReferenceFace
+
+PLATFORM = MockPlatform(
+    face=lambda engine: ReferenceFace(engine, key=None),
+    adds_workers=("mine.endpoint.create",),
+    no_capacity=Reply(status=409),
+)
+NONE = 3
+"""
+
+
+def test_a_drivers_package_brings_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_for_tests.py").write_text(MINE)
+    info = tmp_path / "mine_for_tests-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine-for-tests\nVersion: 1\n")
+    text = "[unigpu.mocks]\nmine = mine_for_tests:PLATFORM\nwrong = mine_for_tests:NONE\n"
+    (info / "entry_points.txt").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find("mine").adds_workers == ("mine.endpoint.create",)
+    with pytest.raises(ConfigurationError, match="mine_for_tests:NONE"):
+        find("wrong")
+    with pytest.raises(ConfigurationError, match="did you mean 'mine'"):
+        find("mien")

@@ -31,6 +31,9 @@ _BUILT_IN: Final[Mapping[str, str]] = {
 class MockPlatform:
     """What a mock must know of a platform. A driver's package registers one in the group ``unigpu.mocks``.
 
+    The entry point and the face have the provider's name, and what the face calls its routes and its deployments'
+    platforms begins with it.
+
     Attributes:
         face: Makes the platform's protocol over an engine; it must take any key that is not empty.
         keys: Environment variables that get a dummy key.
@@ -70,6 +73,8 @@ def find(name: str) -> MockPlatform:
     found: object = points[name].load() if name in points else None
     if isinstance(found, MockPlatform):
         return found
+    if name in points:
+        raise ConfigurationError(f"the entry point {points[name].value} (of {GROUP}) is no MockPlatform.")
     known = sorted({*_BUILT_IN, *points})
     near = nearest(name, known)
     raise ConfigurationError(
