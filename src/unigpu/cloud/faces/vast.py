@@ -8,7 +8,8 @@ Console (``console.vast.ai``, account key; every path with or without its last `
   ``PUT /api/v0/search/asks/``
 * ``PUT /api/v0/asks/{offer}/``; ``GET /api/v0|v1/instances/``, ``GET|PUT|DELETE /api/v0/instances/{id}/``,
   ``PUT …/instances/reboot/{id}/``, ``PUT …/instances/request_logs/{id}/``
-* ``GET /api/v0/users/current/``, ``/gpu_names/unique/``, ``/static/jvastai_root.cer``; ``POST /api/v0/sign_cert/``
+* ``GET /api/v0/users/current/``, ``/gpu_names/unique/``, ``/static/jvastai_root.cer``, ``/api/v0/volumes`` (always
+  none); ``POST /api/v0/sign_cert/``
 
 Serverless engine (``run.vast.ai``): ``POST /route/`` (endpoint or account key), ``/get_endpoint_workers/``,
 ``/get_workergroup_workers/``, their logs, ``/update_workers/``; of workers: ``POST /worker_status/``,
@@ -65,6 +66,7 @@ _ROUTES: Final[Sequence[tuple[str, re.Pattern[str], str]]] = [
         ("PUT", "/api/v0/instances/reboot/ID", "instance.reboot"),
         ("PUT", "/api/v0/instances/request_logs/ID", "instance.logs"),
         ("GET", "/instance-logs/([^/]+)\\.log", "instance.log_file"),
+        ("GET", "/api/v0/volumes", "volume.list"),
         ("GET", "/api/v0/users/current", "user.get"),
         ("GET", "/api/v0/gpu_names/unique", "gpu.names"),
         ("GET", "/static/jvastai_root\\.cer", "root"),
@@ -136,6 +138,8 @@ class VastFace:
         base = _base(call)
         if operation == "root":
             return text(root_certificate(), "application/x-x509-ca-cert")
+        if operation == "volume.list":  # an account has none here, and can be told so
+            return Reply.json({"success": True, "volumes": []})
         if operation == "worker.certificate":
             try:
                 return text(sign_certificate(call.body, LOOPBACK), "application/x-pem-file")
