@@ -88,6 +88,7 @@ def test_create_is_as_the_file_says(script: Callable[..., Scripted], fields: dic
     assert body["expose"] == {"port": wanted.port or 8000, "protocol": "http"}
     assert body["environmentVars"] == body["envVars"]
     assert {"key": "UNIGPU_NAME", "value": "summarize"} in body["envVars"]
+    assert {"key": "PORT", "value": str(wanted.port or 8000)} in body["envVars"]
     assert create.role == "create"
     assert dict(create.headers) == {"x-api-key": KEY}
 

@@ -326,6 +326,7 @@ def test_what_was_created_ends_when_it_was_said(script: Callable[..., Scripted])
     cloud = script({**FREE, "POST /v2/serverless": reply({**ENDPOINT, "status": "INITIALIZING"})})
     found = create(cloud, spec())
     assert (found.attempt, found.expires_at, found.info.expires_at) == (None, 5e9, 5e9)
+    assert found.info.assumed == ()  # what this call made is what it asked for
     assert (found.info.name, found.info.interface, found.info.state) == ("summarize", "function", State.STARTING)
 
 

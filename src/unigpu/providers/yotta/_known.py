@@ -8,9 +8,10 @@ call's own spec, or what a handle knew before; and `DeploymentInfo.assumed` says
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from unigpu.driver import DeploymentInfo, DeploymentSpec, Identity
+from unigpu.driver import DeploymentInfo, Identity
 from unigpu.models import Interface, Kind
 
 from ._options import PORT, Mode, SpecOptions
@@ -20,13 +21,28 @@ _OF_ONE_CALL: Final = frozenset({"UNIGPU_ATTEMPT", "UNIGPU_SPEC", "UNIGPU_EXPIRE
 ASSUMED: Final = ("interface", "port", "route", "execution_timeout", "concurrency", "idempotent", "worker_protocol")
 
 
-def by_spec(spec: DeploymentSpec, identity: Identity) -> Mapping[str, str]:
-    """The constants of a deployment of *spec*, as they would be read back."""
-    del spec
-    return {name: value for name, value in identity.constants.items() if name not in _OF_ONE_CALL}
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a deployment without asking.
+
+    Attributes:
+        constants: As they would be read back from its environment.
+        assumed: What of it is not certain, as `DeploymentInfo.assumed`.
+    """
+
+    constants: Mapping[str, str]
+    assumed: tuple[str, ...] = ASSUMED
 
 
-def by_info(info: DeploymentInfo) -> Mapping[str, str]:
+NOTHING: Final = Known({})
+
+
+def by_spec(identity: Identity) -> Known:
+    """What exists under this name is taken for what this call's spec says."""
+    return Known({name: value for name, value in identity.constants.items() if name not in _OF_ONE_CALL})
+
+
+def by_info(info: DeploymentInfo) -> Known:
     """What an earlier look, or a deploy of this process, came to know."""
     known: dict[str, str | None] = {
         "UNIGPU_NAME": info.name,
@@ -40,12 +56,10 @@ def by_info(info: DeploymentInfo) -> Mapping[str, str]:
         "UNIGPU_WORKER": info.worker_protocol,
         "UNIGPU_AUTH": info.auth_env,
     }
-    return {name: value for name, value in known.items() if value is not None}
+    return Known({name: value for name, value in known.items() if value is not None}, info.assumed)
 
 
-def fields(
-    shown: Mapping[str, str], known: Mapping[str, str] | None, *, mode: str | None, kind: Kind, port: int | None
-) -> dict[str, Any]:
+def fields(shown: Mapping[str, str], known: Known, *, mode: str | None, kind: Kind, port: int | None) -> dict[str, Any]:
     """The fields of a `DeploymentInfo` that our constants tell.
 
     Args:
@@ -54,9 +68,9 @@ def fields(
         port: The exposed port, where it was shown.
     """
     told = "UNIGPU_NAME" in shown
-    env = shown if told else (known or {})
+    env = shown if told else known.constants
     default = "http" if kind == "pod" or mode == "ALB" else "function"
-    assumed = () if told else tuple(one for one in ASSUMED if one != "port" or port is None)
+    assumed = () if told else tuple(one for one in known.assumed if one != "port" or port is None)
     return {
         "name": env.get("UNIGPU_NAME"),
         "namespace": env.get("UNIGPU_NAMESPACE"),

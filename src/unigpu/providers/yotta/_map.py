@@ -173,6 +173,7 @@ def _common(
     if identity.constants["UNIGPU_WORKER"] != "foreign":
         env["UNIGPU_PUSHED"] = "1"  # an open port is ready there, and any refusal a failed task
     env |= {name: value.get_secret_value() for name, value in spec.secrets.items() if isinstance(value, SecretStr)}
+    env["PORT"] = env["UNIGPU_PORT"] = str(spec.port or PORT)  # nobody else tells a server where to listen
     pairs = [{"key": name, "value": value} for name, value in env.items()]
     for key in ("environmentVars", "envVars"):
         if options.env_key in ("both", key):
@@ -216,12 +217,12 @@ def credential_body(name: str, spec: DeploymentSpec) -> dict[str, Any]:
 # What is told.
 
 
-def found_endpoint(wire: EndpointWire, base: str, options: Options, known: Mapping[str, str] | None = None) -> Found:
+def found_endpoint(wire: EndpointWire, base: str, options: Options, known: _known.Known = _known.NOTHING) -> Found:
     info = endpoint_info(wire, base, options, known)
     return _found(ENDPOINT, info)
 
 
-def found_pod(wire: PodWire, options: Options, known: Mapping[str, str] | None = None) -> Found:
+def found_pod(wire: PodWire, options: Options, known: _known.Known = _known.NOTHING) -> Found:
     return _found(POD, pod_info(wire, options, known))
 
 
@@ -240,7 +241,7 @@ def _found(kind: str, info: DeploymentInfo) -> Found:
 
 
 def endpoint_info(
-    wire: EndpointWire, base: str, options: Options, known: Mapping[str, str] | None = None
+    wire: EndpointWire, base: str, options: Options, known: _known.Known = _known.NOTHING
 ) -> DeploymentInfo:
     """The deployment, as users see it."""
     status = wire.status.upper()
@@ -274,7 +275,7 @@ def endpoint_info(
     )
 
 
-def pod_info(wire: PodWire, options: Options, known: Mapping[str, str] | None = None) -> DeploymentInfo:
+def pod_info(wire: PodWire, options: Options, known: _known.Known = _known.NOTHING) -> DeploymentInfo:
     """A pod, as users see it: one worker, reached at the address of its port."""
     status = wire.status.upper()
     state = _POD_STATES.get(status, State.UNKNOWN)

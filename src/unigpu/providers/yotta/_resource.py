@@ -53,7 +53,7 @@ class Part:
     name: str
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
-    known: Mapping[str, str] | None = None
+    known: _known.Known = _known.NOTHING
     optional: bool = False
     call: CallClass = CallClass.RECONCILE
 
@@ -217,11 +217,11 @@ class Part:
         return self._fresh(now)
 
     def _fresh(self, found: Found) -> Found:
-        """What this call made ends when this call said, also where the platform shows no environment."""
-        ends = None if self.identity is None else self.identity.expires_at
-        if found.info is None or found.info.expires_at is not None or ends is None:
+        """What this call made is what it asked for, also where the platform shows no environment."""
+        if found.info is None or self.identity is None:
             return found
-        info = found.info.model_copy(update={"expires_at": ends})
+        ends = self.identity.expires_at if found.expires_at is None else found.expires_at
+        info = found.info.model_copy(update={"expires_at": ends, "assumed": ()})
         return replace(found, expires_at=ends, info=info)
 
     async def _stock(self, io: Io, own: SpecOptions, *, deadline: float) -> Sequence[StockWire]:
@@ -258,7 +258,7 @@ def of_spec(line: Line, options: Options, spec: DeploymentSpec, identity: Identi
     kinds = [_map.POD if spec.kind == "pod" else _map.ENDPOINT]
     if spec.registry is not None:
         kinds.insert(0, _map.CREDENTIAL)
-    known = _known.by_spec(spec, identity)
+    known = _known.by_spec(identity)
     return tuple(
         Part(
             line=line,
