@@ -187,13 +187,13 @@ def _bad_gateway(_: object, error: Mapping[str, JSON]) -> Reply:
 
 
 def inner(call: HttpCall, path: str, *, without: frozenset[str] = frozenset()) -> HttpCall:
-    """The call as the server behind it sees it."""
+    """The call as the server behind it sees it, its path still encoded as it was sent."""
     headers = {name: value for name, value in call.headers.items() if name not in without}
-    _, question, query = call.target.partition("?")
-    raw = call.target.partition("?")[0]
-    cut = len(call.path) - len(path)
-    target = raw[cut:] if call.path.endswith(path) and raw == call.path else ""
-    return replace(call, path=path, headers=headers, target=f"{target}{question}{query}" if target else "")
+    before = call.path[: len(call.path) - len(path)] if call.path.endswith(path) else call.path
+    target = call.target.removeprefix(before)  # what goes before are ids, which are never encoded
+    if target and not target.startswith("/"):
+        target = f"/{target}"
+    return replace(call, path=path, headers=headers, target=target)
 
 
 # What is told.
