@@ -82,10 +82,12 @@ DEVIATIONS: Mapping[str, Mapping[str, str]] = {
         for name in ("name", "creator_id", "image", "tag", "env", "runtype", "recommended_disk_space", "args_str")
     },
     "DELETE /api/v0/template": {"msg": f"{CLIENT}, api/offers.py", "": "404 has no declared body"},
+    "POST /api/v0/bundles": {"429": f"the daily quota: {CLIENT}, api/client.py"},
     "POST /route": {
         "request_idx": f"{CLIENT}, serverless/client/endpoint.py",
         "": f"request_idx: {CLIENT}, serverless/client/endpoint.py",
         "error_msg": f"{PR}, post_route",
+        "error": "where `Quirks.route_errors_as_200` is on",
     },
     "POST /get_endpoint_workers": {
         "": f"a bare list: {CLIENT}, serverless/client/client.py",

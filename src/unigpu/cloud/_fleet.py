@@ -304,7 +304,7 @@ class Fleet:
         deployment.workers.pop(worker.id, None)
         core.workers.pop(worker.id, None)
         alive = sum(1 for other in deployment.workers.values() if other.alive)
-        kept = alive + len(deployment.shelf) < deployment.keep
+        kept = alive + len(deployment.shelf) < deployment.keep and worker.version == deployment.version
         if kept and state is WorkerState.EXITED and not (worker.dismissed or deployment.deleting):
             deployment.shelf.append(worker.id)
             worker.state = WorkerState.STOPPED

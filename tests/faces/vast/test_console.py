@@ -198,6 +198,48 @@ def test_quirk_rate_limits_by_call_with_and_without_retry_after() -> None:
     assert dict(told.call("GET", "/api/v0/endptjobs/").headers)["retry-after"] == "3"
 
 
+def test_quirk_a_day_s_searches_are_counted() -> None:
+    vast = Vast(quirks=Quirks(searches_a_day=2))
+    for _ in range(2):
+        vast.json("POST", "/api/v0/bundles/", {})
+    reply = vast.call("POST", "/api/v0/bundles/", {})
+    assert (reply.status, json.loads(reply.body)["error"]) == (429, "search_quota_exceeded")
+    reset = int(dict(reply.headers)["x-ratelimit-reset"])
+    vast.advance(reset - vast.engine.wall(vast.engine.now) + 1)
+    vast.json("POST", "/api/v0/bundles/", {})
+
+
+def test_quirk_an_endpoint_without_a_workergroup_is_deleted() -> None:
+    vast = Vast(quirks=Quirks(auto_delete_s=1000.0))
+    kept, lost = vast.endpoint("kept"), vast.endpoint("lost")
+    vast.workergroup(kept, vast.template()["hash_id"])
+    rows = {row["endpoint_name"]: row for row in vast.json("GET", "/api/v0/endptjobs/")["results"]}
+    assert (rows["kept"]["auto_delete_in_seconds"], rows["lost"]["auto_delete_in_seconds"]) == (None, 1000.0)
+    assert rows["lost"]["auto_delete_due_24h"] is True
+    vast.advance(2000.0)
+    assert [row["id"] for row in vast.json("GET", "/api/v0/endptjobs/")["results"]] == [kept]
+    vast.json("GET", f"/api/v0/endptjobs/{lost}/", status=404)
+
+
+def test_workers_keep_their_template_until_the_group_is_told() -> None:
+    vast = Vast()
+    endpoint = vast.endpoint(min_load=1)
+    template = vast.template()
+    group = vast.workergroup(endpoint, template["hash_id"])
+    vast.advance(5.0)
+    (before,) = vast.workers(endpoint)
+    edited = vast.json("PUT", "/api/v1/template/", {"hash_id": template["hash_id"], "env": "-e A=2"})["template"]
+    vast.json("PUT", f"/api/v0/endptjobs/{endpoint}/", {"max_workers": 3})
+    vast.advance(5.0)
+    assert [row["id"] for row in vast.workers(endpoint)] == [before["id"]]
+    body = {"endpoint_id": endpoint, "template_hash": edited["hash_id"]}
+    vast.json("PUT", f"/api/v0/workergroups/{group}/", body)
+    vast.json("DELETE", "/api/v0/template/", {"template_id": template["id"]})
+    vast.advance(10.0)
+    assert before["id"] not in [row["id"] for row in vast.workers(endpoint)]
+    assert [row["status"] for row in vast.workers(endpoint)] == ["idle"]
+
+
 def test_lists_learn_late_and_reads_at_once() -> None:
     vast = Vast(list_lag=5.0)
     id = vast.endpoint()

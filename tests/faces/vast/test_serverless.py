@@ -284,3 +284,29 @@ def test_logs_of_an_endpoint_and_of_a_worker() -> None:
 def test_the_root_certificate_is_served_without_a_key(vast: Vast) -> None:
     reply = vast.call("GET", "/static/jvastai_root.cer", key=None)
     assert reply.body.startswith(b"-----BEGIN CERTIFICATE-----")
+
+
+def test_quirk_a_route_s_error_may_come_with_200() -> None:
+    assert "error_msg" in Vast(quirks=Quirks(route_errors_as_200=True)).json("POST", "/route/", {"endpoint": "none"})
+    assert Vast().call("POST", "/route/", {"endpoint": "none"}).status == 400
+
+
+def test_a_rolling_update_replaces_workers_when_they_are_done() -> None:
+    vast = Vast(Behavior(duration=20.0))
+    endpoint = vast.endpoint(min_load=1, max_workers=1)
+    template = vast.template()
+    group = vast.workergroup(endpoint, template["hash_id"])
+    route = vast.routed()
+    (before,) = vast.workers(endpoint)
+    pending = vast.begin("POST", f"{route['url']}/invoke", vast.envelope(route, {"input": {"a": 1}}))
+    edited = vast.json("PUT", "/api/v1/template/", {"hash_id": template["hash_id"], "env": "-e A=2"})["template"]
+    body = {"endpoint_id": endpoint, "template_hash": edited["hash_id"]}
+    vast.json("PUT", f"/api/v0/workergroups/{group}/", body)
+    assert vast.json("POST", "/update_workers/", {"workergroup_id": group})["success"] is True
+    vast.advance(60.0)
+    answer = pending.poll(vast.virtual.clock.now())
+    assert isinstance(answer, Reply)
+    assert json.loads(answer.body)["output"] == {"a": 1}
+    assert before["id"] not in [row["id"] for row in vast.workers(endpoint)]
+    assert vast.json("POST", "/update_workers/", {"workergroup_id": group, "cancel_update": True})["cancelled"] is True
+    assert "error_msg" in vast.json("POST", "/update_workers/", {"workergroup_id": 1})

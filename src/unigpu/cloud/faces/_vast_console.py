@@ -47,6 +47,7 @@ class Console:
     def __init__(self, account: Account) -> None:
         self._account = account
         self._engine = account.engine
+        self._searches = (0, 0)  # the day, and how many
 
     def answer(self, operation: str, ids: tuple[str, ...], call: HttpCall, now: float, base: str) -> Reply | None:
         """The answer of one of these routes; ``None``: it is none of them."""
@@ -198,6 +199,8 @@ class Console:
 
     def _endpoint_json(self, one: Deployment) -> dict[str, JSON]:
         data = one.terms.data
+        deleted_at = data.get("deleted_at")
+        left = None if deleted_at is None else float(deleted_at) - self._engine.wall(self._engine.now)
         return {
             "id": number_of(one),
             "endpoint_name": data["name"],
@@ -206,8 +209,8 @@ class Console:
             "api_key": data["api_key"],
             "user_id": USER,
             "created_at": self._engine.wall(one.created_at),
-            "auto_delete_in_seconds": None,
-            "auto_delete_due_24h": False,
+            "auto_delete_in_seconds": left,
+            "auto_delete_due_24h": left is not None and left < 86_400.0,
         }
 
     # -- workergroups
@@ -215,8 +218,6 @@ class Console:
     def _make_group(self, body: Mapping[str, Any], now: float, base: str) -> Reply:
         endpoint = self._endpoint_named(body, now)
         data = self._group_data(body, {}, now, base)
-        if template_of(self._account, data, now) is None:
-            raise Wrong(400, "invalid_args", "a template_hash or template_id of yours is needed")
         data |= {"endpoint_id": number_of(endpoint), "api_key": self._account.text(256)}
         id = engine_id(WORKERGROUP, self._account.new_number(WORKERGROUP))
         made = self._engine.deployments.create(id, WORKERGROUP, Terms(launch=Launch(), max_workers=0, data=data), now)
@@ -283,13 +284,18 @@ class Console:
         if body.get("template_hash") is not None:
             found["template_id"] = None
         number(found, "gpu_ram", 24.0)
+        template = template_of(self._account, found, now)
+        if template is not None:  # kept as it is now: a later edit reaches no worker before the group is told again
+            found |= {"template": dict(template.terms.data), "template_id": number_of(template)}
+            found["template_hash"] = template.terms.data["hash_id"]
+        elif "template" not in found or body.get("template_hash") is not None:
+            raise Wrong(400, "invalid_args", "a template_hash or template_id of yours is needed")
         if "search_params" in body or "search_query" not in found:
             try:
                 query = filters_of(body.get("search_params"))
             except BadQuery as exc:
                 raise Wrong(400, "invalid_args", str(exc)) from None
-            template = template_of(self._account, found, now)
-            extra: object = {} if template is None else template.terms.data.get("extra_filters") or {}
+            extra: object = cast("Mapping[str, JSON]", found["template"]).get("extra_filters") or {}
             if isinstance(extra, str):
                 extra = json.loads(extra or "{}")
             found["search_query"] = {**cast("dict[str, JSON]", extra), **query}
@@ -298,7 +304,6 @@ class Console:
 
     def _group_json(self, one: Deployment, now: float) -> dict[str, JSON]:
         data = one.terms.data
-        template = template_of(self._account, data, now)
         endpoint = (
             self._engine.deployments.get(engine_id(ENDPOINT, int(data["endpoint_id"])), now)
             if self._has(one, now)
@@ -308,8 +313,8 @@ class Console:
             "id": number_of(one),
             "endpoint_id": data["endpoint_id"],
             "endpoint_name": "" if endpoint is None else endpoint.terms.data["name"],
-            "template_hash": data["template_hash"] if template is None else template.terms.data["hash_id"],
-            "template_id": data["template_id"] if template is None else number_of(template),
+            "template_hash": data["template_hash"],
+            "template_id": data["template_id"],
             "search_query": data["search_query"],
             "launch_args": data["launch_args"],
             "gpu_ram": data["gpu_ram"],
@@ -331,6 +336,8 @@ class Console:
     # -- offers
 
     def _offers(self, body: Mapping[str, Any], now: float, *, wrapped: bool) -> Reply:
+        if (refused := self._count_search(now)) is not None:
+            return refused
         query = cast("Mapping[str, Any]", body.get("q") or {}) if wrapped else body
         try:
             return Reply.json({"offers": self._rows(query, now)})
@@ -341,6 +348,18 @@ class Console:
         disk = number(query, "allocated_storage", 8.0)
         rows = offers(now=self._engine.wall(now), disk_gb=disk, taken=taken_offers(self._account, now))
         return select(rows, query)
+
+    def _count_search(self, now: float) -> Reply | None:
+        """The answer where the day's searches are used up: until midnight UTC."""
+        most = self._account.quirks.searches_a_day
+        day = int(self._engine.wall(now) // 86_400)
+        count = self._searches[1] + 1 if self._searches[0] == day else 1
+        self._searches = (day, count)
+        if most is None or count <= most:
+            return None
+        reset = (("content-type", "application/json"), ("x-ratelimit-reset", str((day + 1) * 86_400)))
+        body = json.dumps({"success": False, "error": "search_quota_exceeded", "msg": "no searches left today"})
+        return Reply(status=429, headers=reset, body=body.encode())
 
 
 def _given(body: Mapping[str, Any]) -> dict[str, JSON]:

@@ -161,8 +161,8 @@ class Instances:
         return rows
 
     def _serving(self, now: float) -> list[Deployment]:
-        """Endpoints, and those that are being deleted: their machines go one by one."""
-        return self._engine.deployments.list(now, platform=ENDPOINT)
+        """Endpoints, and those being deleted, whose machines go one by one; none that only a late list shows."""
+        return [one for one in self._engine.deployments.list(now, platform=ENDPOINT) if not one.deleting or one.workers]
 
     def _get(self, id: int, now: float) -> Reply:
         found = next((row for row in self._rows(now) if row["id"] == id), None)

@@ -186,8 +186,9 @@ def fits(row: Mapping[str, JSON], filters: Mapping[str, JSON]) -> bool:
 
 def _like(have: JSON, want: JSON) -> JSON:
     """A value as the field's own kind: the official client sends numbers of a text query as texts."""
-    if isinstance(want, list):
-        return [_like(have, each) for each in cast("list[JSON]", want)]
+    given: object = want
+    if isinstance(given, list):
+        return [_like(have, each) for each in cast("list[JSON]", given)]
     if not isinstance(want, str) or isinstance(have, str):
         return want
     return want.lower() == "true" if isinstance(have, bool) else float(want)

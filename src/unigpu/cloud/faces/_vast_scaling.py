@@ -114,11 +114,13 @@ def rule_of(data: Mapping[str, JSON], *, perf: float) -> VastLoad:
 def _terms(
     account: Account, data: Mapping[str, JSON], group: Deployment | None, endpoint: Deployment, now: float
 ) -> Terms:
-    template = None if group is None else template_of(account, group.terms.data, now)
-    if group is None or template is None:
-        return Terms(launch=Launch(), max_workers=0, data=data)
-    launch, env = worker_launch(account, template.terms.data, group.terms.data)
-    disk = float(template.terms.data.get("recommended_disk_space") or 8)
+    if group is None:
+        quirk = account.quirks.auto_delete_s
+        expires = None if quirk is None else account.engine.wall(now) + quirk
+        return Terms(launch=Launch(), max_workers=0, data={**data, "deleted_at": expires}, expires_at=expires)
+    template = cast("Mapping[str, JSON]", group.terms.data["template"])
+    launch, env = worker_launch(account, template, group.terms.data)
+    disk = float(template.get("recommended_disk_space") or 8)
     offer = cheapest(account, group.terms.data["search_query"], disk, now)
     concurrency = _slots(env)
     measured = max((report.perf for id, report in account.reports.items() if id in endpoint.workers), default=0.0)
@@ -148,7 +150,7 @@ def _terms(
         concurrency=concurrency,
         rule=rule,
         price_per_hour=None if offer is None else float(offer["dph_total"]),
-        data=data,
+        data={**data, "deleted_at": None},
     )
 
 

@@ -15,7 +15,7 @@ from unigpu.cloud.engine import Deployment, Worker
 from unigpu.models.deployment import WorkerState
 
 from ._vast_keys import public_key, sign_route
-from ._vast_scaling import COST, group_of, settle
+from ._vast_scaling import COST, group_of, settle, template_of
 from ._vast_state import (
     ENDPOINT,
     WORKERGROUP,
@@ -87,7 +87,8 @@ class Serverless:
             message = (
                 f"authenticate_endpoint_apikey: endpoint {body.get('endpoint') or body.get('endpoint_id')} not found"
             )
-            return Reply.json({"error": message, "error_msg": message}, status=400)
+            status = 200 if quirks.route_errors_as_200 else 400
+            return Reply.json({"error": message, "error_msg": message}, status=status)
         name = endpoint.terms.data["name"]
         given = whole(body, "request_idx", 0)
         index = given or self._account.new_request()
@@ -271,6 +272,9 @@ class Serverless:
         if body.get("cancel_update"):
             return Reply.json({"success": True, "cancelled": True})
         old = sum(1 for worker in endpoint.workers.values() if worker.alive)
+        group = self._account.find(WORKERGROUP, whole(body, "workergroup_id", 0), now)
+        if (template := template_of(self._account, group.terms.data, now)) is not None:
+            self._engine.deployments.patch(group.id, now, data={"template": dict(template.terms.data)})
         settle(self._account, endpoint, now)
         return Reply.json({"success": True, "workers_to_update": old})
 

@@ -46,6 +46,10 @@ class Quirks:
             ``serverless/client/client.py``, "polling delay").
         stopped_contract: ``PUT /asks/`` without ``cancel_unavail`` on a taken offer makes a stopped instance and
             answers ``success: false`` with its number (the same, ``put_api_v0_asks_id``).
+        route_errors_as_200: A route's error is an object with ``error_msg`` and status 200, not 400 (vastai 1.9.1,
+            ``serverless/client/client.py``, reads both).
+        searches_a_day: Offer searches until midnight UTC; then 429 ``search_quota_exceeded`` with
+            ``X-RateLimit-Reset`` (vastai 1.9.1, ``api/client.py``). How many there are is not documented.
         auto_delete_s: After that long an endpoint without a workergroup is deleted; ``None``: never. That there is such
             a countdown is documented (the same, ``get_api_v0_endptjobs``), how long it is, is not.
         downscale_s: Idle seconds after which a worker may leave where no ``inactivity_timeout`` gates it. Unverified.
@@ -65,6 +69,8 @@ class Quirks:
     limits: bool = False
     early_without_idx: bool = False
     stopped_contract: bool = True
+    route_errors_as_200: bool = False
+    searches_a_day: int | None = None
     auto_delete_s: float | None = None
     downscale_s: float = 30.0
     perf: float = 100.0
