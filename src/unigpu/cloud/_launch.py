@@ -18,7 +18,7 @@ _MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # test
 _PROGRAMS: Final = ("UNIGPU_PYWORKER_PYTHON", "UNIGPU_RUNPOD_PYTHON")  # where this machine has vendors' programs
 _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", *_PROGRAMS, *_MEASURED)
 _TOKEN: Final = "UNIGPU_WORKER_TOKEN"
-_DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _LOWEST_PORT: Final = 10_240
 _PORT_TRIES: Final = 200
 _OUT_OF_MEMORY: Final = ("MemoryError", "OutOfMemoryError", "CUDA out of memory", "std::bad_alloc")
@@ -53,7 +53,7 @@ def environment(
     what a crash left behind.
     """
     env = {name: own[name] for name in _INHERITED if name in own}
-    env["PATH"] = own.get("PATH", _DEFAULT_PATH)
+    env["PATH"] = own.get("PATH", DEFAULT_PATH)
     if launch.python:
         _activate(env, launch.python)
     env["PYTHONUNBUFFERED"] = "1"

@@ -8,17 +8,20 @@ import importlib
 import ipaddress
 import json
 import secrets
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from unigpu.errors import ConfigurationError
 from unigpu.models import nearest
 
+from ._launch import DEFAULT_PATH, own_environment
 from ._listener import listen, serving
-from .backends import ProcessBackend
+from .backends import ProcessBackend, ProcessSettings
 from .contract import Face
 from .engine import Engine
 from .server import CloudServer
@@ -53,7 +56,7 @@ async def _serve(names: Sequence[str], host: str, port: int) -> None:
     for name in names:
         engine.mount(_face(name)(engine, token=key))
     server = CloudServer(engine)
-    server.backend = backend = ProcessBackend(server.emit)
+    server.backend = backend = ProcessBackend(server.emit, settings=ProcessSettings(environ=_container()))
     try:
         listener = listen(host, port)
     except OSError as exc:
@@ -71,6 +74,18 @@ async def _serve(names: Sequence[str], host: str, port: int) -> None:
         await end.wait()
         server.close()
         await backend.close(grace=_GRACE_S)
+
+
+def _container() -> Mapping[str, str]:
+    """What containers find on their PATH: an activated environment stands for the image; else it is this interpreter's.
+
+    Without it, ``python`` of a container's command would be the machine's own, which has nothing of an image.
+    """
+    own = own_environment()
+    found = shutil.which("python", path=own.get("PATH"))
+    if found is not None and (Path(found).parents[1] / "pyvenv.cfg").is_file():
+        return own
+    return {**own, "PATH": f"{Path(sys.executable).parent}:{own.get('PATH', DEFAULT_PATH)}"}
 
 
 def _checked(faces: Sequence[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -167,7 +166,7 @@ def exposed(value: object, field: str = "expose") -> dict[str, JSON]:
 
 
 def launch(command: str | None, env: Mapping[str, str], port: int | None) -> Launch:
-    """The container, as a process of this machine: its command, with this interpreter's programs found first."""
+    """The container, as a process of this machine: its command."""
     argv: tuple[str, ...] = ()
     if command:
         try:
@@ -176,7 +175,7 @@ def launch(command: str | None, env: Mapping[str, str], port: int | None) -> Lau
             raise Problem(BAD_REQUEST, "initializationCommand cannot be read") from None
     # A server may insist on the port that was stated; our worker takes any, so that many fit on one machine.
     extra: dict[str, JSON] = {} if port is None or "unigpu.worker" in (command or "") else {"port": port}
-    return Launch(argv=argv, env=dict(env), python=sys.executable, extra=extra)
+    return Launch(argv=argv, env=dict(env), extra=extra)
 
 
 # -- what is told
