@@ -288,6 +288,20 @@ def test_a_life_behind_the_gateway(make: Make) -> None:
         one.get("summarize")
 
 
+def test_openais_own_client_goes_through_the_gateway(make: Make) -> None:
+    """Its placeholder of a key is not taken for a header of the user's own."""
+    pytest.importorskip("openai")
+    bench = make()
+    with client(bench) as one:
+        app = one.deploy(name="server", **SERVER)
+        arguments = one.openai(app)
+        with arguments["http_client"] as library:
+            placeholder = {"authorization": f"Bearer {arguments['api_key']}"}
+            reply = library.get(f"{arguments['base_url']}/models", headers=placeholder)
+        assert reply.status_code == 200
+        app.teardown()
+
+
 def test_a_custom_endpoint_lives_and_cannot_be_called(make: Make) -> None:
     bench = make()
     with client(bench) as one:
