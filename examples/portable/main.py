@@ -45,6 +45,12 @@ PLATFORMS: dict[str, Platform] = {
         },
         {"gpu": "RTX 4090"},
     ),
+    # It declares replicas, one at least, so that (0, 1) becomes 1; its queue has no streaming.
+    "yotta": Platform(
+        lambda base: {"base_url": base},
+        {"gpu": "RTX 4090", "on_unsupported": "adapt"},
+        lacks=("stream",),
+    ),
 }
 
 
