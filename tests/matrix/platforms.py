@@ -49,7 +49,8 @@ class Platform:
         key: The environment variable of its key, and the key that the face takes.
         face: Makes its face: engine, key, seed, and rows a page of its lists (where they have pages).
         fields: What is deployed, as spec fields.
-        kinds: The resources of a deployment, in the order of creation; the last one is what is called.
+        kinds: The resources of a deployment, in the order of creation.
+        main: The kind that is called.
         scaled, looked: Limits that `scale` gives, and with which the race deploys.
         existing: The ids of one kind under one platform's name that really exist, whatever lists show.
         deleted: The id that a delete names.
@@ -70,6 +71,7 @@ class Platform:
     face: Callable[[Engine, str, int, int], Face]
     fields: Mapping[str, Any]
     kinds: tuple[str, ...]
+    main: str
     scaled: tuple[int, int] = (0, 3)
     raced: Mapping[str, Any] = field(default_factory=lambda: {"workers": (1, 2)})
     existing: Callable[[Account, Platform, str, str], list[str]] = _kept_by_the_engine
@@ -86,11 +88,6 @@ class Platform:
     entered: Callable[[], AbstractContextManager[object]] = nullcontext
     pairs: int = 1500
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def main(self) -> str:
-        """The kind that is called."""
-        return self.kinds[-1]
 
     def is_list(self, operation: str) -> bool:
         return operation in self.lists
@@ -162,6 +159,7 @@ _REFERENCE = Platform(
         "workers": (0, 2),
     },
     kinds=("template", "endpoint"),
+    main="endpoint",
     lists=("reference.template.list", "reference.endpoint.list"),
     creates=("reference.template.create", "reference.endpoint.create"),
     deletes=("reference.template.delete", "reference.endpoint.delete"),
@@ -199,6 +197,7 @@ _RUNPOD = Platform(
         "workers": (0, 2),
     },
     kinds=("endpoint",),
+    main="endpoint",
     lists=("runpod.endpoint.list",),
     creates=("runpod.endpoint.create",),
     deletes=("runpod.endpoint.delete",),
@@ -244,6 +243,7 @@ _YOTTA = Platform(
     scaled=(2, 2),
     raced={"workers": 2},
     kinds=("endpoint",),
+    main="endpoint",
     existing=_yotta_existing,
     lists=("yotta.endpoint.list",),
     creates=("yotta.endpoint.create",),
@@ -254,7 +254,74 @@ _YOTTA = Platform(
     delete_reply=(200, b'{"code": 10000, "message": "success", "data": true}'),
 )
 
-_ALL = (_REFERENCE, _RUNPOD, _YOTTA)
+# -- Vast.ai ----------------------------------------------------------------------------------------------------------
+
+
+def _vast_face(engine: Engine, key: str, seed: int, page: int) -> Face:
+    from unigpu.cloud.faces.vast import VastFace
+
+    return VastFace(engine, token=key, seed=seed)
+
+
+def _vast_existing(world: Account, platform: Platform, kind: str, name: str) -> list[str]:
+    """By their numbers. An endpoint's name carries its create's attempt too; a group has no name of its own."""
+    engine = world.cloud.engine
+    rows = [engine._core.deployments[id] for id in engine.deployment_ids()]
+    named = {
+        _number(r.id): r.platform
+        for r in rows
+        if str(r.terms.data.get("name")) == name or str(r.terms.data.get("name")).startswith(f"{name}-")
+    }
+    if kind != "workergroup":
+        return [number for number, platform in named.items() if platform == f"vast.{kind}"]
+    groups = [r for r in rows if r.platform == "vast.workergroup"]
+    return [_number(r.id) for r in groups if str(r.terms.data["endpoint_id"]) in named]
+
+
+def _number(id: str) -> str:
+    return id.rpartition("-")[2]
+
+
+def _vast_deleted(request: Request) -> str:
+    kind = request.operation.split(".")[1]
+    number = request.json["template_id"] if kind == "template" else _last_of_the_path(request)
+    return f"vast.{kind}-{number}"
+
+
+def _vast_rows(body: Any) -> list[Any]:
+    if not isinstance(body, dict):
+        return list(body) if isinstance(body, list) else []
+    found = next((body[one] for one in ("results", "templates", "instances", "workergroups") if one in body), [])
+    return list(found) if isinstance(found, list) else []
+
+
+_VAST = Platform(
+    name="vast",
+    key=("VAST_API_KEY", "vast-key"),
+    face=_vast_face,
+    fields={
+        "name": NAME,
+        "handler": "app:summarize",
+        "image": "ghcr.io/me/app:1",
+        "gpu": "RTX 4090",
+        "workers": (0, 2),
+        "max_price": 1.0,
+    },
+    kinds=("template", "endpoint", "workergroup"),
+    main="endpoint",
+    existing=_vast_existing,
+    deleted=_vast_deleted,
+    lists=("vast.template.search", "vast.endpoint.list", "vast.workergroup.list"),
+    creates=("vast.template.create", "vast.endpoint.create", "vast.workergroup.create"),
+    deletes=("vast.template.delete", "vast.endpoint.delete", "vast.workergroup.delete"),
+    rows=_vast_rows,
+    empty_list=lambda operation, body: {**body, ("templates" if "templates" in body else "results"): []},
+    status_fields=("status", "endpoint_state"),
+    missing=("id", "endpoint_name", "name"),
+    delete_reply=(200, b'{"success": true}'),
+)
+
+_ALL = (_REFERENCE, _RUNPOD, _VAST, _YOTTA)
 _WANTED = os.environ.get("UNIGPU_MATRIX", "").replace(",", " ").split()
 PLATFORMS: Sequence[Platform] = tuple(one for one in _ALL if not _WANTED or one.name in _WANTED)
 """Those of this run."""

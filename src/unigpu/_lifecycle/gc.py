@@ -150,7 +150,8 @@ class _Judge:
                 told = by_attempt[one.attempt]
                 main = next(m for m in self.standing + list(mains) if m.attempt == one.attempt)
                 named = main.info is not None and one.kind in main.info.ids
-                if told is None and named and self._intent(one) is not None:  # made twice, and the other one is in use
+                stays = told is None or not told[2]
+                if stays and named and self._intent(one) is not None:  # made twice, and the other one is in use
                     told = "duplicate", "made twice by one deploy of this machine", True
             else:
                 told = self._part(one)
@@ -190,9 +191,11 @@ class _Judge:
         return self.intents.get(one.attempt) if one.attempt is not None else self.by_id.get((one.kind, one.id))
 
     def _is_whole(self, main: Found) -> bool:
+        """Whether all is there that a deployment of *main*'s kind has."""
         ids: Mapping[str, str] = {} if main.info is None else main.info.ids
         there = {part.kind for _, part in self.found if part.attempt in (None, main.attempt)}
-        needed = [one.kind for one in self.parts if one.kind != VOLUME and not getattr(one, "optional", False)]
+        parts = self.parts if main.info is None else self.scope.driver.parts(main.info)
+        needed = [one.kind for one in parts if one.kind != VOLUME and not getattr(one, "optional", False)]
         return all(kind in ids or kind in there for kind in needed)
 
     def _row(self, one: Found, reason: GcReason, why: str, deletable: bool) -> GcRow:
