@@ -16,7 +16,7 @@ from unigpu.cloud.engine import Deployment, Job, Refused
 from unigpu.models.job import JobStatus
 
 from ._runpod_core import ENDPOINT, Account, Problem, Route
-from ._runpod_endpoints import shown_workers
+from ._runpod_fleet import shown_workers
 
 _STATUS: Final[Mapping[JobStatus, str]] = {
     JobStatus.QUEUED: "IN_QUEUE",

@@ -13,7 +13,8 @@ from unigpu.models.deployment import WorkerState
 from . import _runpod_check as check
 from ._runpod_catalogue import CPU_MEMORY, TYPES, available
 from ._runpod_core import POD, Account, Problem, Route, object_of
-from ._runpod_endpoints import VOLUME, account_can_pay, log_stream, with_template
+from ._runpod_endpoints import VOLUME, account_can_pay, with_template
+from ._runpod_fleet import log_stream
 from ._runpod_terms import card_of, pod_terms
 
 NO_CAPACITY: Final = (

@@ -33,13 +33,15 @@ from . import (
     _runpod_balancer,
     _runpod_catalogue,
     _runpod_endpoints,
+    _runpod_fleet,
     _runpod_graphql,
     _runpod_jobs,
     _runpod_pods,
     _runpod_worker,
 )
-from ._runpod_core import Account, Plane, Problem, Quirks, Route, problem
+from ._runpod_core import Account, Plane, Problem, Route, problem
 from ._runpod_jobs import Refusal
+from ._runpod_quirks import Quirks
 
 __all__ = ["CONTROL_HOST", "JOBS_HOST", "Quirks", "RunPodFace"]
 
@@ -56,7 +58,13 @@ def _table(*groups: Sequence[Route]) -> list[tuple[re.Pattern[str], Route]]:
 
 
 _TABLES: Final[Mapping[Plane, list[tuple[re.Pattern[str], Route]]]] = {
-    "control": _table(_runpod_endpoints.ROUTES, _runpod_pods.ROUTES, _runpod_account.ROUTES, _runpod_catalogue.ROUTES),
+    "control": _table(
+        _runpod_endpoints.ROUTES,
+        _runpod_fleet.ROUTES,
+        _runpod_pods.ROUTES,
+        _runpod_account.ROUTES,
+        _runpod_catalogue.ROUTES,
+    ),
     "jobs": _table(_runpod_jobs.ROUTES),
     "worker": _table(_runpod_worker.ROUTES),
     "balancer": _table(_runpod_balancer.ROUTES),
