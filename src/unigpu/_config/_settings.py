@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from ..models import nearest
 from ._files import FILE
 from ._state import ended, state_now, world
-from ._vendors import VARIABLES, vendor_key
+from ._vendors import vendor_key
 
 
 class Default:
@@ -94,7 +94,7 @@ class Settings:
         """
         if provider in self.given_keys:
             return Key(self.given_keys[provider], "argument")
-        for variable in (key_variable(provider), env_key, *VARIABLES.get(provider, ())):
+        for variable in (key_variable(provider), env_key):
             if variable and (value := os.environ.get(variable)):
                 return Key(SecretStr(value), f"environment ({variable})")
         if provider in self.file_keys:

@@ -6,8 +6,10 @@ of its commands, by no variable), its command line tool a top-level ``apikey`` i
 (https://github.com/runpod/runpodctl, ``cmd/initconfig_test.go``), and early releases of flash a bare ``api_key`` in
 ``$XDG_CONFIG_HOME/runpod/credentials.toml`` (https://github.com/runpod/flash, ``core/credentials.py``).
 
-Vast keeps a file with nothing but the key; Yotta's command line an INI file of profiles with ``api_key`` and
-``base_url`` (``[default]`` unless its ``--profile`` says otherwise; no variable names one:
+Vast keeps a file with nothing but the key, in ``$XDG_CONFIG_HOME/vastai/vast_api_key``, and before that in
+``~/.vast_api_key`` (https://pypi.org/project/vastai/1.9.1/, ``_base.py``; its variable is ``VAST_API_KEY`` and no
+other). Yotta's command line keeps an INI file of profiles with ``api_key`` and ``base_url``
+(``[default]`` unless its ``--profile`` says otherwise; no variable names one:
 https://github.com/yottalabsai/YottaML, ``src/yottaml_cli/config.py``), and SkyPilot's driver for it
 ``~/.yotta/credentials`` with lines ``orgId=...`` and ``apikey=...``
 (https://github.com/yottalabsai/skypilot, ``sky/provision/yotta/yotta_utils.py``).
@@ -28,8 +30,6 @@ _NAMES: Final = ("api_key", "apikey", "api-key", "token")
 _RUNPOD_NAMES: Final = ("api_key", "apikey")
 _YOTTA_PROFILE: Final = "default"
 _YOTTA_BASE: Final = "https://api.yottalabs.ai"
-VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {"vast": ("VASTAI_API_KEY",)}
-"""Further names under which a vendor's key is met in the environment."""
 
 
 @dataclass(frozen=True, slots=True)
