@@ -60,5 +60,6 @@ YOTTA: Final = MockPlatform(
             "data": None,
         }
     ),
+    verbs={"wake": (".start", ".resume")},
     gpus=_gpus,
 )

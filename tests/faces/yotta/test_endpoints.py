@@ -288,3 +288,17 @@ def test_the_routes_that_the_reference_lacks_can_be_missing(account: Any) -> Non
     id = yotta.running()
     for path in (f"/v2/serverless/{id}/workers", f"/v2/serverless/{id}/workers/1/logs"):
         assert yotta.send("GET", path).status == 404
+
+
+def test_an_edit_without_an_environment_keeps_it_and_no_value_is_kept_beside_it(account: Any) -> None:
+    yotta = account(shows_env="environmentVars")
+    env = [{"key": "TOKEN", "value": "s3cret"}]
+    id = yotta.running(environmentVars=env)
+    yotta.call("POST", f"/v2/serverless/{id}/stop", {})
+    yotta.cloud.advance(1)
+    body = {key: value for key, value in wanted().items() if key in ("name", "resources", "containerVolumeInGb")}
+    assert yotta.call("PATCH", f"/v2/serverless/{id}", {**body, "workers": 1})["environmentVars"] == env
+    other = [{"key": "B", "value": "2"}]
+    changed = yotta.call("PATCH", f"/v2/serverless/{id}", {**body, "workers": 1, "envVars": other})
+    assert changed["environmentVars"] == other
+    assert "s3cret" not in repr(yotta.cloud.engine.deployments.get(id, 0.0).terms.data)

@@ -89,7 +89,7 @@ class Endpoints:
         name = wire.text(body, "name", most=20)
         if not _NAME.fullmatch(name):
             raise Problem(wire.BAD_REQUEST, "name: 1 to 20 of letters, digits, @ . _ -, a letter first")
-        old = one.terms.data
+        old = {**one.terms.data, "env": one.terms.launch.env}
         data = {**old, "name": name, **self._editable(body, str(old["mode"]), old), "updated": self._engine.wall(now)}
         workers = wire.whole(body["workers"], "workers", low=1)
         changed = self._engine.deployments.replace(one.id, self._terms(data, workers), now)
@@ -185,7 +185,7 @@ class Endpoints:
             "disk": disk,
             "expose": expose,
             "webhook": webhook,
-            "env": old.get("env", {}) if env is None else env,
+            "env": old.get("env", {}) if env is None else env,  # `_terms` takes it out again: values may be secrets
             "command": None if command is None else str(command),
             "credential": wire.credential(body, self._quirks.credential_key) or old.get("credential"),
         }
@@ -229,7 +229,7 @@ class Endpoints:
             price_per_hour=hourly_price(
                 self._quirks, str(places[0]["gpuType"]), int(places[0]["gpuCount"]), data["disk"]
             ),
-            data={**data, "places": places},
+            data={**{key: value for key, value in data.items() if key != "env"}, "places": places},
         )
 
     def _bill(self, one: Deployment) -> None:

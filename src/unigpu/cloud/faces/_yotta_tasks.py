@@ -156,6 +156,11 @@ class Tasks:
             shown |= {"input": extra["input"], "output": job.output, "headers": extra["headers"]}
         return shown
 
+    def forget(self, endpoint: str) -> None:
+        """An endpoint is gone."""
+        self._rates = {key: rate for key, rate in self._rates.items() if key[0] != endpoint}
+        self._deliveries = {key: one for key, one in self._deliveries.items() if key[0] != endpoint}
+
     # -- inside
 
     def _checked(self, one: Deployment, body: Mapping[str, Any]) -> tuple[str, dict[str, JSON]]:

@@ -183,6 +183,7 @@ class YottaFace:
                 return wire.ok(endpoints.shown(changed, now, authority=where))
             case "endpoint.delete":
                 endpoints.delete(one, now)
+                self.tasks.forget(one.id)
                 return wire.ok(True)
             case "endpoint.stop":
                 endpoints.stop(one, now)
