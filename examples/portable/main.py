@@ -51,13 +51,19 @@ PLATFORMS: dict[str, Platform] = {
         {"gpu": "RTX 4090", "on_unsupported": "adapt"},
         lacks=("stream",),
     ),
+    # Calls go straight to the worker, so there are no jobs; no TLS on this machine.
+    "vast": Platform(
+        lambda base: {"console_url": base, "engine_url": base, "http_workers": True},
+        {"gpu": "RTX 4090", "max_price": 1.0, "provider_options": {"vast": {"tls": False}}},
+        lacks=("submit",),
+    ),
 }
 
 
 @contextlib.contextmanager
 def served(name: str, image: Image) -> Iterator[tuple[str, str]]:
     """The platform on loopback, with the image's own interpreter and code before all others: base URL and key."""
-    command = [sys.executable, "-m", "unigpu", "cloud", "serve", name]
+    command = [str(image.bin / "python"), "-m", "unigpu", "cloud", "serve", name]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=image.app, env=image.environment()
     ) as process:

@@ -33,6 +33,7 @@ class Image:
     def environment(self) -> dict[str, str]:
         """What a container of it sees before its platform adds anything."""
         own = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
+        own["UNIGPU_PYWORKER_PYTHON"] = str(self.pyworker / "bin" / "python")  # in the image: /opt/pyworker/bin/python
         return {**own, "PATH": f"{self.bin}:{os.environ['PATH']}"}
 
 
