@@ -64,6 +64,7 @@ class Platform:
         entered: A context around each world.
         pairs: How many pairs of faults the whole matrix takes.
         options: The driver's.
+        settle: For how long its driver looks for a create without an answer.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Platform:
     entered: Callable[[], AbstractContextManager[object]] = nullcontext
     pairs: int = 1500
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    settle: float = 15.0
 
     def is_list(self, operation: str) -> bool:
         return operation in self.lists
@@ -230,6 +232,7 @@ def _yotta_rows(body: Any) -> list[Any]:
 
 _YOTTA = Platform(
     name="yotta",
+    settle=120.0,
     key=("YOTTA_API_KEY", "yotta-key"),
     face=_yotta_face,
     fields={
@@ -297,6 +300,7 @@ def _vast_rows(body: Any) -> list[Any]:
 
 _VAST = Platform(
     name="vast",
+    settle=60.0,
     key=("VAST_API_KEY", "vast-key"),
     face=_vast_face,
     fields={

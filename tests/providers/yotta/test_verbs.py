@@ -484,8 +484,8 @@ def test_a_task_carries_our_id_our_envelope_and_our_headers(script: Callable[...
         "taskId": "a" * 32, "workerPort": 8000, "processUri": "/invoke", "input": {"input": {"n": 1}},
         "headers": {"X-Unigpu-Job": "a" * 32, "X-Unigpu-Timeout": "600"},
     }  # fmt: skip
-    assert (asked.role, asked.call, asked.limit_key) == ("jobs", CallClass.IDEMPOTENT, "yotta.task.create")
-    limit = one.limits["yotta.task.create"]
+    assert (asked.role, asked.call, asked.limit_key) == ("jobs", CallClass.IDEMPOTENT, "yotta.task.submit")
+    limit = one.limits["yotta.task.submit"]
     assert limit.rate + limit.burst == 40.0, "40 in any second, also right after a pause"
     assert one.submit_call is CallClass.IDEMPOTENT
     cloud.run(one.submit(cloud.io, INFO, call(input={})))  # in the envelope it is not empty

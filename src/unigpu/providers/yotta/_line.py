@@ -17,10 +17,10 @@ READ_TIMEOUT: Final = 30.0
 PAGE: Final = 100
 _MOST_PAGES: Final = 1000
 
-CREATE_TASK: Final = "yotta.task.create"
+SUBMIT_TASK: Final = "yotta.task.submit"
 READ_TASK: Final = "yotta.task.read"
 LIMITS: Final[Mapping[str, Limit]] = {
-    CREATE_TASK: Limit(rate=35.0, burst=5.0),
+    SUBMIT_TASK: Limit(rate=35.0, burst=5.0),
     READ_TASK: Limit(rate=55.0, burst=5.0),
 }
 """Tasks: 40 creates and 60 reads in any second, which is a burst and what is let through after it. Documented for one

@@ -51,7 +51,7 @@ from unigpu.models.gpu import spelling
 
 from . import _check, _gateway, _known, _looks, _map, _tasks
 from ._codes import NOT_RUNNING, PROVIDER
-from ._line import CREATE_TASK, LIMITS, READ_TASK, Line
+from ._line import LIMITS, READ_TASK, SUBMIT_TASK, Line
 from ._options import Options, SpecOptions
 from ._resource import Part, of_spec, stock, stop
 from ._wire import EndpointWire, PodWire, SubmittedWire, TaskWire, rows, shaped
@@ -271,9 +271,9 @@ class YottaDriver:
             NoWorkerReady: the endpoint does not run.
         """
         body = _tasks.task_body(info, call)
-        more: dict[str, Any] = {"json": body, "role": "jobs", "deadline": call.deadline, "limit_key": CREATE_TASK}
+        more: dict[str, Any] = {"json": body, "role": "jobs", "deadline": call.deadline, "limit_key": SUBMIT_TASK}
         try:
-            data = await self._line.about(io, "POST", info, "/tasks", "task.create", **more)
+            data = await self._line.about(io, "POST", info, "/tasks", "task.submit", **more)
         except APIStatusError as exc:
             if exc.status in NOT_RUNNING:
                 raise NoWorkerReady(
@@ -286,7 +286,7 @@ class YottaDriver:
             if isinstance(exc, InvalidRequestError) and not self.has_jobs(info):
                 raise _no_jobs(info) from exc
             raise
-        return _tasks.submitted(shaped(SubmittedWire, data, "task.create").task_id)
+        return _tasks.submitted(shaped(SubmittedWire, data, "task.submit").task_id)
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         more: dict[str, Any] = {"role": "jobs", "deadline": deadline, "limit_key": READ_TASK}
