@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from unigpu.testing._flavours import Name
 from unigpu.testing._transport import CloudTransport
 from unigpu.testing._wire_conformance import SECRETS, WireConformance
 
-SERVER = ("python", "-m", "http.server")  # never started where it is deployed with no worker
+SERVER = (sys.executable, "-m", "unigpu.testing.handlers")
 
 
 class Project:

@@ -223,10 +223,13 @@ def _plain_key(key: str) -> Mapping[str, Any]:
 
 
 def _content(fields: Mapping[str, Any], interface: Interface) -> Mapping[str, Any]:
-    """A server instead of the handler, for ``http``: it is never called."""
+    """A server instead of the handler, for ``http``; in memory the engine's simulated workers answer as it does."""
     if interface == "function":
         return fields
-    return {**{k: v for k, v in fields.items() if k != "handler"}, "command": ["python", "-m", "http.server"]}
+    return {
+        **{k: v for k, v in fields.items() if k != "handler"},
+        "command": ["python", "-m", "unigpu.testing.handlers"],
+    }
 
 
 def _seconds(input: Any) -> float:

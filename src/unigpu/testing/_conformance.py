@@ -7,6 +7,7 @@ one in memory. `WireConformance` (beside this file) adds what needs a platform t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, TypeVar
@@ -302,6 +303,30 @@ class DriverConformance:
             await client.teardown(one)
 
         flavour.run(workflow, **bench.options())
+
+    def test_a_server_is_sent_requests_and_no_inputs(self, bench: Bench, flavour: Flavour) -> None:
+        """Where the platform takes requests; its workers run ``python -m unigpu.testing.handlers``, or answer so."""
+        for interface, kind in SHAPES:
+            caps = capabilities(bench.provider, interface, kind)
+            if interface != "http" or caps is None or not caps.supports("request"):
+                continue
+
+            async def workflow(client: Any, kind: Kind = kind) -> None:
+                fields = bench.shape("http", kind)
+                one = await client.deploy(name=f"server-{kind}", wait=False, progress="off", **fields)
+                reply = await client.request(one, "POST", "/v1/echo", json={"a": [1, "ü"]})
+                said = reply.json()
+                assert (reply.status, said["method"], said["path"]) == (200, "POST", "/v1/echo")
+                assert json.loads(said["body"]) == {"a": [1, "ü"]}
+                try:
+                    seen = (await client.request(one, "GET", "/")).json()["method"]
+                except UnsupportedError:
+                    seen = "GET"  # a platform that passes POST only says so, and sends nothing
+                assert seen == "GET"
+                await caught(UnsupportedError, lambda: client.invoke(one, {"n": 1}))
+                await client.teardown(one)
+
+            flavour.run(workflow, **bench.options())
 
     # -- errors
 
