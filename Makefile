@@ -9,7 +9,7 @@ JOBS   ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check lint types contracts coverage full openai-old official docs examples example-model portable \
-	benchmark clean
+	benchmark facts clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -107,6 +107,10 @@ portable: $(VENV)/.dev ## One handler, the image's recipe without Docker, the sa
 
 benchmark: $(VENV)/.dev ## What the numbers in the docs were measured with
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+facts: $(VENV)/.dev ## Write docs/providers/ from the facts, and list what was read over 180 days ago
+	$(BIN)/python scripts/provider_pages.py
+	$(BIN)/python -m unigpu facts --older 180
 
 clean: ## Remove what the above made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* .cache build dist
