@@ -234,6 +234,19 @@ def test_following_gives_each_new_line_once(script: Callable[..., Scripted], pag
     assert cloud.run(read()) == ["b", "c", "d", "e", "f"]
 
 
+def test_where_there_is_no_call_for_logs_nothing_is_taken_for_gone(script: Callable[..., Scripted]) -> None:
+    async def read(cloud: Scripted) -> list[str]:
+        return [line.text async for line in driver().logs(cloud.io, INFO, worker="7", follow=False, tail=5)]
+
+    path = f"GET {EP}/workers/7/logs"
+    cloud = script({path: Response(status=404, headers=Headers(), content=b"no such route")})
+    with pytest.raises(errors.UnsupportedError, match="shows no log"):
+        cloud.run(read(cloud))
+    cloud = script({path: reply(code=24001)})
+    with pytest.raises(errors.DeploymentGone):
+        cloud.run(read(cloud))
+
+
 def test_a_log_that_never_ends_ends(script: Callable[..., Scripted]) -> None:
     endless = reply(
         {"logs": [{"timestamp": 1, "log": "x", "offset": 1}], "hasMore": True, "nextSearchAfterTime": "1",

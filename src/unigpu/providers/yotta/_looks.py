@@ -43,6 +43,8 @@ _FOLLOW_S: Final = 3.0
 _MOST_PAGES: Final = 1000
 _SOURCE: Final = "availability only: Yotta's API tells no price before a deployment exists"
 _OWN_PRICE: Final = "your own price table (driver_options)"
+_NO_ROUTE: Final = 404
+"""A plain HTTP 404: Yotta says "not found" by codes of its own, so that it is the call which is not there."""
 _STORAGE: Final = ("S3", "CEPH", "VENDOR", "R2")
 _ENDED: Final = frozenset({"TERMINATED", "TERMINATING", "STOPPED", "DELETING"})
 
@@ -57,7 +59,7 @@ async def workers(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) 
     try:
         data = await line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
     except DeploymentGone as exc:
-        if exc.status != 404:  # a code of Yotta's: the endpoint is gone
+        if exc.status != _NO_ROUTE:
             raise
         return _as_workers(await _again(line, io, info, deadline=deadline), of_pod=False)
     return tuple(map(_map.worker_of, rows(WorkerWire, data, "worker.list")))
@@ -149,7 +151,19 @@ async def _page(
     if token is not None:
         params += [("searchAfterTime", token[0]), ("searchAfterOffset", token[1])]
     path, until = f"/workers/{worker}/logs", io.now() + READ_TIMEOUT
-    data = await line.about(io, "GET", info, path, "worker.logs", params=tuple(params), deadline=until)
+    try:
+        data = await line.about(io, "GET", info, path, "worker.logs", params=tuple(params), deadline=until)
+    except DeploymentGone as exc:
+        if exc.status != _NO_ROUTE:
+            raise
+        raise UnsupportedError(
+            f"Yotta shows no log of worker {worker}: the call is in its guide, and not in its reference.",
+            provider=PROVIDER,
+            deployment=info.name,
+            capability="logs",
+            source="https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless",
+            hint="Read it in the console.",
+        ) from exc
     return shaped(LogPageWire, data, "worker.logs")
 
 
