@@ -59,7 +59,9 @@ def environment(
     env["PYTHONUNBUFFERED"] = "1"
     env.update(launch.env)
     env.update(PORT=str(port), UNIGPU_PORT=str(port), UNIGPU_HOST=HOST)
-    known = {"worker": worker_id, "number": worker_number(worker_id), "port": port}
+    known: dict[str, object] = {"worker": worker_id, "number": worker_number(worker_id), "port": port}
+    if any("{second}" in value for value in launch.per_worker.values()):
+        known["second"] = free_port(frozenset({port}))
     env.update({name.format_map(known): value.format_map(known) for name, value in launch.per_worker.items()})
     if tag is not None:
         env["UNIGPU_LOCAL"] = tag

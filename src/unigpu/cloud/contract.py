@@ -100,7 +100,8 @@ class Launch:
         cwd: Working directory.
         python: The interpreter that runs a handler.
         per_worker: Variables that differ by worker, names and values with ``{worker}`` (its id), ``{number}`` (the
-            same as a number) and ``{port}`` (the port that it was given). They win over ``env``.
+            same as a number), ``{port}`` (the port that it was given) and ``{second}`` (one more, where it runs two
+            servers). They win over ``env``.
         reports: The worker tells its platform by itself when it is ready, so nobody knocks at its port; the face
             reports `WorkerReady` then.
     """

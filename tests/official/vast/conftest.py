@@ -31,6 +31,7 @@ class Cloud:
     key: str
     http: httpx.Client = field(repr=False)
     tls: bool = False
+    pyworker: Path = PYTHON
 
     def run(self, program: str, *args: str) -> Any:
         """A program of `PROGRAMS` in Vast's environment; what it printed, as JSON."""

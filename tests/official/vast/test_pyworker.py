@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from unigpu.errors import JobFailed
+from unigpu.worker import pyworker
 
 WAIT = 60.0
 
@@ -126,6 +127,28 @@ def test_leaving_ends_the_handler_s_call(cloud: Any, running: Any, tmp_path: Pat
     appears(tmp_path / "began.ended")
     _, app = running
     assert app.invoke({"free": 1}, timeout=WAIT).output == [{"echo": {"free": 1}}]
+
+
+def test_a_server_of_the_user_s_answers_on_the_paths_that_it_names(cloud: Any) -> None:
+    with cloud.client() as client:
+        app = client.deploy(
+            name="server",
+            interface="http",
+            command=[str(cloud.pyworker), "-I", pyworker.__file__, "python", "server.py"],
+            image="registry.test/server:1",
+            gpu="RTX 4090",
+            max_price=1.0,
+            port=8791,
+            env={"PYWORKER_ROUTES": "/v1/echo,/v1/events", "PYWORKER_HEALTH": "/health"},
+            provider_options={"vast": {"tls": False}},
+            wait="worker",
+            timeout=WAIT,
+        )
+        reply = app.request("POST", "/v1/echo", json={"a": 1})
+        assert (reply.status, reply.json()) == (200, {"path": "/v1/echo", "got": {"a": 1}})
+        assert app.request("POST", "/v1/echo", json={"status": 418}).status == 418
+        with app.request("POST", "/v1/events", json={"events": 3}, stream=True) as stream:
+            assert b"".join(stream) == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
 
 
 def test_workers_serve_tls_with_a_certificate_that_the_platform_signs(serve: Any, tmp_path: Path) -> None:

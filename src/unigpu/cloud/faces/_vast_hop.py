@@ -41,6 +41,8 @@ class Hop:
         if found is None:
             return _LOST
         endpoint, worker = found
+        if call.path.startswith("/session/"):
+            return Reply.json({"error": f"sessions are not served here: {call.path}"}, status=501)
         if call.method != "POST":
             return Reply(status=405, headers=(("allow", "POST"),), body=b"405: Method Not Allowed")
         try:

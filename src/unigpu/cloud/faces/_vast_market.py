@@ -188,7 +188,7 @@ def _like(have: JSON, want: JSON) -> JSON:
     """A value as the field's own kind: the official client sends numbers of a text query as texts."""
     given: object = want
     if isinstance(given, list):
-        return [_like(have, each) for each in cast("list[JSON]", given)]
+        return [_like(have, each) for each in cast("Sequence[JSON]", given)]
     if not isinstance(want, str) or isinstance(have, str):
         return want
     return want.lower() == "true" if isinstance(have, bool) else float(want)

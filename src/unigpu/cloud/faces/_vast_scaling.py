@@ -189,6 +189,8 @@ def worker_launch(
         "MASTER_TOKEN": str(group["api_key"]),
         "USE_SSL": "true" if account.quirks.worker_tls else "false",
     }
+    if env.get("UNIGPU_INTERFACE") == "http":  # the user's server and PyWorker are two
+        per_worker |= {"PORT": "{second}", "UNIGPU_PORT": "{second}"}
     return Launch(argv=argv, env=env, python=sys.executable, per_worker=per_worker, reports=True), env
 
 
