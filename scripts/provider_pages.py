@@ -66,9 +66,18 @@ def link(fact: Fact[Any]) -> str:
 
 
 def cell(fact: Fact[Any]) -> str:
-    """For a table: a date only where it is not the one that the page names."""
+    """With its date only where it is not the one that the page names."""
     late = "" if fact.retrieved == READ else f", {fact.retrieved}"
     return f"{link(fact)}{MARKS[fact.status]}{late}"
+
+
+def row(flag: str, found: Iterable[Capabilities]) -> list[str]:
+    """One flag of a table, each cell with the way to its note."""
+    out = [words(flag)]
+    for one in found:
+        fact = one.fact(flag)
+        out.append(cell(fact) + (f" [note]({one.provider}-facts.md#{flag})" if fact.note else ""))
+    return out
 
 
 def told(fact: Fact[Any]) -> str:
@@ -105,7 +114,7 @@ def comparison(interface: Interface, kind: Kind, *, like: tuple[Interface, Kind]
         ]
         if kept:
             head = [f"**{question}**", *(TITLES[one.provider] for one in found)]
-            out += table(head, [[words(flag), *(cell(one.fact(flag)) for one in found)] for flag in kept])
+            out += table(head, (row(flag, found) for flag in kept))
     return out + [f"- {why}" for why in found.absent.values()] + ([""] if found.absent else [])
 
 
@@ -176,7 +185,7 @@ def which() -> list[str]:
         found = compare(*PROVIDERS, interface=interface, kind=kind)
         out += [f"### {title}", "", why, "", *(f"- **{TITLES[one.provider]}**: {verdict(one)}" for one in found), ""]
         head = ["What it costs, and what else to know", *(TITLES[one.provider] for one in found)]
-        out += table(head, [[words(flag), *(cell(one.fact(flag)) for one in found)] for flag in flags])
+        out += table(head, (row(flag, found) for flag in flags))
     functions = compare(*PROVIDERS, interface="function", kind="serverless")
     ends = ", ".join(f"{TITLES[one.provider]} {cell(one.max_execution_timeout)}" for one in functions)
     return [*out, f"Should you train in a function: the longest that one may run is, on {ends}.", ""]
@@ -215,7 +224,7 @@ def index() -> str:
         f"is a link to where it is written, read there on {READ} unless another day stands beside it. What is not",
         "marked is documented there; *observed* was seen by somebody; *accepted* is what the API takes, and nobody has",
         "shown that it acts; *contradicted* means that sources disagree, and the [list below](#words-and-api) says",
-        "how.", "",
+        "how. A *note* says what the value leaves out.", "",
         "The same in a terminal: `python -m unigpu facts`, with `--json` for programs, or `unigpu.compare()`.", "",
         *which(),
         '## What "serverless" means there', "",
@@ -278,10 +287,15 @@ def fact_lines(provider: str, flag: str, shapes: Sequence[Capabilities]) -> list
     by: dict[str, list[str]] = {}
     for caps in shapes:
         by.setdefault(told(caps.fact(flag)), []).append(product(provider, caps))
-    out = [f"### {words(flag)} {{ #{flag} }}", "", f"{FLAGS[flag].capitalize()}.".replace("Http", "HTTP"), ""]
+    out = [f"### {words(flag)} {{ #{flag} }}", "", f"{sentence(FLAGS[flag])}.", ""]
     for text, where in by.items():
         out.append(f"- {text}" if len(by) == 1 else f"- *{', '.join(where)}*: {text}")
     return [*out, ""]
+
+
+def sentence(text: str) -> str:
+    """With a capital, unless it begins with a name."""
+    return text[0].upper() + text[1:] if re.match(r"[a-z]+[ ,]", text) else text
 
 
 def pages() -> dict[Path, str]:
