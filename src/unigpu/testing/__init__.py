@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._answers import Call as Call
+    from ._bench import Bench as Bench
     from ._benches import FaceBench as FaceBench
     from ._benches import LiveBench as LiveBench
-    from ._conformance import Bench as Bench
     from ._conformance import DriverConformance as DriverConformance
     from ._isolation import isolated as isolated
     from ._mock import UnigpuMock as UnigpuMock
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._wire_conformance import WireConformance as WireConformance
 
 _WHERE = {
-    "Bench": "_conformance",
+    "Bench": "_bench",
     "Call": "_answers",
     "DriverConformance": "_conformance",
     "FaceBench": "_benches",

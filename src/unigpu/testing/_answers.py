@@ -21,7 +21,7 @@ from unigpu.models import provider_name
 
 from ._clocks import MockClock
 
-__all__ = ["Answers", "Call", "Names", "http_call", "serve"]
+__all__ = ["Answers", "Call", "Names", "active", "http_call", "serve"]
 
 _LONGEST: Final = 86_400.0  # for a caller without a timeout: a hundred million seconds would be a test that hangs
 _NAME: Final = re.compile(r"UNIGPU_NAME\W{1,5}([a-z][a-z0-9-]{0,62})")

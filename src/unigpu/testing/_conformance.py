@@ -8,13 +8,12 @@ one in memory. `WireConformance` (beside this file) adds what needs a platform t
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from unigpu import _registry
-from unigpu.driver import Driver, Invokes, Pauses, Requests, State, Streams, StreamsJobs, Submits, Updates, Wakes
-from unigpu.elasticity.capabilities import VERBS, Capabilities, load
+from unigpu.driver import Invokes, Pauses, Requests, State, Streams, StreamsJobs, Submits, Updates, Wakes
+from unigpu.elasticity.capabilities import VERBS, Capabilities
 from unigpu.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -27,69 +26,11 @@ from unigpu.errors import (
     UniGPUError,
     UnsupportedError,
 )
-from unigpu.models import Interface, JobStatus, Kind, is_in_namespace
+from unigpu.models import JobStatus, Kind, LogLine
 
-from . import handlers
+from ._bench import APP as APP
+from ._bench import SHAPES, Bench, calls, capabilities, caught, first, has, listed
 from ._flavours import NAMES, Flavour, Name
-
-E = TypeVar("E", bound=BaseException)
-
-APP: Final = Path(handlers.__file__).read_text("utf-8")
-"""The handlers that a bench must be able to deploy, as a file's text; `unigpu.testing.handlers` is the same."""
-
-SHAPES: tuple[tuple[Interface, Kind], ...] = (
-    ("function", "serverless"), ("function", "pod"), ("http", "serverless"), ("http", "pod"),
-)  # fmt: skip
-
-
-class Bench(Protocol):
-    """A platform under test.
-
-    Attributes:
-        provider: Its name.
-    """
-
-    provider: str
-
-    def options(self, *, elsewhere: bool = False) -> Mapping[str, Any]:
-        """What a client is made with. *elsewhere*: as another machine has it, with an empty state directory."""
-        ...
-
-    def without_permission(self) -> Mapping[str, Any] | None:
-        """The same with a wrong key; ``None``: the platform asks for none."""
-        ...
-
-    def fields(self, handler: str) -> Mapping[str, Any]:
-        """Spec fields, without a name, of a function deployment of one of `APP`'s handlers."""
-        ...
-
-    def shape(self, interface: Interface, kind: Kind) -> Mapping[str, Any]:
-        """Spec fields of any deployment of this shape."""
-        ...
-
-
-async def caught(kind: type[E] | tuple[type[E], ...], call: Callable[[], Awaitable[object]]) -> E:
-    """The error of *kind* that *call* raises; anything else is a failed test."""
-    try:
-        value = await call()
-    except kind as exc:
-        return exc
-    raise AssertionError(f"nothing was raised, but there came {value!r}")
-
-
-async def listed(client: Any, bench: Bench) -> list[str | None]:
-    """The names of the client's own deployments: an account may hold others."""
-    space = bench.options().get("namespace") or "default"
-    rows = await client.deployments(provider=bench.provider)
-    return [row.name for row in rows if is_in_namespace(row.info.provider_name, space)]
-
-
-def capabilities(provider: str, interface: Interface, kind: Kind) -> Capabilities | None:
-    """What the facts say of one shape; ``None``: the platform has no such deployments."""
-    try:
-        return load(provider, interface=interface, kind=kind, facts=getattr(_registry.load(provider), "facts", None))
-    except UnsupportedError:
-        return None
 
 
 class DriverConformance:
@@ -137,7 +78,7 @@ class DriverConformance:
                 name = f"{caps.interface}-{caps.kind}"
                 fields = bench.shape(caps.interface, caps.kind)
                 deployed = await client.deploy(name=name, wait=False, progress="off", **fields)
-                for verb, call in _calls(client, deployed).items():
+                for verb, call in calls(client, deployed).items():
                     if not caps.supports(VERBS[verb]):
                         error = await caught(UnsupportedError, call)
                         assert error.capability == VERBS[verb], (verb, error)
@@ -237,6 +178,22 @@ class DriverConformance:
                     await client.start(one)
                 assert (await client.invoke(one, {"n": 2})).output == {"got": {"n": 2}}
             await client.teardown(one)
+
+        flavour.run(workflow, **bench.options())
+
+    def test_the_logs_of_its_workers_can_be_read(self, bench: Bench, flavour: Flavour) -> None:
+        caps = capabilities(bench.provider, "function", "serverless")
+        if caps is None or not caps.supports("logs"):
+            return
+
+        async def workflow(client: Any) -> None:
+            one = await client.deploy(name="logging", progress="off", **bench.fields("echo"))
+            await client.invoke(one, {"n": 1})
+            lines = [line async for line in client.logs(one, tail=5)]
+            assert all(isinstance(line, LogLine) for line in lines)
+            assert len(lines) <= 5
+            await client.teardown(one)
+            await caught((DeploymentGone, NotFoundError), lambda: first(client.logs(one)))
 
         flavour.run(workflow, **bench.options())
 
@@ -358,34 +315,3 @@ class DriverConformance:
     def has_jobs(self, bench: Bench) -> bool:
         """Whether the platform has jobs at all."""
         return has(_registry.load(bench.provider), Submits)
-
-
-def has(cls: type[Driver], protocol: type) -> bool:
-    """Whether a driver's class has all of a protocol's members, attributes of its instances included."""
-    names = {name for name in dir(protocol) if not name.startswith("_")}
-    return names <= set(dir(cls))
-
-
-def _calls(client: Any, deployed: Any) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Each verb that stands on a flag, as a call that would use it."""
-
-    async def first(things: Any) -> object:
-        async for one in things:
-            return one
-        return None
-
-    async def streamed() -> object:
-        async with client.stream(deployed, {"n": 1}) as stream:
-            return await first(stream)
-
-    return {
-        "invoke": lambda: client.invoke(deployed, {"n": 1}),
-        "submit": lambda: client.submit(deployed, {"n": 1}),
-        "stream": streamed,
-        "map": lambda: first(client.map(deployed, [{"n": 1}], progress="off")),
-        "scale": lambda: client.scale(deployed, (0, 2)),
-        "wake": lambda: client.wake(deployed),
-        "stop": lambda: client.stop(deployed),
-        "start": lambda: client.start(deployed, wait=False),
-        "logs": lambda: first(client.logs(deployed)),
-    }

@@ -22,8 +22,8 @@ from unigpu.cloud.engine import EngineSettings
 from unigpu.cloud.virtual import VirtualCloud
 from unigpu.errors import ConfigurationError
 
-from . import _answers
-from ._answers import Answers, Call, Names
+from ._answers import Answers, Call, Names, active
+from ._answers import serve as serve_request
 from ._clocks import MockClock, Mode, make
 from ._isolation import isolated
 from ._platforms import MockPlatform, find
@@ -98,8 +98,8 @@ class UnigpuMock:
             # In front of a test's own routers, so that one which answers everything does not answer for us.
             HTTPCoreMocker.routers.remove(self.router)
             HTTPCoreMocker.routers.insert(0, self.router)
-            _answers.active.append(self._answers)
-            stack.callback(_answers.active.remove, self._answers)
+            active.append(self._answers)
+            stack.callback(active.remove, self._answers)
             self._stack = stack.pop_all()
         return self
 
@@ -121,13 +121,13 @@ class UnigpuMock:
         if platform.own_address:
             port = next(_ports)
             self._answers.hosts[f"127.0.0.1:{port}"] = name
-            self.router.route(host="127.0.0.1", port=port).mock(side_effect=_answers.serve)
+            self.router.route(host="127.0.0.1", port=port).mock(side_effect=serve_request)
             stack.enter_context(platform.around(f"http://127.0.0.1:{port}"))
             return
         for host in face.hosts:
             self._answers.hosts[host] = name
             where = {"host__regex": rf"\.{re.escape(host[1:])}$"} if host.startswith(".") else {"host": host}
-            self.router.route(**where).mock(side_effect=_answers.serve)
+            self.router.route(**where).mock(side_effect=serve_request)
         stack.enter_context(platform.around(f"https://{face.hosts[0]}"))
 
     # -- what a test says

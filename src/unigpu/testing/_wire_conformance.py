@@ -16,7 +16,8 @@ from unigpu.driver import State, WorkerState
 from unigpu.errors import NotFoundError, UniGPUError
 from unigpu.models import JobStatus
 
-from ._conformance import Bench, DriverConformance, caught
+from ._bench import Bench, caught
+from ._conformance import DriverConformance
 from ._flavours import Flavour
 
 NEW = "FROBNICATING"
