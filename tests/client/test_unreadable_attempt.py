@@ -91,6 +91,25 @@ def test_a_life_there(make: Make) -> None:
     assert world.intents() == []
 
 
+@pytest.mark.parametrize("machines", ["a", "ab"])
+def test_what_is_adopted_again_and_again_is_never_taken_for_a_leftover(make: Make, machines: str) -> None:
+    world = make()
+    with world.client("a") as a, world.client("b") as b:
+        first = deploy(a)
+        for seconds in (1.0, 20.0, 40.0, 130.0, 500.0):
+            for machine in [{"a": a, "b": b}[name] for name in machines]:
+                assert deploy(machine).change == "adopted"
+                machine.deployments(provider="reference")
+            world.clock.advance(seconds)
+            for machine in (a, b):
+                machine.deployments(provider="reference")
+                machine.gc(provider="reference", delete=True)
+            assert world.live() == [first.id]
+        assert a.invoke(first, {"n": 1}).output == {"n": 1}
+        a.teardown("summarize")
+    assert world.all() == []
+
+
 @pytest.mark.parametrize("lag", [0.0, 6.0])
 @pytest.mark.parametrize("operation", ["endpoint.create", "template.create"])
 def test_what_appears_after_a_lost_answer_is_adopted_and_not_made_twice(make: Make, operation: str, lag: float) -> None:

@@ -61,7 +61,7 @@ class Attempt:
             return
         identity = self.identity
         attempt = main.attempt if main is not None and main.attempt is not None else identity.attempt
-        earlier = next((i for i in self.intents() if main is not None and i.attempt == attempt), None)
+        earlier = next((i for i in self.intents() if main is not None and _made(i, main.attempt, main.id)), None)
         self.inherited = main is not None
         self.journal = Journal(
             self.scope.store,
@@ -106,10 +106,11 @@ class Attempt:
             for intent in store.load(self.key):
                 if journal is not None and intent.file == journal.intent.file:
                     continue
-                if journal is None and intent.attempt == info.attempt and intent.state == "committed":
+                its = _made(intent, info.attempt, info.id)
+                if journal is None and its and intent.state == "committed":
                     now = info.spec_hash or (self.hash if deployed.change == "updated" else intent.spec_hash)
                     Journal(store, self.scope.io, intent).rewrite(spec_hash=now)
-                elif journal is None and intent.attempt == info.attempt:
+                elif journal is None and its:
                     Journal(store, self.scope.io, intent).mark("committed")
                 else:
                     self._retire(intent)
@@ -231,3 +232,8 @@ class Attempt:
             spec=self.spec,
             warnings=tuple(dict.fromkeys(self.warnings)),
         )
+
+
+def _made(intent: Intent, attempt: str | None, id_: str) -> bool:
+    """Whether the create of *intent* made it: it carries its attempt, or, where none can be read, its recorded id."""
+    return intent.attempt == attempt if attempt is not None else any(id_ == made for _, made in intent.resources)

@@ -80,6 +80,7 @@ async def look(scope: Scope, intents: Sequence[Intent], *, deadline: float, also
         also: Attempts that are given up as well.
     """
     hunted = {one.attempt for one in intents if one.state == "failed" and one.due} | set(also)
+    kept = set(ids_of(one for one in intents if one.state == "committed"))
     return await sweep(
         scope,
         scope.driver.parts(info_of(intents[-1])),
@@ -87,7 +88,7 @@ async def look(scope: Scope, intents: Sequence[Intent], *, deadline: float, also
         hunted=hunted,
         orphans={one.attempt for one in intents if one.state == "committed"},
         own_ids=ids_of(intents),
-        hunted_ids=ids_of(one for one in intents if one.attempt in hunted),
+        hunted_ids=[pair for pair in ids_of(one for one in intents if one.attempt in hunted) if pair not in kept],
         deadline=deadline,
     )
 
