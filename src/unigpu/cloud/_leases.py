@@ -67,7 +67,7 @@ class Leases:
     def assign(self, deployment: Deployment, now: float) -> None:
         """Give free slots to those who wait, in order."""
         while deployment.waiting:
-            worker = pick(list(deployment.workers.values()), now)
+            worker = pick(list(deployment.workers.values()), now, spread=deployment.terms.spread)
             if worker is None:
                 return
             ticket = deployment.waiting.popleft()

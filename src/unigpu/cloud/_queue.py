@@ -25,12 +25,16 @@ def digest_of(*parts: JSON) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def pick(workers: list[Worker], now: float) -> Worker | None:
-    """Who takes the next call: the least busy; of equals the one that worked last, so that others can leave."""
+def pick(workers: list[Worker], now: float, *, spread: bool = False) -> Worker | None:
+    """Who takes the next call: the least busy; of equals the one that worked last, so that others can leave.
+
+    *spread*: of equals the one that has been idle longest.
+    """
     free = [worker for worker in workers if worker.free(now) > 0]
     if not free:
         return None
-    return min(free, key=lambda worker: (worker.running, -(worker.idle_since or now), worker.created_at, worker.id))
+    sign = 1 if spread else -1
+    return min(free, key=lambda one: (one.running, sign * (one.idle_since or now), one.created_at, one.id))
 
 
 class Jobs:
@@ -282,7 +286,7 @@ class Jobs:
     def _next(self, deployment: Deployment, now: float) -> tuple[Worker, int] | None:
         """A free worker, and the place in the queue of what it runs next. Pinned jobs hold nobody else up."""
         workers = deployment.workers
-        anyone = pick(list(workers.values()), now)
+        anyone = pick(list(workers.values()), now, spread=deployment.terms.spread)
         if anyone is None:
             return None
         for position, job_id in enumerate(deployment.queue):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from yotta_account import wanted
 
-from unigpu.cloud.contract import Forward, HttpCall
+from unigpu.cloud.contract import Forward, ForwardDone, HttpCall
 from unigpu.cloud.engine import EngineSettings
 from unigpu.cloud.virtual import Behavior
 
@@ -338,3 +338,43 @@ def test_a_handler_behind_the_gateway_answers_at_its_own_route(account: Any) -> 
 
 def test_a_queue_endpoint_has_no_domain(account: Any) -> None:
     assert "domain" not in account().call("POST", "/v2/serverless", wanted())
+
+
+def test_the_gateway_gives_each_worker_its_turn(account: Any) -> None:
+    yotta = account()
+    _, domain = alb(yotta, workers=3)
+    asked = HttpCall(method="GET", path="/", host=domain, headers={"authorization": "Bearer key"}, target="/")
+    got: list[str] = []
+    for _ in range(6):
+        answer = yotta.cloud.engine.handle(asked, yotta.cloud.clock.now())
+        assert isinstance(answer, Forward)
+        got.append(answer.worker_id)
+        done = ForwardDone(worker_id=answer.worker_id, lease=answer.lease, status=200)
+        yotta.cloud.engine.event(done, yotta.cloud.clock.now())
+        yotta.cloud.advance(1)
+    assert got[:3] == got[3:]
+    assert len(set(got)) == 3
+
+
+def test_a_stop_lets_a_short_task_end_and_a_long_one_fail_and_keeps_what_waits(account: Any) -> None:
+    yotta = account(Behavior(duration=lambda given: given["s"]))
+    id = yotta.running(workers=2)
+    for task, seconds in (("short", 10), ("long", 1000), ("waits", 1)):
+        yotta.submit(id, task, {"input": {"s": seconds}})
+    yotta.call("POST", f"/v2/serverless/{id}/stop", {})
+    yotta.cloud.advance(60)
+    assert yotta.status(id) == "STOPPED"
+    assert [yotta.task(id, t)["status"] for t in ("short", "long", "waits")] == ["SUCCESS", "FAILED", "PROCESSING"]
+    yotta.call("POST", f"/v2/serverless/{id}/start", {})
+    yotta.cloud.advance(60)
+    assert yotta.task(id, "waits")["status"] == "SUCCESS"
+
+
+def test_lists_that_lag_hide_an_endpoint_from_lists_alone(account: Any) -> None:
+    yotta = account(settings=EngineSettings(list_lag=100))
+    id, domain = alb(yotta)
+    assert yotta.call("GET", "/v2/serverless") == []
+    assert yotta.get(id)["status"] == "RUNNING"
+    assert yotta.send("GET", f"https://{domain}/", authorization="Bearer key").status == 200
+    yotta.cloud.advance(100)
+    assert [row["id"] for row in yotta.call("GET", "/v2/serverless")] == [id]

@@ -226,6 +226,7 @@ class Endpoints:
             concurrency=self._quirks.task_slots if queue else GATEWAY_SLOTS,
             idempotent=self._quirks.requeues_lost,
             rule=Declared(),
+            spread=not queue,  # round robin, by the official MCP server's notes; of the queue nothing is said
             price_per_hour=hourly_price(
                 self._quirks, str(places[0]["gpuType"]), int(places[0]["gpuCount"]), data["disk"]
             ),

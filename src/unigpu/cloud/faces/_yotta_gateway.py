@@ -41,11 +41,9 @@ class Gateway:
             name, _, rest = call.path[len(_PREFIX) :].partition("/")
             cut = len(_PREFIX) + len(name)
             inner = replace(call, path=f"/{rest}", target=_rooted(call.target[cut:]))
-        for platform in self._platforms:
-            for one in self._engine.deployments.list(now, platform=platform):
-                if str(one.terms.data["domain"]).partition(".")[0] == name and not one.deleting:
-                    return one, inner
-        return None, inner
+        ours = (self._engine.deployments.get(id, now) for id in self._engine.deployment_ids())
+        named = (one for one in ours if str(one.terms.data.get("domain")).partition(".")[0] == name)
+        return next((one for one in named if one.platform in self._platforms), None), inner
 
     def forward(self, one: Deployment, call: HttpCall, now: float, *, keeps: frozenset[str] = frozenset()) -> Answer:
         """*keeps*: headers that end here."""
