@@ -83,6 +83,24 @@ def test_a_virtual_clock_keeps_the_order_of_many_callers() -> None:
         assert asyncio.run(calls(cloud)) == [1, 2, 3]
 
 
+def test_a_virtual_clock_keeps_the_order_on_trio_too() -> None:
+    done: list[int] = []
+
+    async def one(client: AsyncClient, n: int) -> None:
+        await client.invoke("slow", {"n": n})
+        done.append(n)
+
+    async def calls() -> None:
+        async with AsyncClient() as client, trio.open_nursery() as nursery:
+            for n in (3, 1, 2):
+                nursery.start_soon(one, client, n)
+
+    with unigpu_mock("local", clock="virtual") as cloud:
+        cloud.serve("slow", lambda i: i, duration=lambda i: 10.0 * i["n"], workers=(3, 3))
+        trio.run(calls)
+    assert done == [1, 2, 3]
+
+
 def test_many_threads_share_a_mock(cloud: UnigpuMock) -> None:
     cloud.serve("summarize@local", short, cold_start=30, workers=(0, 3))
     with Client("local") as client, concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -61,7 +61,10 @@ class MockedProvider:
         return self._cloud.engine.faults.add(name, when="after", times=times, reply=after)
 
     def no_capacity(self, gpu: str | Sequence[str] | None = None, *, times: int | None = None) -> None:
-        """No worker can be had: what asks for one is refused as this platform does it.
+        """No worker can be had: a request that asks for one is refused as this platform does it.
+
+        An autoscaler that looks for machines by itself asks nobody: where no worker should come to what exists, serve
+        it with a ``cold_start`` that is longer than anybody waits.
 
         Args:
             gpu: Only of these: a request that would take another one goes through. ``None``: of any.
