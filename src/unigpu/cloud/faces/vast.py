@@ -98,6 +98,7 @@ class VastFace:
     """
 
     name = "vast"
+    operations = frozenset({"worker.call", *(operation for _, _, operation in _ROUTES)})
     hosts: tuple[str, ...] = (_CONSOLE, "run.vast.ai", "cloud.vast.ai", *ADDRESSES)
 
     def __init__(
