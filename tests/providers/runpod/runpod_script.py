@@ -304,6 +304,7 @@ def endpoint(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def pod(body: dict[str, Any]) -> dict[str, Any]:
+    body = {key: value for key, value in body.items() if key != "dataCenterIds"}  # told as the one it is in
     return {
         "args": "", "disk": 20, "mounts": {}, "registry": None,
         **body,

@@ -16,6 +16,7 @@ from unigpu.errors import (
     InvalidResponseError,
     NameConflict,
     NoCapacityError,
+    PayloadTooLarge,
     UnsupportedError,
 )
 from unigpu.models import SecretRef, State, provider_name
@@ -377,3 +378,21 @@ def test_max_workers_that_runpod_lowered_itself_are_told(
     told = client.explain(app)
     assert told.cause == "no_workers_allowed"
     assert "lowers it after a week" in str(told)
+
+
+def test_an_image_without_a_version_is_told(client: Client, fields: dict[str, Any], caplog: Any) -> None:
+    for image, told in (
+        ("me/app", True),
+        ("me/app:latest", True),
+        ("host:5000/me/app:1", False),
+        ("a@sha256:0", False),
+    ):
+        caplog.clear()
+        client.deploy(**{**fields, "name": f"a{len(image)}", "image": image})
+        assert ("name a version" in caplog.text) is told, image
+
+
+def test_more_than_runpod_takes_is_not_sent(client: Client, account: Account, fields: dict[str, Any]) -> None:
+    with pytest.raises(PayloadTooLarge, match="env is too large"):
+        client.deploy(**fields, env={"BIG": "x" * 110_000})
+    assert account.count("POST", ".*") == 0

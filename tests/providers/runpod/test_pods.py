@@ -203,3 +203,10 @@ def test_a_name_is_one_deployment_whatever_its_kind(client: Client, account: Acc
     with pytest.raises(NameConflict, match="as an endpoint"):
         client.deploy(**{**POD, "name": "summarize"})
     assert (len(account.rows["pods"]), len(account.rows["serverless"])) == (1, 1)
+
+
+def test_a_pod_stays_in_the_regions_that_were_asked_for(client: Client, account: Account) -> None:
+    client.deploy(**POD, regions=["US"])
+    (body,) = account.bodies("POST", "/v2/pods")
+    assert set(body["dataCenterIds"]) == {"US-KS-2", "EU-RO-1"}  # what the catalogue tells for these countries
+    assert {one.url.params["countryCodes"] for one in account.sent if one.url.path == "/v2/catalog/gpus"} == {"US"}

@@ -49,6 +49,14 @@ def type_of(spec: DeploymentSpec) -> str:
     return options_of(spec).endpoint_type or ("QUEUE" if spec.interface == "function" else "LOAD_BALANCER")
 
 
+def loose_tag(image: str | None) -> bool:
+    """Whether an image is named without a version: RunPod's hosts keep what they once pulled under such a name."""
+    if image is None or "@" in image:
+        return False
+    tag = image.rpartition("/")[2].partition(":")[2]
+    return tag in ("", "latest")
+
+
 def port_of(spec: DeploymentSpec) -> int:
     return spec.port or DEFAULT_PORT
 
@@ -257,8 +265,8 @@ def pod_body(
         "ports": [f"{port_of(spec)}/http"],
         **command_of(spec),
     }
-    if options.data_centers:
-        body["dataCenterIds"] = list(options.data_centers)
+    if options.data_centers or candidate.places:
+        body["dataCenterIds"] = list(options.data_centers or candidate.places)
     if spec.disk is not None:
         body["disk"] = spec.disk
     mounted = volume or next(iter(options.network_volumes), None)

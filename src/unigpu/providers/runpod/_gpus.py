@@ -75,12 +75,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One kind of pod that will do."""
+    """One kind of pod that will do.
+
+    Attributes:
+        places: The data centres that have it, where a region was asked for.
+    """
 
     type: str
     count: int
     cloud: str
     price: float | None
+    places: tuple[str, ...] = ()
 
 
 def catalogue_query(
@@ -132,7 +137,7 @@ def choose(spec: DeploymentSpec, catalogue: Sequence[GpuTypeWire]) -> Choice:
     chosen = tuple(dict.fromkeys(one.pool for one in kept if one.pool is not None))
     ids = {one.id for one in kept}
     known = [prices[one.id] for one in kept]
-    places = (place.id for one in kept for place in one.dataCenters or () if place.availability != "NONE")
+    places = (place for one in kept for place in _places(one))
     return Choice(
         pools=chosen,
         excluded=tuple(sorted(one.id for one in pooled if one.pool in chosen and one.id not in ids)),
@@ -165,9 +170,12 @@ def candidates(spec: DeploymentSpec, catalogue: Sequence[GpuTypeWire], cloud: st
             price = one.price.secure if cloud == "SECURE" else one.price.community
             if not there or one.availability == "NONE" or not is_wanted(one, request):
                 continue
+            places = _places(one) if spec.regions is not None else ()
+            if spec.regions is not None and not places:
+                continue
             whole = None if not price else round(price * request.count + disk_price(spec.disk), 6)
             if spec.max_price is None or _within(whole, spec.max_price):
-                found.append(Candidate(type=one.id, count=request.count, cloud=cloud, price=whole))
+                found.append(Candidate(type=one.id, count=request.count, cloud=cloud, price=whole, places=places))
         for each in sorted(found, key=lambda one: (one.price is None, one.price or 0.0, one.type)):
             out.setdefault(f"{each.type}:{each.count}", each)
     return list(out.values())
@@ -233,6 +241,10 @@ def best_place(catalogue: Sequence[GpuTypeWire], spec: DeploymentSpec, allowed: 
                 stock[place.id] = min(stock.get(place.id, 9), _STOCK.get(place.availability or "", 3))
     there = {place: rank for place, rank in stock.items() if rank < _STOCK["NONE"]} or dict.fromkeys(allowed, 9)
     return min(there, key=lambda place: (there[place], place), default=None)
+
+
+def _places(one: GpuTypeWire) -> tuple[str, ...]:
+    return tuple(place.id for place in one.dataCenters or () if place.availability != "NONE")
 
 
 def _within(price: float | None, cap: float) -> bool:

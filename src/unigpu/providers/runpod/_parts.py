@@ -7,6 +7,7 @@ in its name: each deploy has its own, and one that gives up takes only its own b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,14 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_ours, provider_name
-from unigpu.errors import ConflictError, NameConflict, NoCapacityError, NotFoundError, PermissionDeniedError
+from unigpu.errors import (
+    ConflictError,
+    NameConflict,
+    NoCapacityError,
+    NotFoundError,
+    PayloadTooLarge,
+    PermissionDeniedError,
+)
 
 from . import _account, _body, _map
 from ._gpus import Product, best_place, candidates, catalogue_query, choose, count_of, countries_of
@@ -36,6 +44,9 @@ from ._wire import (
 )
 
 _LISTED: Final = Consistency(kind="listed", settle=15.0)
+_LARGEST: Final = 102_400
+"""Bytes of a body: above it RunPod answers a pod's create with 413. Of an endpoint's nothing is said; it is held to it
+too. https://github.com/runpod/docs, api-reference-v2/openapi.json at 953afcc."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +99,16 @@ class Part:
             )
 
     async def _post(self, io: Io, path: str, operation: str, body: object, *, deadline: float, call: CallClass) -> Any:
+        size = len(json.dumps(body).encode())
+        if size > _LARGEST:
+            raise PayloadTooLarge(
+                f"what RunPod is told of {self._label} has {size} bytes, and it takes {_LARGEST}: env is too large.",
+                limit=_LARGEST,
+                size=size,
+                provider=PROVIDER,
+                deployment=self._label,
+                maybe_executed=False,
+            )
         reply = await self.line.send(
             io, "POST", path, operation, json=body, role="create", call=call, deadline=deadline, deployment=self._label
         )

@@ -114,6 +114,8 @@ class RunPodDriver:
 
     def content(self, spec: DeploymentSpec) -> Content:
         """The image as given, which is a field of the spec already."""
+        if _body.loose_tag(spec.image):
+            return Content(notes=(f"image: RunPod's hosts keep what they once pulled as {spec.image}; name a version",))
         return Content()
 
     def rate(self, spec: DeploymentSpec) -> Rate:
