@@ -33,7 +33,7 @@ def test_the_synchronous_client_works_unmodified(cloud: Any, official: Callable[
     assert found["health"]["jobs"]["completed"] == 2
     assert (found["cancel"], found["cancelled"]) == ("CANCELLED", "CANCELLED")
     assert found["purge"] == {"removed": 3, "status": "completed"}
-    assert found["busy"] == {"echo": {"sleep": 3}}
+    assert found["busy"] == {"echo": {"sleep": 2}}
     assert found["stream"] == [{"number": n} for n in range(5)]
     assert found["aggregate"] == found["stream"]
     assert found["wrong_key"].startswith("401")
@@ -46,16 +46,16 @@ def test_the_synchronous_client_works_unmodified(cloud: Any, official: Callable[
 
 def test_the_asyncio_client_works_unmodified(cloud: Any, official: Callable[..., dict[str, Any]]) -> None:
     plain = cloud.make("async-proof")["id"]
-    streaming = cloud.make("async-proof-stream", env={"MODE": "stream"})["id"]
+    streaming = cloud.make("async-proof-stream", workers=(1, 1), env={"MODE": "stream"})["id"]
     found = official("client_async.py", cloud.key, plain, streaming)
     assert found["status"] in ("IN_QUEUE", "IN_PROGRESS")
     assert found["run"] == {"echo": {"text": "a"}}
     assert set(found["health"]["workers"]) == SIX
     assert (found["cancel"], found["cancelled"]) == ("CANCELLED", "CANCELLED")
     assert found["purge"] == {"removed": 3, "status": "completed"}
-    assert found["busy"] == {"echo": {"sleep": 3}}
+    assert found["busy"] == {"echo": {"sleep": 2}}
     assert found["stream"] == [{"number": n} for n in range(5)]
-    assert found["many"] == [{"echo": {"n": n}} for n in range(8)]
+    assert found["many"] == [{"echo": {"n": n}} for n in range(3)]
     # What it does wrongly by itself.
     assert found["failed"] == [None, "FAILED"]
     assert found["no_wait"] == "Job timed out."

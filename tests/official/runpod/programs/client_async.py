@@ -30,7 +30,7 @@ async def main():
         found["cancel"] = (await job.cancel())["status"]
         found["cancelled"] = await job.status()
 
-        busy = await endpoint.run({"sleep": 3})
+        busy = await endpoint.run({"sleep": 2})
         await started(busy)
         for _ in range(3):
             await endpoint.run({"text": "queued"})
@@ -50,7 +50,7 @@ async def main():
         await started(flow)
         found["stream"] = [chunk async for chunk in flow.stream()]
         found["many"] = [
-            await job.output(timeout=40) for job in await asyncio.gather(*(endpoint.run({"n": n}) for n in range(8)))
+            await job.output(timeout=40) for job in await asyncio.gather(*(endpoint.run({"n": n}) for n in range(3)))
         ]
     print(json.dumps(found))
 
