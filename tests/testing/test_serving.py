@@ -94,6 +94,19 @@ def test_five_minutes_pass_at_once_without_a_start_timeout(cloud: UnigpuMock, pr
     cloud.assert_nothing_billing(after=600)
 
 
+def test_a_worker_that_is_killed_loses_its_call_and_no_other(cloud: UnigpuMock) -> None:
+    for provider in ("local", "reference"):
+        cloud.serve(f"long@{provider}", lambda given: given, duration=600)
+    with Client() as client:
+        jobs = {provider: client.submit(f"long@{provider}", {"n": 1}) for provider in ("local", "reference")}
+        cloud.advance(60)
+        assert cloud.crash("long@local") == 1
+        assert cloud.crash("nobody") == 0
+        with pytest.raises(errors.WorkerLost):
+            jobs["local"].result(timeout=900)
+        assert jobs["reference"].result(timeout=900).ok
+
+
 def test_one_name_on_two_platforms_is_two_functions(cloud: UnigpuMock) -> None:
     cloud.serve("who@local", lambda _: {"i": "local"})
     cloud.serve("who@reference", lambda _: {"i": "reference"})

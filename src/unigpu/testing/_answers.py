@@ -74,6 +74,10 @@ class Names:
     def address(self, id: str) -> str:
         return "{0}@{2}".format(*self._known.get(id, (id, "", "")))
 
+    def is_called(self, id: str, name: str) -> bool:
+        """Whether *name*, a logical one or ``name@provider``, means the deployment of this id."""
+        return name in (self.label(id), self.address(id))
+
     def ids(self, logical: str) -> set[str]:
         """What a deployment is called in requests: by its ids, and by its name on the platform."""
         known = {id: space for id, (name, space, _) in self._known.items() if name == logical}

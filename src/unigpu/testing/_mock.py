@@ -241,6 +241,23 @@ class UnigpuMock:
         """Let time pass."""
         self.clock.advance(seconds)
 
+    def crash(self, name: str) -> int:
+        """Kill the workers of a deployment that there are now; what they were working on is lost.
+
+        Args:
+            name: A logical name, or ``name@provider``.
+
+        Returns:
+            How many there were.
+        """
+        with self.cloud.lock:
+            self._names.learn()
+            ids = [id for id in self.cloud.engine.deployment_ids() if self._names.is_called(id, name)]
+            there = [one.id for id in ids for one in self.cloud.engine.workers(id) if one.ended_at is None]
+        for worker_id in there:
+            self.cloud.crash(worker_id)
+        return len(there)
+
     def billed(self) -> Mapping[str, float]:
         """Billed seconds so far, by deployment's id; of those that are gone, too."""
         with self.cloud.lock:
