@@ -240,11 +240,33 @@ def test_where_there_is_no_call_for_logs_nothing_is_taken_for_gone(script: Calla
 
     path = f"GET {EP}/workers/7/logs"
     cloud = script({path: Response(status=404, headers=Headers(), content=b"no such route")})
-    with pytest.raises(errors.UnsupportedError, match="shows no log"):
+    with pytest.raises(errors.UnsupportedError, match="shows no logs"):
         cloud.run(read(cloud))
     cloud = script({path: reply(code=24001)})
     with pytest.raises(errors.DeploymentGone):
         cloud.run(read(cloud))
+    cloud = script({path: reply(code=10007)})
+    with pytest.raises(errors.NotFoundError, match="has no worker 7") as caught:
+        cloud.run(read(cloud))
+    assert not isinstance(caught.value, errors.DeploymentGone)
+
+
+def test_of_all_workers_one_that_was_replaced_meanwhile_is_passed_by(script: Callable[..., Scripted]) -> None:
+    log = Log(10)
+    log.say("hello")
+    rows = [{"id": 6, "status": "RUNNING"}, {"id": 7, "status": "RUNNING"}]
+    cloud = script(
+        {
+            f"GET {EP}/workers": reply(rows),
+            f"GET {EP}/workers/6/logs": reply(code=10007),
+            f"GET {EP}/workers/7/logs": log,
+        }
+    )
+
+    async def read() -> list[str]:
+        return [line.text async for line in driver().logs(cloud.io, INFO, worker=None, follow=False, tail=5)]
+
+    assert cloud.run(read()) == ["hello"]
 
 
 def test_a_log_that_never_ends_ends(script: Callable[..., Scripted]) -> None:

@@ -16,7 +16,7 @@ from unigpu.driver import (
     WorkerState,
     is_ours,
 )
-from unigpu.errors import DeploymentGone, UnsupportedError
+from unigpu.errors import DeploymentGone, NotFoundError, UnsupportedError
 from unigpu.models import GPURequest
 from unigpu.models.gpu import canonical, gpu, members, spelling
 
@@ -45,6 +45,7 @@ _SOURCE: Final = "availability only: Yotta's API tells no price before a deploym
 _OWN_PRICE: Final = "your own price table (driver_options)"
 _NO_ROUTE: Final = 404
 """A plain HTTP 404: Yotta says "not found" by codes of its own, so that it is the call which is not there."""
+_NO_ENDPOINT: Final = frozenset({14000, 24001})
 _STORAGE: Final = ("S3", "CEPH", "VENDOR", "R2")
 _ENDED: Final = frozenset({"TERMINATED", "TERMINATING", "STOPPED", "DELETING"})
 
@@ -56,12 +57,20 @@ async def workers(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) 
     the numbers of running and declared workers stand for them."""
     if info.kind == "pod":
         return _as_workers(await _again(line, io, info, deadline=deadline), of_pod=True)
+    listed = await _listed(line, io, info, deadline=deadline)
+    if listed is None:
+        return _as_workers(await _again(line, io, info, deadline=deadline), of_pod=False)
+    return listed
+
+
+async def _listed(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker] | None:
+    """The workers by their ids; ``None``: there is no such call."""
     try:
         data = await line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
     except DeploymentGone as exc:
         if exc.status != _NO_ROUTE:
             raise
-        return _as_workers(await _again(line, io, info, deadline=deadline), of_pod=False)
+        return None
     return tuple(map(_map.worker_of, rows(WorkerWire, data, "worker.list")))
 
 
@@ -98,10 +107,17 @@ async def logs(
     while first or follow:
         lines: list[LogLine] = []
         for id in [worker] if worker else await _log_holders(line, io, info):
-            if first:
-                found = await _newest(line, io, info, id, tail)
-            else:
-                found = await _later(line, io, info, id, after.get(id))
+            try:
+                if first:
+                    found = await _newest(line, io, info, id, tail)
+                else:
+                    found = await _later(line, io, info, id, after.get(id))
+            except DeploymentGone:
+                raise
+            except NotFoundError:
+                if worker:
+                    raise
+                continue  # it was replaced meanwhile
             if found:
                 after[id] = _mark(found[-1])
             lines += [LogLine(text=one.log, worker_id=id, time=time_of(one.timestamp)) for one in found]
@@ -114,7 +130,22 @@ async def logs(
 
 
 async def _log_holders(line: Line, io: Io, info: DeploymentInfo) -> Sequence[str]:
-    return [one.id for one in await workers(line, io, info, deadline=io.now() + READ_TIMEOUT)]
+    listed = await _listed(line, io, info, deadline=io.now() + READ_TIMEOUT)
+    if listed is None:
+        raise _no_logs(info, "there is no list of workers")
+    return [one.id for one in listed]
+
+
+def _no_logs(info: DeploymentInfo, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"Yotta shows no logs of {info.name or info.provider_name}: {why} (the call is in its guide, and not in its "
+        "reference).",
+        provider=PROVIDER,
+        deployment=info.name,
+        capability="logs",
+        source="https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless",
+        hint="Read them in the console.",
+    )
 
 
 async def _newest(line: Line, io: Io, info: DeploymentInfo, worker: str, tail: int) -> list[LogWire]:
@@ -154,15 +185,15 @@ async def _page(
     try:
         data = await line.about(io, "GET", info, path, "worker.logs", params=tuple(params), deadline=until)
     except DeploymentGone as exc:
-        if exc.status != _NO_ROUTE:
+        if exc.status == _NO_ROUTE:
+            raise _no_logs(info, "there is no such call") from exc
+        if exc.status in _NO_ENDPOINT:
             raise
-        raise UnsupportedError(
-            f"Yotta shows no log of worker {worker}: the call is in its guide, and not in its reference.",
+        raise NotFoundError(
+            f"{info.name or info.provider_name} has no worker {worker}",
+            status=exc.status,
             provider=PROVIDER,
             deployment=info.name,
-            capability="logs",
-            source="https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless",
-            hint="Read it in the console.",
         ) from exc
     return shaped(LogPageWire, data, "worker.logs")
 
