@@ -37,7 +37,7 @@ _LOOK_PAUSE: Final = 1.0
 LIMITS: Final[Mapping[str, Limit]] = {
     "runpod.run": Limit(rate=50, burst=500),
     "runpod.runsync": Limit(rate=100, burst=1000),
-    "runpod.status": Limit(rate=100, burst=1000),
+    "runpod.status": Limit(rate=50, burst=500),  # half of 2000: looking leaves room for other clients of the account
     "runpod.cancel": Limit(rate=5, burst=50),
 }
 
