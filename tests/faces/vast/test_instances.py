@@ -136,3 +136,15 @@ def test_a_container_that_ends_is_exited_and_says_why(state: Any) -> None:
     assert seen <= {"exited", "loading", None}
     url = vast.json("PUT", f"/api/v0/instances/request_logs/{id}/", {"tail": "10"})["result_url"]
     assert b"no such file" in vast.call("GET", url.removeprefix("https://console.vast.ai"), key=None).body
+
+
+def test_a_worker_that_failed_keeps_its_machine_a_while_and_says_why() -> None:
+    vast = Vast(Behavior(start=lambda n: "crash" if n == 0 else "ready", reason="the model does not fit"))
+    endpoint = vast.deployed(max_workers=1)
+    vast.route()
+    vast.advance(1.2)
+    failed = next(row for row in vast.workers(endpoint) if row["status"] == "error")
+    row = vast.json("GET", f"/api/v0/instances/{failed['id']}/")["instances"]
+    assert (row["actual_status"], row["status_msg"]) == ("exited", "the model does not fit")
+    assert vast.json("DELETE", f"/api/v0/instances/{failed['id']}/", {}) == {"success": True}
+    assert vast.json("GET", f"/api/v0/instances/{failed['id']}/") == {"instances": None}

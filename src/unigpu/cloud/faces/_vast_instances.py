@@ -18,7 +18,7 @@ from unigpu.models.deployment import WorkerState
 
 from ._vast_market import BadQuery, fits, offers
 from ._vast_scaling import instance_launch, taken_offers, template_of
-from ._vast_serverless import PORT, text
+from ._vast_serverless import PORT, present, text
 from ._vast_state import (
     ENDPOINT,
     INSTANCE,
@@ -46,6 +46,7 @@ class Instances:
         self._account = account
         self._engine = account.engine
         self._logs: dict[str, str] = {}
+        self._destroyed: set[str] = set()
 
     def answer(self, operation: str, ids: tuple[str, ...], call: HttpCall, now: float, base: str) -> Reply | None:
         """The answer of one of these routes; ``None``: it is none of them."""
@@ -156,8 +157,8 @@ class Instances:
     def _rows(self, now: float) -> list[dict[str, JSON]]:
         rows = [self._instance_json(one, now) for one in self._account.listed(INSTANCE, now)]
         for endpoint in self._serving(now):
-            living = [one for one in self._engine.workers(endpoint.id) if not one.gone or one.id in endpoint.shelf]
-            rows += [self._worker_json(endpoint, worker, now) for worker in living]
+            there = [one for one in present(self._engine, endpoint) if one.id not in self._destroyed]
+            rows += [self._worker_json(endpoint, worker, now) for worker in there]
         return rows
 
     def _serving(self, now: float) -> list[Deployment]:
@@ -214,7 +215,12 @@ class Instances:
         rows = offers(now=self._engine.wall(now), disk_gb=8.0, taken=frozenset())
         price = endpoint.terms.price_per_hour
         offer = min(rows, key=lambda row: abs(float(row["dph_total"]) - (price or 0.0)))
-        states = {WorkerState.PLACING: None, WorkerState.STARTING: "loading", WorkerState.STOPPED: "stopped"}
+        states = {
+            WorkerState.PLACING: None,
+            WorkerState.STARTING: "loading",
+            WorkerState.STOPPED: "stopped",
+            WorkerState.FAILED: "exited",
+        }
         row = self._common(worker_number(worker), endpoint, offer, self._account.address(worker.id))
         stopped = worker.state is WorkerState.STOPPED
         env = endpoint.terms.launch.env
@@ -276,9 +282,12 @@ class Instances:
             self._engine.deployments.delete(one.id, now)
             return Reply.json({"success": True})
         for endpoint in self._serving(now):
-            for worker in self._engine.workers(endpoint.id):
-                if worker_number(worker) == id and (not worker.gone or worker.id in endpoint.shelf):
-                    self._engine.end_worker(endpoint.id, worker.id, now)
+            for worker in present(self._engine, endpoint):
+                if worker_number(worker) == id and worker.id not in self._destroyed:
+                    if worker.state is WorkerState.FAILED:  # its machine is all that is left of it
+                        self._destroyed.add(worker.id)
+                    else:
+                        self._engine.end_worker(endpoint.id, worker.id, now)
                     return Reply.json({"success": True})
         raise Wrong(404, "no_such_instance", f"instance {id} not found")
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from unigpu.cloud.contract import JSON, HttpCall, Reply, WorkerReady
-from unigpu.cloud.engine import Deployment, Worker
+from unigpu.cloud.engine import Deployment, Engine, Worker
 from unigpu.models.deployment import WorkerState
 
 from ._vast_keys import public_key, sign_route
@@ -196,7 +196,9 @@ class Serverless:
             "reliability": 0.99,
             "reqs_working": worker.load,
             "disk_usage": report.disk_usage,
-            "loaded_at": None if worker.ready_at is None else wall(worker.ready_at),
+            "loaded_at": 0.0
+            if worker.ready_at is None
+            else wall(worker.ready_at),  # the official client wants a number
             "started_at": wall(worker.created_at if worker.started_at is None else worker.started_at),
             "gpu_name": self._gpu(endpoint),
         }
@@ -213,16 +215,7 @@ class Serverless:
         return str(wanted or "RTX 4090")
 
     def _shown(self, endpoint: Deployment) -> Sequence[tuple[Worker, str]]:
-        rows: list[tuple[Worker, str]] = []
-        now = self._engine.now
-        for worker in self._engine.workers(endpoint.id):
-            if worker.state is WorkerState.EXITED:
-                continue
-            ended = worker.ended_at
-            if worker.state is WorkerState.FAILED and (ended is None or now - ended > _ERROR_SHOWN_S):
-                continue
-            rows.append((worker, self.status(endpoint, worker)))
-        return rows
+        return [(worker, self.status(endpoint, worker)) for worker in present(self._engine, endpoint)]
 
     def status(self, endpoint: Deployment, worker: Worker) -> str:
         """A worker's status, in the platform's word."""
@@ -333,6 +326,17 @@ class Serverless:
         if not isinstance(token, str) or not hmac.compare_digest(expected.encode(), token.encode()):
             return None
         return found
+
+
+def present(engine: Engine, endpoint: Deployment) -> list[Worker]:
+    """The workers whose machines are there: those that live, are kept stopped, or failed lately."""
+    return [
+        worker
+        for worker in engine.workers(endpoint.id)
+        if not worker.gone
+        or worker.id in endpoint.shelf
+        or (worker.state is WorkerState.FAILED and engine.now - (worker.ended_at or 0.0) <= _ERROR_SHOWN_S)
+    ]
 
 
 def text(value: str, kind: str) -> Reply:
