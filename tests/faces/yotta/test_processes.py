@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,27 +136,61 @@ def test_a_gateway_streams_keeps_the_key_and_follows_the_workers(served: Any) ->
     assert served.http.get(f"{url}/x", headers=bearer).status_code == 503
 
 
-def test_unigpu_itself_from_deploy_to_teardown(served: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def client(served: Any, tmp_path: Path) -> Iterator[unigpu.Client]:
     (tmp_path / "none.toml").write_text("")
-    client = unigpu.Client(
+    with unigpu.Client(
         "yotta",
         api_key=served.key,
         driver_options={"yotta": {"base_url": served.base}},
         state_dir=tmp_path / "state",
         config=tmp_path / "none.toml",
-    )
-    common: dict[str, Any] = {"image": "registry.test/app:1", "gpu": "RTX 4090", "workers": 1, "ttl": None}
-    with client:
-        with client.deploy(name="echo", handler="app:echo", **common) as app:
-            first = app.invoke({"n": 1}).output
-            assert first["n"] == 1
-            os.kill(first["pid"], signal.SIGKILL)
-            served.until(lambda: not alive(first["pid"]), "the end of the worker")
-            assert app.invoke({"n": 2}, idempotent=True).output["pid"] != first["pid"]
-            app.stop()
-            third = app.invoke({"n": 3}).output  # wakes it, and is held meanwhile
-            assert third["n"] == 3
-        assert not alive(third["pid"])
-        with client.deploy(name="fail", handler="app:fail", **common) as app, pytest.raises(errors.JobFailed):
-            app.invoke({"what": "x"})
-        assert served.call("GET", "/v2/serverless") == []
+    ) as made:
+        yield made
+
+
+COMMON: dict[str, Any] = {"image": "registry.test/app:1", "gpu": "RTX 4090", "workers": 1, "ttl": None}
+
+
+def test_unigpu_itself_in_queue_mode(served: Any, client: unigpu.Client) -> None:
+    with client.deploy(name="echo", handler="app:echo", **COMMON) as app:
+        first = app.invoke({"n": 1}).output
+        assert first["n"] == 1
+        os.kill(first["pid"], signal.SIGKILL)
+        served.until(lambda: not alive(first["pid"]), "the end of the worker")
+        assert app.invoke({"n": 2}, idempotent=True).output["pid"] != first["pid"]
+        app.stop()
+        third = app.invoke({"n": 3}).output  # wakes it, and is held meanwhile
+        assert third["n"] == 3
+    assert not alive(third["pid"])
+    with client.deploy(name="fail", handler="app:fail", **COMMON) as app, pytest.raises(errors.JobFailed):
+        app.invoke({"what": "x"})
+    assert served.call("GET", "/v2/serverless") == []
+
+
+def test_unigpu_itself_behind_the_gateway(served: Any, client: unigpu.Client) -> None:
+    alb = {"yotta": {"service_mode": "ALB"}}
+    with client.deploy(name="echo", handler="app:echo", provider_options=alb, **COMMON) as app:
+        first = app.invoke({"n": 1}).output
+        assert first["n"] == 1
+        os.kill(first["pid"], signal.SIGKILL)
+        served.until(lambda: not alive(first["pid"]), "the end of the worker")
+        assert app.invoke({"n": 2}, idempotent=True).output["pid"] != first["pid"]
+    command = [sys.executable, "own_server.py"]
+    with client.deploy(name="web", interface="http", command=command, port=served.port, **COMMON) as app:
+        assert app.request("GET", "/v1/models").json()["path"] == "/v1/models"
+        with app.request("GET", "/parts", stream=True) as parts:
+            assert b"".join(parts) == b"one two three"
+    assert served.call("GET", "/v2/serverless") == []
+
+
+def test_unigpus_pod(served: Any, client: unigpu.Client) -> None:
+    command = [sys.executable, "own_server.py"]
+    with client.deploy(
+        name="box", kind="pod", interface="http", command=command, port=served.port, auth="none", **COMMON
+    ) as app:
+        assert app.request("GET", "/x").json()["path"] == "/x"
+        app.stop()
+        app.start()
+        assert app.request("GET", "/y").json()["path"] == "/y"
+    assert served.call("GET", "/v2/pods") == []
