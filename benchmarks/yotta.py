@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -127,9 +128,9 @@ async def serve() -> None:
 
 @contextlib.contextmanager
 def emulator(folder: Path) -> Iterator[str]:
-    child = subprocess.Popen(
-        [sys.executable, __file__, "--serve"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}  # the workers' python
+    line = [sys.executable, __file__, "--serve"]
+    child = subprocess.Popen(line, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
     try:
