@@ -246,12 +246,13 @@ class Fleet:
         core.meter.switch(worker.id, deployment.id, "loading", now)
         launch = deployment.terms.launch
         core.effects.append(StartWorker(worker_id=worker.id, deployment_id=deployment.id, launch=launch))
-        core.at(now + core.settings.start_limit, lambda then: self._start_limit(deployment, worker, then))
+        stated = deployment.terms.start_limit
+        limit = core.settings.start_limit if stated is None else stated
+        core.at(now + limit, lambda then: self._start_limit(deployment, worker, limit, then))
 
-    def _start_limit(self, deployment: Deployment, worker: Worker, now: float) -> None:
+    def _start_limit(self, deployment: Deployment, worker: Worker, limit: float, now: float) -> None:
         if worker.state is not WorkerState.STARTING:
             return
-        limit = self._core.settings.start_limit
         worker.failed_start, worker.reason = True, f"not ready within {limit:g} s"
         worker.state = WorkerState.DRAINING
         self._failed(deployment, worker, "probe", f"a worker was not ready within {limit:g} s", now, start=True)

@@ -14,7 +14,7 @@ from .contract import JSON, Launch
 
 _PLAIN: Final = (
     "interface", "kind", "min_workers", "max_workers", "idle_timeout", "execution_timeout", "concurrency",
-    "idempotent", "dispatch", "expires_at", "price_per_hour", "give_up", "spread",
+    "idempotent", "dispatch", "expires_at", "price_per_hour", "give_up", "spread", "start_limit",
 )  # fmt: skip
 
 

@@ -96,6 +96,7 @@ class Terms:
         dispatch: ``push``: the driver carries jobs to workers; ``pull``: workers come and take them.
         expires_at: Epoch seconds.
         price_per_hour: USD of a worker-hour; ``None``: unknown.
+        start_limit: Seconds a worker may take to become ready; ``None``: what `EngineSettings` says.
         spread: Who takes the next call, of the least busy workers: the one that has been idle longest, so that all get
             some (a gateway's round robin); else the one that worked last, so that others can leave.
         give_up: Whether what waits ends where workers failed too often in a row; else it waits for the next try.
@@ -117,6 +118,7 @@ class Terms:
     expires_at: float | None = None
     price_per_hour: float | None = None
     give_up: bool = True
+    start_limit: float | None = None
     spread: bool = False
     secret_names: frozenset[str] = frozenset()
     data: Mapping[str, JSON] = field(default_factory=dict[str, JSON])

@@ -302,3 +302,16 @@ def test_an_edit_without_an_environment_keeps_it_and_no_value_is_kept_beside_it(
     changed = yotta.call("PATCH", f"/v2/serverless/{id}", {**body, "workers": 1, "envVars": other})
     assert changed["environmentVars"] == other
     assert "s3cret" not in repr(yotta.cloud.engine.deployments.get(id, 0.0).terms.data)
+
+
+def test_a_start_of_twenty_minutes_is_waited_for(account: Any) -> None:
+    yotta = account(Behavior(cold_start=1200))
+    id = yotta.deploy()
+    yotta.cloud.advance(1199)
+    assert yotta.status(id) == "INITIALIZING"
+    yotta.cloud.advance(1)
+    assert yotta.status(id) == "RUNNING"
+    hasty = account(Behavior(cold_start=1200), start_limit=600)
+    id = hasty.deploy()
+    hasty.cloud.advance(1200)
+    assert hasty.status(id) != "RUNNING"

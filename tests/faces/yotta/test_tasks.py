@@ -378,3 +378,13 @@ def test_lists_that_lag_hide_an_endpoint_from_lists_alone(account: Any) -> None:
     assert yotta.send("GET", f"https://{domain}/", authorization="Bearer key").status == 200
     yotta.cloud.advance(100)
     assert [row["id"] for row in yotta.call("GET", "/v2/serverless")] == [id]
+
+
+def test_all_endpoints_together_have_limits_too(account: Any) -> None:
+    yotta = account(Behavior(duration=1e6))
+    ids = [yotta.running() for _ in range(6)]
+    yotta.cloud.advance(10)
+    body = {"input": {"n": 1}, "workerPort": 8000, "processUri": "/run"}
+    codes = [yotta.outcome("POST", f"/v2/serverless/{id}/tasks", body)[0] for id in ids for _ in range(35)]
+    assert codes.count(10000) == 200
+    assert codes[:200] == [10000] * 200

@@ -2,7 +2,8 @@
 
 An endpoint is a declared number of workers, which are replaced when they fall. Nothing scales by itself. States:
 INITIALIZING → RUNNING → STOPPING → STOPPED → INITIALIZING …, and FAILED
-(https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless).
+(https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless). An endpoint's own webhook is kept and never called: what
+it would be told is not documented.
 """
 
 from __future__ import annotations
@@ -226,6 +227,7 @@ class Endpoints:
             concurrency=self._quirks.task_slots if queue else GATEWAY_SLOTS,
             idempotent=self._quirks.requeues_lost,
             rule=Declared(),
+            start_limit=self._quirks.start_limit,
             spread=not queue,  # round robin, by the official MCP server's notes; of the queue nothing is said
             price_per_hour=hourly_price(
                 self._quirks, str(places[0]["gpuType"]), int(places[0]["gpuCount"]), data["disk"]

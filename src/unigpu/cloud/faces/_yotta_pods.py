@@ -101,6 +101,7 @@ class Pods:
             idle_timeout=None,
             concurrency=GATEWAY_SLOTS,
             rule=Declared(),
+            start_limit=self._quirks.start_limit,
             price_per_hour=price,
             data=data,
         )

@@ -107,10 +107,13 @@ class Quirks:
         delivered: When a task shows DELIVERED: the v1 guide means "given to the worker", v2 "result delivered".
         other_ports_refuse: A task for another port than the exposed one fails: nothing listens there.
         rate_limits: The limits of the queue, documented for v1: 40 creates and 60 reads a second and 1000 tasks of an
-            endpoint (…/api-guides/serverless/queue-based-elastic-execution). "1000 tasks in all" is taken as those
-            that are not at their end.
+            endpoint, 200 and 400 a second of all (…/api-guides/serverless/queue-based-elastic-execution). "1000 tasks
+            in all" is taken as those that are not at their end.
         callback_waits: Seconds before the further tries of a result's webhook (the same page).
         callback_upper: ``"SUCCESS"`` in callbacks, as that page's sample has it; its table says ``"Success"``.
+        start_limit: Seconds that a worker may take until its port answers. None is documented, but a first start of 10
+            to 20 minutes (https://github.com/yottalabsai/docs, serverless-inference-with-image-generation-models.md):
+            an hour here.
         bills_loading: Whether a worker is billed before it is RUNNING. Pods are not; for serverless nothing is said.
         paused_state: Of a paused pod: ``STOPPED`` (guide and client), or ``PAUSED`` (the client's own test script).
         pod_create: What creating a pod gives: the object (reference), or its id (v1).
@@ -145,6 +148,7 @@ class Quirks:
     rate_limits: bool = True
     callback_waits: tuple[float, ...] = (60.0, 300.0, 900.0)
     callback_upper: bool = False
+    start_limit: float = 3600.0
     bills_loading: bool = False
     paused_state: Literal["STOPPED", "PAUSED"] = "STOPPED"
     pod_create: Literal["object", "id"] = "object"

@@ -28,8 +28,8 @@ _TASK_ID: Final = re.compile(r"[A-Za-z0-9_]*")
 _URI: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _WEBHOOK: Final = re.compile(r"https?://[^/\s]+\S*")
 _MOST_TASKS: Final = 1000
-_CREATES: Final = 40
-_READS: Final = 60
+_RATES: Final = {"create": (40, 200), "read": (60, 400)}
+"""Calls a second: of one endpoint, and of all."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,10 @@ class Tasks:
             Problem: it is one too many.
         """
         if self._quirks.rate_limits:
-            self._rates.setdefault((one.id, what), _Rate()).take(now, _CREATES if what == "job.submit" else _READS)
+            kind = "create" if what == "job.submit" else "read"
+            mine, all_ours = _RATES[kind]
+            self._rates.setdefault((one.id, kind), _Rate()).take(now, mine)
+            self._rates.setdefault(("", kind), _Rate()).take(now, all_ours)
 
     def submit(self, one: Deployment, body: Mapping[str, Any], now: float) -> str:
         """The task's id. One that is known already is the same task, whatever else the call says."""
