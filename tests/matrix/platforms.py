@@ -62,6 +62,8 @@ class Platform:
         delete_reply: What it answers to a delete that happens later.
         status_fields: The names of fields that hold a status.
         entered: A context around each world.
+        share: Which part of the whole the whole matrix takes here, where cases are drawn: what is not the platform's own
+            (the lifecycle's) is proved whole on the reference platform.
         pairs: How many pairs of faults the whole matrix takes.
         options: The driver's.
         settle: For how long its driver looks for a create without an answer.
@@ -87,7 +89,8 @@ class Platform:
     missing: tuple[str, ...] = ("status", "name", "next")
     delete_reply: tuple[int, bytes] = (202, b"{}")
     entered: Callable[[], AbstractContextManager[object]] = nullcontext
-    pairs: int = 1500
+    share: float = 0.3
+    pairs: int = 500
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     settle: float = 15.0
 
@@ -169,7 +172,8 @@ _REFERENCE = Platform(
     half_list=lambda operation, body: {"items": body["items"][: len(body["items"]) // 2], "next": "zzz"},
     rows=_rows,
     entered=_reference_driver,
-    pairs=4000,
+    share=1.0,
+    pairs=2000,
 )
 
 

@@ -39,7 +39,7 @@ def test_a_crash_while_a_crash_is_put_right(
     """The next process, on this machine or another, dies too."""
     cases = [(at, then, where) for at in range(2, 24, 2) for then in range(2, 60, 4) for where in "ab"]
     tally = Tally()
-    for at, then, where in tenth(cases, most=300):
+    for at, then, where in tenth(cases, most=300, whole=platform.share):
         world = make(list_lag=4.0 if at % 4 else 0.0)
         assert isinstance(run(world, whole_life, hook=Killer(at)), Crash)
         ended = run(world, whole_life, hook=Killer(then), where=where)

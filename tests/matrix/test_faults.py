@@ -38,7 +38,9 @@ def test_one_fault_anywhere_in_a_life(
         if kind.fits(platform, operation)
     ]
     tally = Tally()
-    for n, (operation, at, kind) in list(enumerate(tenth(cases)))[shard :: len(SHARDS)]:
+    for n, (operation, at, kind) in list(enumerate(tenth(cases, whole=1.0 if flavour == "sync" else platform.share)))[
+        shard :: len(SHARDS)
+    ]:
         world = make(list_lag=LAGS[n // 4 % 2], page=(50, 1)[n // 8 % 2])
         script = Script((operation, at, kind))
         way = WAYS[n % 3]
@@ -80,7 +82,7 @@ def test_a_fault_and_then_a_crash_within_one_deploy(
     tally = Tally()
     plans = [(*first, one) for first in calls_of(make, only_deploy) for one in FEW if one.fits(platform, first[0])]
     cases = [(plan, at) for plan in plans for at in range(2, 60, 3)]
-    for n, (plan, at) in list(enumerate(tenth(cases, most=1200)))[shard :: len(SHARDS)]:
+    for n, (plan, at) in list(enumerate(tenth(cases, most=1200, whole=platform.share)))[shard :: len(SHARDS)]:
         world, way = make(list_lag=LAGS[n // 4 % 2]), WAYS[n % 3]
         killer = Killer(at)
         ended = run(world, only_deploy, script=Script(plan), hook=killer)

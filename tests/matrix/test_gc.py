@@ -78,7 +78,7 @@ def test_a_fault_at_any_call_of_gc(
     calls = [(operation, at) for operation, at in script.calls if at < 3]
     cases = [(*call, kind) for call in calls for kind in KINDS if kind.fits(platform, call[0])]
     tally = Tally()
-    for n, (operation, at, kind) in enumerate(tenth(cases, most=400)):
+    for n, (operation, at, kind) in enumerate(tenth(cases, most=400, whole=platform.share)):
         world = messy(make, n)
         before = list(world.deleted)
         ended = run(world, clean, script=Script((operation, at, kind)))

@@ -166,7 +166,7 @@ def test_any_order_of_things(
     operations = tuple(sorted(script.seen))
     about = {"monkeypatch": monkeypatch, "platform": platform, "operations": operations}
     machine = type(f"Account{shard}", (Account,), about)
-    examples, steps = (100, 30) if FULL else (8, 20)
+    examples, steps = (round(100 * platform.share), 30) if FULL else (round(8 * platform.share) or 1, 20)
     run_state_machine_as_test(
         seed(shard)(machine),
         settings=settings(

@@ -39,7 +39,7 @@ def test_one_is_left_after_a_race(
     make: Callable[..., World], platform: Platform, settle: bool, record_property: Callable[[str, Any], None]
 ) -> None:
     tally = Tally()
-    for seed in range(200 if FULL else 20):
+    for seed in range(round((200 if FULL else 20) * platform.share)):
         rolls = random.Random(seed)
         world = make(seed=seed, list_lag=slow_lag)
         ios = [RacingIo(world, rolls), RacingIo(world, rolls)]

@@ -358,11 +358,12 @@ def worlds(platform: Platform, path: Path, monkeypatch: Any) -> Iterator[Callabl
         yield make
 
 
-def tenth(cases: list[Any], *, most: int | None = None, share: float = 0.1, seed: int = 1) -> list[Any]:
-    """All cases with ``UNIGPU_FULL=1`` (*most* of them, seeded); else a seeded tenth."""
+def tenth(
+    cases: list[Any], *, most: int | None = None, share: float = 0.1, seed: int = 1, whole: float = 1.0
+) -> list[Any]:
+    """All cases with ``UNIGPU_FULL=1`` (*most* of them, seeded, and of these *whole*); else a seeded tenth."""
     wanted = len(cases) if most is None else min(most, len(cases))
-    if not FULL:
-        wanted = max(1, round(wanted * share))
+    wanted = max(1, round(wanted * whole * (1.0 if FULL else share)))
     return cases if wanted >= len(cases) else random.Random(seed).sample(cases, wanted)
 
 
