@@ -62,7 +62,7 @@ class Platform:
         delete_reply: What it answers to a delete that happens later.
         status_fields: The names of fields that hold a status.
         entered: A context around each world.
-        share: Which part of the whole the whole matrix takes here, where cases are drawn: what is not the platform's own
+        share: Which part of the drawn cases the whole matrix takes here: what is not the platform's own
             (the lifecycle's) is proved whole on the reference platform.
         pairs: How many pairs of faults the whole matrix takes.
         options: The driver's.
