@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker import _runpod
+from unigpu.worker import _runpod, runpod_loop
 from unigpu.worker._exit import CANNOT_LOAD, OK
 from unigpu.worker._mode import find_mode
 from unigpu.worker._settings import Settings
@@ -267,3 +268,18 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "runpod", None)
     with pytest.raises(ConfigurationError, match="worker-runpod"):
         _runpod.run(echo, Settings())
+
+
+def test_an_environment_of_its_own_that_is_not_there_is_said_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UNIGPU_RUNPOD_PYTHON", "/no/such/python")
+    with pytest.raises(ConfigurationError, match="/no/such/python"):
+        _runpod.run(echo, Settings())
+
+
+def test_the_program_of_its_own_environment_needs_nothing_of_ours() -> None:
+    """RunPod's environment has the standard library and RunPod's package only."""
+    code = f"import runpy; runpy.run_path({runpod_loop.__file__!r}); print('fine')"
+    ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "fine\n", ran.stderr

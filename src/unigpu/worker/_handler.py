@@ -30,6 +30,15 @@ class Handler:
     call: Callable[[dict[str, Any]], Any]
     is_async: bool
 
+    @property
+    def yields(self) -> bool:
+        """Whether it yields, as far as that can be known before it is called (it may return an iterator, too)."""
+        function: Any = self.call if inspect.isroutine(self.call) else type(self.call).__call__
+        return any(
+            inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
+            for one in (function, inspect.unwrap(function))
+        )
+
 
 class LoadError(Exception):
     """The handler cannot be loaded; the message is one line that names the cause."""

@@ -4,6 +4,9 @@ The package keeps the main thread, because it sets signal handlers; the handler 
 modes, so that one that blocks never keeps the heartbeat or a stop signal from being heard. On SIGTERM the package takes
 no more jobs and finishes those that run; how long it may take is the platform's affair.
 
+Where the user's packages clash with it, it runs in an environment of its own (``UNIGPU_RUNPOD_PYTHON``), as a program
+beside our HTTP server: `runpod_loop`.
+
 An endpoint without a queue, and a pod, set no ``RUNPOD_WEBHOOK_GET_JOB``: there the worker serves HTTP.
 """
 
@@ -13,12 +16,11 @@ import asyncio
 import concurrent.futures
 import contextlib
 import importlib
-import inspect
 import json
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 from unigpu.errors import ConfigurationError
@@ -27,12 +29,11 @@ from unigpu.worker._exit import CANNOT_LOAD, OK, STUCK, End, leave_now
 from unigpu.worker._handler import Target
 from unigpu.worker._settings import Settings
 from unigpu.worker._worker import Worker
+from unigpu.worker.runpod_loop import error_text, only_wakes, whole
 
 log = logging.getLogger("unigpu.worker")
 
 INSTALL = 'pip install "unigpu[worker-runpod]"'
-WAKE = "__unigpu_wake__"
-"""The one key of such a job's input; the driver sends it (``providers/runpod/_jobs.py``)."""
 T = TypeVar("T")
 _GONE = Failed("Cancelled", "RunPod stopped the job.")
 
@@ -46,8 +47,10 @@ def run(target: Target, settings: Settings) -> End:
     """Run RunPod's loop until a signal, or a failure to load.
 
     Raises:
-        ConfigurationError: The extra is not installed.
+        ConfigurationError: The extra is not installed, or ``UNIGPU_RUNPOD_PYTHON`` names no interpreter.
     """
+    if python := os.environ.get("UNIGPU_RUNPOD_PYTHON"):
+        return _run_beside(target, settings, python)
     host = _Host(target, settings)
     host.start()
     try:
@@ -66,6 +69,13 @@ def run(target: Target, settings: Settings) -> End:
         return End(OK, abandoned=host.abandoned, patience=settings.patience)
     finally:
         host.close()
+
+
+def _run_beside(target: Target, settings: Settings, python: str) -> End:
+    """With RunPod's package in an environment of its own: this process serves HTTP, and that one fetches jobs."""
+    from unigpu.worker import _runpod_beside
+
+    return _runpod_beside.run(target, settings, python)
 
 
 class _Serverless(Protocol):
@@ -135,7 +145,7 @@ class _Host:
             if worker.error is not None:
                 self._error = str(worker.error)
             elif worker.handler is not None:
-                self.streams = _is_generator(worker.handler.call)
+                self.streams = worker.handler.yields
             self._loaded.set()
             if worker.error is None:
                 await self._until_over(worker)
@@ -189,26 +199,26 @@ class _Host:
 
     async def single(self, job: Mapping[str, Any]) -> object:
         """RunPod's handler, where ours gives one value."""
-        if _only_wakes(job):
+        if only_wakes(job):
             return {"woken": True}
         outcome = await self._cross(self._one(job))
         if isinstance(outcome, Failed):
-            return {"error": _error_text(outcome)}
-        return _whole(json.loads(outcome.output or b"null"))
+            return _failed(outcome)
+        return whole(json.loads(outcome.output or b"null"))
 
     async def stream(self, job: Mapping[str, Any]) -> AsyncIterator[object]:
         """RunPod's handler, where ours yields."""
-        if _only_wakes(job):
+        if only_wakes(job):
             return
         call = await self._cross(self._begin(job, stream=True))
         if isinstance(call, Failed):
-            yield {"error": _error_text(call)}
+            yield _failed(call)
             return
         try:
             while isinstance(event := await self._cross(call.next()), Chunk):
-                yield _whole(json.loads(event.json))
+                yield whole(json.loads(event.json))
             if isinstance(event, Failed):
-                yield {"error": _error_text(event)}
+                yield _failed(event)
         finally:
             self._loop.call_soon_threadsafe(call.stop, _GONE)
 
@@ -218,51 +228,5 @@ class _Host:
         return await asyncio.wrap_future(future)
 
 
-class _Whole(dict[str, Any]):
-    """A handler's output that RunPod's package hands on as it is.
-
-    Of a plain dict it would take out ``error`` and ``refresh_worker``, and drop an empty one (runpod 1.12.0,
-    rp_job.py): here they are words of the user's own.
-    """
-
-    __hash__ = None  # as of any dict
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def pop(self, key: str, default: Any = None) -> Any:  # the one form that is used
-        return default
-
-    def get(self, key: str, default: Any = None) -> Any:  # the same
-        return default if key == "error" else super().get(key, default)
-
-
-def _only_wakes(job: Mapping[str, Any]) -> bool:
-    """Whether a client sent it to have a worker started, as RunPod does for jobs only. The handler is not called."""
-    return job.get("input") == {WAKE: True}
-
-
-def _whole(value: Any) -> Any:
-    return _Whole(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
-
-
-def _error_text(failed: Failed) -> str:
-    """An error as RunPod's own worker writes it: JSON in a text."""
-    return json.dumps(
-        {
-            "error_type": f"<class '{failed.type}'>",
-            "error_message": failed.message,
-            "error_traceback": failed.traceback or "",
-            "hostname": os.environ.get("RUNPOD_POD_HOSTNAME", "unknown"),
-            "worker_id": os.environ.get("RUNPOD_POD_ID", "unknown"),
-        }
-    )
-
-
-def _is_generator(call: Callable[..., Any]) -> bool:
-    """Whether it yields, as far as that can be known before it is called. One that returns an iterator is collected."""
-    function: Any = call if inspect.isroutine(call) else type(call).__call__
-    return any(
-        inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
-        for one in (function, inspect.unwrap(function))
-    )
+def _failed(failed: Failed) -> dict[str, str]:
+    return {"error": error_text(failed.type, failed.message, failed.traceback)}

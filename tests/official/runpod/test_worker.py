@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unigpu import Deployment, JobFailed
 
+HANDLERS = Path(__file__).parent / "programs" / "handlers.py"
 Until = Callable[..., Any]
 WORKER: dict[str, Any] = {"image": "ghcr.io/me/app:1", "gpu": "RTX 4090", "progress": "off"}
 
@@ -78,3 +82,35 @@ def test_our_client_and_runpods_get_the_same_from_runpods_worker(
     assert not [
         one for one in cloud.http.get(f"{cloud.base}/v2/serverless").json()["endpoints"] if "same" in one["name"]
     ]
+
+
+def test_our_worker_runs_on_runpods_package_in_one_environment_or_in_two(cloud: Any, until: Until) -> None:
+    """The second where the user's packages clash with RunPod's: our own interpreter has none of it."""
+    ways = {"one": (cloud.worker[0], {}), "two": (sys.executable, {"UNIGPU_RUNPOD_PYTHON": cloud.worker[0]})}
+    made = {
+        (way, handler): cloud.make(
+            f"ours-{way}-{handler}",
+            workers=(1, 1),
+            cmd=[python, "-m", "unigpu.worker", f"{HANDLERS}:{handler}"],
+            env=env,
+        )
+        for way, (python, env) in ways.items()
+        for handler in ("echo", "count")
+    }
+
+    def call(way: str, handler: str, input: dict[str, Any]) -> dict[str, Any]:
+        urls = made[way, handler]["requestUrls"]
+        reply = cloud.http.post(urls["runSync"], json={"input": input}).json()
+        return until(lambda: _ended(cloud.http.get(urls["status"].replace("{job_id}", reply["id"])).json()))
+
+    for way in ways:
+        assert call(way, "echo", {"n": 1})["output"] == {"echo": {"n": 1}, "error": "a word of the user's"}
+        failed = call(way, "echo", {"boom": "no such thing"})
+        assert json.loads(failed["error"])["error_message"] == "no such thing"
+        assert call(way, "count", {"count": 3})["output"] == [{"number": n} for n in range(3)]
+    for one in made.values():
+        assert cloud.http.delete(f"{cloud.base}/v2/serverless/{one['id']}").status_code == 204
+
+
+def _ended(state: dict[str, Any]) -> dict[str, Any] | None:
+    return state if state["status"] in ("COMPLETED", "FAILED") else None
