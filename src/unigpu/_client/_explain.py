@@ -17,6 +17,7 @@ from ._base import CONTROL_SECONDS, Home, Seen
 from ._find import Finder
 
 _TAIL: Final = 20
+_ROOM: Final = "Accept more GPUs or regions (offers() shows what there is now), or wait."
 _WAKE: Final = "A request wakes it; wait_ready(wake=True) does so and waits."
 
 
@@ -94,6 +95,8 @@ def _judged(
         said = next((one.reason for one in failed if one.reason), None) or info.reason
         reason = classify(info.reason, *(one.reason for one in failed))
         return cast("Cause", reason), f"its workers cannot start: {said or 'no reason is given'}", NEXT_STEP[reason]
+    if full := _no_room(info, workers):
+        return "no_capacity", f"no host has room for a worker: {full}", _ROOM
     if starting:
         return _starting(starting, expected, wall)
     if info.workers is not None and info.workers[1] == 0:
@@ -102,7 +105,18 @@ def _judged(
         return "cold", "it has no worker now, as it should: nothing asked for one lately", _WAKE
     if info.state is State.CREATING:
         return "creating", "it is being created", "wait_ready() waits for it."
+    if info.state is State.STARTING:
+        why = f": {info.reason}" if info.reason else ""
+        return "starting", f"a worker was asked for, and none is placed yet{why}", "wait_ready() waits for it."
     return "unknown", "it has no worker, and the platform gives no reason", NEXT_STEP["unknown"]
+
+
+def _no_room(info: DeploymentInfo, workers: Sequence[Worker]) -> str | None:
+    """Where all that is there waits for a host, and the platform says that there is none: its words."""
+    if any(one.state is not WorkerState.PLACING for one in workers):
+        return None
+    said = (info.reason, *(one.reason for one in workers))
+    return next((text for text in said if text and text.lower().startswith("no capacity")), None)
 
 
 def _starting(workers: Sequence[Worker], expected: tuple[float, float] | None, wall: float) -> tuple[Cause, str, str]:

@@ -9,7 +9,7 @@ from .deployment import LogLine, State, Worker
 
 Cause = Literal[
     "ready", "cold", "creating", "starting", "slow_start", "image_pull", "crash_loop", "probe", "out_of_memory",
-    "host_lost", "unknown", "stopped", "deleting", "no_workers_allowed",
+    "host_lost", "unknown", "stopped", "deleting", "no_workers_allowed", "no_capacity",
 ]  # fmt: skip
 
 
@@ -18,8 +18,9 @@ class Explanation(Data):
 
     Attributes:
         cause: ``ready``, ``cold`` (a request wakes it), ``creating``, ``starting`` (within the usual time),
-            ``slow_start`` (longer than that), ``stopped``, ``deleting``, ``no_workers_allowed``, or why workers fail:
-            ``image_pull``, ``crash_loop``, ``probe``, ``out_of_memory``, ``host_lost``, ``unknown``.
+            ``slow_start`` (longer than that), ``stopped``, ``deleting``, ``no_workers_allowed``, ``no_capacity`` (no
+            host has room for one), or why workers fail: ``image_pull``, ``crash_loop``, ``probe``, ``out_of_memory``,
+            ``host_lost``, ``unknown``.
         text: The same, in a sentence.
         evidence: What was seen, a fact a line.
         next_step: What to do.

@@ -261,7 +261,8 @@ def test_a_part_that_is_lost_for_good_is_told_and_never_passed_over(
     [
         ({"workers": {}}, "cold"),
         ({"workers": {"initializing": 1}}, "starting"),
-        ({"workers": {"throttled": 2}}, "starting"),
+        ({"workers": {"throttled": 2}}, "no_capacity"),
+        ({"jobs": {"inQueue": 1}, "workers": {}}, "starting"),
         ({"workers": {"unhealthy": 1}}, "crash_loop"),
         ({"workers": {"ready": 1, "idle": 1}}, "ready"),
     ],
