@@ -107,6 +107,8 @@ def test_a_server_behind_the_balancer_is_held_for_and_answers_with_what_it_likes
         assert web.state is State.COLD
         assert client.request(web, "GET", "/a/b?c=1").json()["path"].startswith("/a/b")
         assert client.request(web, "POST", "/tea", json={}).status == 418
+        with client.request(web, "GET", "/piece/by/piece", stream=True) as reply:
+            assert b"".join(reply) == b'{"path":"/piece/by/piece"}'
 
 
 def test_a_pod_lives_stops_starts_and_ends(cloud: UnigpuMock) -> None:
