@@ -174,8 +174,8 @@ def group_body(spec: DeploymentSpec, *, endpoint: str, template: str, template_h
     """
     options = options_of(spec)
     body: dict[str, Any] = {
-        "endpoint_id": int(endpoint),
-        "template_id": int(template),
+        "endpoint_id": _number(endpoint),
+        "template_id": _number(template),
         "search_params": as_text(of_spec(spec, options), options.search),
         "cold_workers": 0,
         "test_workers": 1,
@@ -184,6 +184,11 @@ def group_body(spec: DeploymentSpec, *, endpoint: str, template: str, template_h
     if template_hash is not None:
         body["template_hash"] = template_hash
     return body
+
+
+def _number(id: str) -> int | str:
+    """Vast's ids are numbers; one that a plan only expects is a word."""
+    return int(id) if id.isdecimal() else id
 
 
 def instance_body(spec: DeploymentSpec, identity: Identity) -> dict[str, Any]:

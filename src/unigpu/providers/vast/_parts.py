@@ -202,6 +202,8 @@ class GroupPart(Part):
 
 async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> EndpointWire | None:
     """An endpoint by its id; ``None``: Vast says that there is none."""
+    if not id.isdecimal():  # a plan's, of what is not made yet: Vast would call the request wrong
+        return None
     try:
         reply = await line.done(io, "GET", f"/api/v0/endptjobs/{id}/", "endpoint.get", deadline=deadline)
     except NotFoundError:
