@@ -149,7 +149,7 @@ def _notes(spec: DeploymentSpec) -> Iterator[Adaptation]:
             source="https://docs.runpod.io/storage/network-volumes",
         )
     held = min(LONGEST_RUN, max(SHORTEST_RUN, spec.execution_timeout))
-    if spec.interface == "function" and held != spec.execution_timeout:
+    if spec.interface == "function" and spec.kind == "serverless" and held != spec.execution_timeout:
         yield Adaptation(
             field="execution_timeout",
             asked=f"{spec.execution_timeout:g} s",
