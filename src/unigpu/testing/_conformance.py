@@ -30,10 +30,11 @@ from unigpu.models import JobStatus, Kind, LogLine
 
 from ._bench import APP as APP
 from ._bench import SHAPES, Bench, calls, capabilities, caught, first, has, listed
+from ._declared import DeclaredConformance
 from ._flavours import NAMES, Flavour, Name
 
 
-class DriverConformance:
+class DriverConformance(DeclaredConformance):
     """Inherit, and give a fixture ``bench``.
 
     Attributes:
@@ -41,12 +42,6 @@ class DriverConformance:
     """
 
     flavours: ClassVar[Sequence[Name]] = NAMES
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run what asks for a ``flavour`` once on each."""
-        if "flavour" in metafunc.fixturenames:
-            made = [Flavour(name) for name in self.flavours]
-            metafunc.parametrize("flavour", made, ids=self.flavours)
 
     # -- flags and methods
 

@@ -18,6 +18,7 @@ from unigpu.models import JobStatus
 
 from ._bench import Bench, caught
 from ._conformance import DriverConformance
+from ._declared_time import DeclaredOverTime
 from ._flavours import Flavour
 
 NEW = "FROBNICATING"
@@ -67,7 +68,7 @@ class WireBench(Bench, Protocol):
         ...
 
 
-class WireConformance(DriverConformance):
+class WireConformance(DeclaredOverTime, DriverConformance):
     """`DriverConformance`, and what needs a `WireBench`."""
 
     def test_a_list_that_fails_is_an_error_and_never_empty(self, wire: WireBench, flavour: Flavour) -> None:
