@@ -7,7 +7,7 @@ import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from ._simulated_body import Ask, of_call, of_push
 from .contract import (
@@ -29,6 +29,8 @@ from .contract import (
     WorkerStarted,
 )
 
+_ONLY_WAKES: Final = {"__unigpu_wake__": True}
+"""A job for which a portable worker does not call its handler (``unigpu.worker.runpod_loop``)."""
 StartMode = Literal["ready", "crash", "hang"]
 JobMode = Literal["answer", "crash", "hang", "busy"]
 
@@ -207,6 +209,9 @@ class Simulation:
             self._emit(JobDone(worker_id=worker.id, job_id=push.job_id, **result), then)
 
         ask = of_push(push)
+        if ask.value == _ONLY_WAKES:
+            self._at(now, lambda then: report(then, output={"woken": True}) if still() else None)
+            return
         mode = behavior.job(ask.value) if callable(behavior.job) else behavior.job
         seconds = _duration(behavior, ask.value)
         if mode == "busy":

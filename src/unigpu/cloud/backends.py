@@ -93,6 +93,7 @@ class _Worker:
     group: ProcessGroup
     log: LogFile | None
     oom_before: int | None
+    health: str | None = None
     reports: bool = False
     last: deque[str] = field(default_factory=lambda: deque[str](maxlen=_LAST_LINES))
     pushes: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
@@ -181,7 +182,8 @@ class ProcessBackend:
             self._task(group.stop(0.0, group=True), name=f"undo {worker_id}")
             raise
         door = _launch.door(launch, env, port)
-        return _Worker(worker_id, ours, door, group, file, oom_kills(), reports=launch.reports)
+        health = "/ping" if ours else launch.health
+        return _Worker(worker_id, ours, door, group, file, oom_kills(), health, launch.reports)
 
     async def _watch(self, worker: _Worker) -> None:
         probe = None if worker.reports else asyncio.create_task(self._until_ready(worker))
@@ -307,16 +309,16 @@ def _forget(worker_id: str, record: Mapping[str, JSON] | None) -> None:
 
 
 async def _is_ready(worker: _Worker) -> bool:
-    """Whether it takes work: a portable worker says so; of a command we see that it listens."""
+    """Whether it takes work: a portable worker says so, and a server that has a path for it; else it listens."""
     if not worker.group.alive:
         return False
     exchange: Exchange | None = None
     try:
         async with asyncio.timeout(_PROBE_S):
             exchange = await Exchange.open(worker.door.host, worker.door.port)
-            if not worker.ours:
+            if worker.health is None:
                 return worker.group.alive
-            head = await exchange.send("GET", "/ping", [("host", f"{worker.door.host}:{worker.door.port}")])
+            head = await exchange.send("GET", worker.health, [("host", f"{worker.door.host}:{worker.door.port}")])
             return head.status == 200
     except (UpstreamError, TimeoutError):
         return False

@@ -102,6 +102,7 @@ class Launch:
         per_worker: Variables that differ by worker, names and values with ``{worker}`` (its id), ``{number}`` (the
             same as a number), ``{port}`` (the port that it was given) and ``{second}`` (one more, where it runs two
             servers). They win over ``env``.
+        health: The path that answers 200 when the server takes requests; ``None``: as soon as it listens.
         reports: The worker tells its platform by itself when it is ready, so nobody knocks at its port; the face
             reports `WorkerReady` then.
     """
@@ -112,6 +113,7 @@ class Launch:
     cwd: str | None = None
     python: str | None = None
     per_worker: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    health: str | None = None
     reports: bool = False
     extra: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
 

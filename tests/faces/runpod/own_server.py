@@ -10,10 +10,19 @@ import urllib.request
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    looks = 0 if sys.argv[1] == "slow" else 3
+
     def do_POST(self) -> None:
+        if self.path == "/health":
+            Handler.looks += 1
+            self.send_response(200 if Handler.looks > 3 else 204)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         told = {"path": self.path, "body": body.decode(), "key": self.headers.get("authorization")}
         told |= {"pod": os.environ.get("RUNPOD_POD_ID"), "mine": os.environ.get("MINE")}
+        told["loaded"] = Handler.looks >= 3
         content = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")

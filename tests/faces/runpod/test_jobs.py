@@ -290,3 +290,10 @@ def test_a_load_balancer_without_a_worker_says_so_after_two_minutes_or_at_once(b
     assert bench.cloud.clock.now() - began == 120
     bench.call("PATCH", f"/v2/serverless/{id}", {"workers": {"max": 0}})
     assert bench.call("GET", "/v1", host=f"{id}.api.runpod.ai").body == {"error": "no workers available"}
+
+
+def test_a_job_that_only_wakes_does_not_reach_a_simulated_handler_either(bench: Any) -> None:
+    bench.behave("app", run=boom)
+    id = bench.endpoint()["id"]
+    woken = bench.job("POST", f"{id}/runsync", {"input": {"__unigpu_wake__": True}}).body
+    assert (woken["status"], woken["output"]) == ("COMPLETED", {"woken": True})

@@ -116,3 +116,12 @@ def test_a_command_that_cannot_be_run_looks_like_a_crash_loop(served: Served) ->
     job = served.http.post(made["requestUrls"]["run"], json={"input": {"a": 1}}).json()["id"]
     until(lambda: served.http.get(made["requestUrls"]["health"]).json()["workers"]["unhealthy"])
     assert served.http.get(made["requestUrls"]["status"].replace("{job_id}", job)).json()["status"] == "IN_QUEUE"
+
+
+def test_a_load_balancer_waits_until_its_worker_says_that_it_is_ready(served: Served) -> None:
+    """204 is "initializing": the server listens at once, and takes requests when it has loaded."""
+    command = [sys.executable, str(OWN), "slow"]
+    env = {"HEALTH_CHECK_PATH": "/health", "MINE": "yes"}
+    made = served.make("serverless", type="LOAD_BALANCER", ports=["5000/http"], cmd=command, env=env)
+    reply = served.http.post(f"{made['requestUrls']['base']}/v1/first", content=b"").json()
+    assert reply["loaded"] is True

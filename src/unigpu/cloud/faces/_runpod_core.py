@@ -37,6 +37,7 @@ _TITLES: Final[Mapping[int, str]] = {
     422: "Unprocessable Entity",
     429: "Too Many Requests",
 }
+_MOST_DRAINED: Final = 20_000
 _ID_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -96,7 +97,6 @@ class Account:
         self.random = random.Random(seed)
         self.drained: dict[str, int] = {}
         self.last_request: dict[str, float] = {}
-        self.retried: dict[str, int] = {}
         self.counts: dict[tuple[str, str, int], int] = {}
         self._secret = secrets.token_bytes(16)
 
@@ -110,6 +110,12 @@ class Account:
     def worker_key(self, endpoint: str) -> str:
         """What the workers of an endpoint authorise themselves with; it opens nothing else."""
         return hmac.new(self._secret, endpoint.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def drain(self, job: str, read: int) -> None:
+        """So many chunks of a job's stream were read. Of old jobs it is forgotten."""
+        self.drained[job] = read
+        if len(self.drained) > _MOST_DRAINED:
+            del self.drained[next(iter(self.drained))]
 
     def keep(
         self, kind: str, data: Mapping[str, JSON], now: float, *, id: str, terms: Terms | None = None

@@ -78,7 +78,7 @@ def _stream(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
         seen = account.drained.get(job.id, 0)
         if len(job.chunks) <= seen and not job.status.is_terminal and then < until:
             return None
-        account.drained[job.id] = len(job.chunks)
+        account.drain(job.id, len(job.chunks))
         chunks: list[JSON] = [{"output": chunk} for chunk in job.chunks[seen:]]
         return Reply.json({"status": status_of(job), "stream": chunks})
 

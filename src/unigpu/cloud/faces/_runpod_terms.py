@@ -51,6 +51,8 @@ def endpoint_terms(account: Account, id: str, body: Mapping[str, Any], base: str
             argv=words,
             env=env,
             per_worker=_worker_env(account, id, base) if account.processes else {},
+            # https://docs.runpod.io/serverless/load-balancing/overview: asked until it is 200; 204 is "not yet".
+            health=None if queue else env.get("HEALTH_CHECK_PATH", "/ping"),
             reports=pull,
             extra={"image": body["image"]},
         ),
