@@ -97,3 +97,29 @@ def test_who_waits_is_told_when_the_worker_stops(body: dict[str, Any], local: An
             await drain
 
     asyncio.run(go())
+
+
+def test_who_leaves_the_line_is_never_run_and_holds_nobody_up(local: Any) -> None:
+    async def go() -> None:
+        ran: list[int] = []
+        gate, started, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+        async def handler(input: dict[str, Any]) -> int:
+            ran.append(input["n"])
+            loop.call_soon_threadsafe(started.set)
+            while not gate.is_set():
+                await asyncio.sleep(0.01)
+            return int(input["n"])
+
+        async with local(handler, pushed=True) as worker:
+            sent = [worker.send({"input": {"n": n}}) for n in range(4)]
+            await started.wait()
+            for gone in (1, 2):
+                sent[gone].leave()
+                await asyncio.wait_for(sent[gone].task, 30)
+            gate.set()
+            assert [(await asyncio.wait_for(sent[n].task, 30)).json()["output"] for n in (0, 3)] == [0, 3]
+            assert ran == [0, 3]
+            assert (await worker.invoke({"n": 9})).json()["output"] == 9
+
+    asyncio.run(go())

@@ -117,16 +117,18 @@ class Worker:
             return Failed("busy", f"All {self.settings.concurrency} slots of this worker are taken.")
         return None
 
-    async def turn(self) -> None:
-        """Wait until another call may take a slot, or none ever will: who asked first goes first."""
-        waiter = asyncio.get_running_loop().create_future()
+    def turn(self) -> asyncio.Future[None]:
+        """Stand in line: done when another call may take a slot, or none ever will. Who asked first goes first.
+
+        Cancel it to leave the line; one that is done already and is not taken goes to the next by `pass_turn`.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if not waiter.cancelled():  # it had its turn, and leaves it to the next
-                self._next_turn()
-            raise
+        return waiter
+
+    def pass_turn(self) -> None:
+        """Leave a turn to the next in line."""
+        self._next_turn()
 
     def _next_turn(self, *, everyone: bool = False) -> None:
         while self._turns:

@@ -79,7 +79,8 @@ class App:
             return
         # Asked after the body is here: reading it may have taken a while.
         while self._waits(refusal := self._worker.refusal()):
-            await self._worker.turn()
+            if not await self._turn(receive):
+                return
         if refusal is not None:
             await self._refusal(refusal)(scope, receive, send)
             return
@@ -111,6 +112,20 @@ class App:
             return self._reply(404, _error("not_found", "This worker has GET /ping and POST /invoke."))
         refusal = self._worker.refusal()
         return None if refusal is None or self._waits(refusal) else self._refusal(refusal)
+
+    async def _turn(self, receive: Receive) -> bool:
+        """Wait until another call may run; whether the caller is still there."""
+        turn = self._worker.turn()  # at once: a slot that is freed before would go unnoticed
+        gone = asyncio.get_running_loop().create_task(_gone(receive))
+        stays = False
+        try:
+            await asyncio.wait({turn, gone}, return_when=asyncio.FIRST_COMPLETED)
+            stays = not gone.done()
+            return stays
+        finally:
+            gone.cancel()
+            if not turn.cancel() and not stays:
+                self._worker.pass_turn()
 
     def _waits(self, refusal: Failed | None) -> bool:
         # Where a platform pushes calls, a refusal would be the call's failure, so it waits for its turn.
@@ -210,6 +225,10 @@ def _timeout(request: Request) -> float | None:
 
 
 async def _stop_when_gone(call: Call, receive: Receive) -> None:
+    await _gone(receive)
+    call.stop(_GONE)
+
+
+async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    call.stop(_GONE)
