@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from vast_world import FIELDS, Account
+from vast_world import FIELDS, KEY, Account
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock
@@ -286,7 +286,7 @@ def test_a_second_delete_is_success_in_both_of_vasts_ways(
 
 
 def test_strangers_endpoints_are_shown_and_never_touched(client: Client, account: Account) -> None:
-    headers = {"authorization": "Bearer canary-vast-key-71c3"}
+    headers = {"authorization": f"Bearer {KEY}"}
     body = {"endpoint_name": "somebodys", "max_workers": 1, "min_load": 0, "cold_workers": 0}
     httpx.Client(transport=account).request(
         "POST", "https://console.vast.ai/api/v0/endptjobs/", json=body, headers={**headers}
@@ -297,3 +297,25 @@ def test_strangers_endpoints_are_shown_and_never_touched(client: Client, account
     client.teardown(app)
     client.gc(delete=True)
     assert [one.name for one in client.inventory()] == ["somebodys"]
+
+
+def test_a_template_that_somebody_deleted_is_made_anew_and_named_by_its_workergroup(
+    client: Client, connect: Callable[..., Client], account: Account
+) -> None:
+    app = client.deploy(**FIELDS)
+    gone = int(app.info.ids["template"])
+    httpx.Client(transport=account, headers={"authorization": f"Bearer {KEY}"}).request(
+        "DELETE", "https://console.vast.ai/api/v0/template/", json={"template_id": gone}
+    )
+    again = connect(account, state="elsewhere").deploy(**FIELDS)
+    assert (again.change, again.id, again.info.name) == ("adopted", app.id, "summarize")
+    now = client.get("summarize").info
+    assert now.ids["template"] != str(gone)
+    assert now.spec_hash == app.info.spec_hash
+    (group,) = [
+        json.loads(one.content) for one in account.sent if one.method == "PUT" and "workergroups" in one.url.path
+    ]
+    assert group["template_id"] == int(now.ids["template"])
+    assert client.invoke("summarize", {"n": 1}).output == {"got": {"n": 1}}
+    client.teardown("summarize")
+    assert list(client.inventory()) == []

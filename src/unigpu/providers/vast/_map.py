@@ -155,11 +155,14 @@ def found_endpoint(info: DeploymentInfo) -> Found:
     )
 
 
-def its_template(wire: EndpointWire, templates: Sequence[TemplateWire]) -> TemplateWire | None:
-    """The template that the same create call made."""
+def its_template(wire: EndpointWire, templates: Sequence[TemplateWire], group: GroupWire | None) -> TemplateWire | None:
+    """The template that its workergroup names; else the one that the same create call made; else the only one of its
+    name, as where a later deploy had to make it anew."""
     name, attempt = untag(wire.endpoint_name) or (None, None)
     mine = [one for one in templates if one.name == name]
-    return next((one for one in mine if _env.read(one.env).get("UNIGPU_ATTEMPT") == attempt), None)
+    named = None if group is None else next((one for one in mine if one.id == group.template_id), None)
+    same = next((one for one in mine if _env.read(one.env).get("UNIGPU_ATTEMPT") == attempt), None)
+    return named or same or (mine[0] if len(mine) == 1 else None)
 
 
 def endpoint_info(

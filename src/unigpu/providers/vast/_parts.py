@@ -216,7 +216,7 @@ async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> Endpoi
 def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:
     """An endpoint with what stands beside it, as a deployment."""
     group = next((one for one in groups if one.endpoint_id == wire.id), None)
-    return _map.endpoint_info(wire, template=_map.its_template(wire, templates), group=group)
+    return _map.endpoint_info(wire, template=_map.its_template(wire, templates, group), group=group)
 
 
 def must_be_capped(spec: DeploymentSpec, group: GroupWire | None) -> None:

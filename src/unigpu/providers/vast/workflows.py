@@ -131,10 +131,9 @@ class VastDriver:
         by_endpoint = {one.endpoint_id: one for one in groups}
         return (
             *(
-                _map.endpoint_info(
-                    one, template=_map.its_template(one, templates), group=by_endpoint.get(one.id)
-                )
+                _map.endpoint_info(one, template=_map.its_template(one, templates, group), group=group)
                 for one in endpoints
+                for group in (by_endpoint.get(one.id),)
             ),
             *(_map.instance_info(one) for one in machines if _map.untag(one.label)),
         )  # fmt: skip
@@ -152,12 +151,9 @@ class VastDriver:
             workers = await self._line.workers(io, info.id, deadline=deadline)
         except NotFoundError:
             workers = ()  # the engine does not know it yet: there are none
-        return _map.endpoint_info(
-            wire,
-            template=_map.its_template(wire, templates),
-            group=next((one for one in groups if one.endpoint_id == wire.id), None),
-            workers=workers,
-        )
+        group = next((one for one in groups if one.endpoint_id == wire.id), None)
+        template = _map.its_template(wire, templates, group)
+        return _map.endpoint_info(wire, template=template, group=group, workers=workers)
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
@@ -287,9 +283,10 @@ class VastDriver:
         wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
         if wire is None:
             raise gone(info, "vast.endpoint.get")
-        template = _map.its_template(wire, await self._line.templates(io, [info.provider_name], deadline=deadline))
         groups = await self._line.groups(io, deadline=deadline)
         group = next((one for one in groups if one.endpoint_id == wire.id), None)
+        templates = await self._line.templates(io, [info.provider_name], deadline=deadline)
+        template = _map.its_template(wire, templates, group)
         if template is None or group is None:
             raise InvalidResponseError(
                 f"{info.name}: its {'template' if template is None else 'workergroup'} is not there",
@@ -306,14 +303,12 @@ class VastDriver:
         await self._line.done(
             io, "PUT", "/api/v1/template/", "template.put", json=body, deadline=deadline, deployment=info.name
         )
-        now = _map.its_template(wire, await self._line.templates(io, [info.provider_name], deadline=deadline))
+        again = await self._line.templates(io, [info.provider_name], deadline=deadline)
+        now = next((one for one in again if one.id == template.id), None)
         changed = _body.group_body(
             spec, endpoint=info.id, template=str(template.id), template_hash=None if now is None else now.hash_id
         )
-        await self._line.done(
-            io, "PUT", f"/api/v0/workergroups/{group.id}/", "workergroup.put", json=changed, deadline=deadline,
-            deployment=info.name,
-        )  # fmt: skip
+        await self._put_group(io, info, group.id, changed, deadline=deadline)
         planned = {k: v for k, v in _body.limits_body(spec).items() if k not in ("min_load", "max_workers")}
         await self._put(io, info, planned, deadline=deadline)
         await self._roll(io, info, group.id, deadline=deadline)
@@ -338,12 +333,34 @@ class VastDriver:
             await _instances.must_run(self._line, io, info, deadline=deadline)
             return
         groups = await self._line.groups(io, deadline=deadline)
-        must_be_capped(spec, next((one for one in groups if str(one.endpoint_id) == info.id), None))
+        group = next((one for one in groups if str(one.endpoint_id) == info.id), None)
+        must_be_capped(spec, group)
+        await self._join(io, info, spec, group, deadline=deadline)
         options = _body.options_of(spec)
         cold = spec.workers[0] == 0 and not (options.cold_workers or options.min_load or options.min_cold_load)
         if cold and info.workers == spec.workers:
             return  # it was made so
         await self._put(io, info, _body.limits_body(spec), deadline=deadline)
+
+    async def _join(
+        self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, group: GroupWire | None, *, deadline: float
+    ) -> None:
+        """Where the template had to be made anew the workergroup still names one that is gone."""
+        template = info.ids.get("template")
+        if group is None or template is None or group.template_id is None or str(group.template_id) == template:
+            return
+        found = await self._line.templates(io, [info.provider_name], deadline=deadline)
+        told = next((one.hash_id for one in found if str(one.id) == template), None)
+        body = _body.group_body(spec, endpoint=info.id, template=template, template_hash=told)
+        await self._put_group(io, info, group.id, body, deadline=deadline)
+
+    async def _put_group(
+        self, io: Io, info: DeploymentInfo, group: int, body: Mapping[str, Any], *, deadline: float
+    ) -> None:
+        await self._line.done(
+            io, "PUT", f"/api/v0/workergroups/{group}/", "workergroup.put", json=dict(body), deadline=deadline,
+            deployment=info.name,
+        )  # fmt: skip
 
     async def scale(
         self,
