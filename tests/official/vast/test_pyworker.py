@@ -125,6 +125,11 @@ def test_leaving_ends_the_handler_s_call(cloud: Any, running: Any, tmp_path: Pat
     appears(tmp_path / "began")
     connection.close()
     appears(tmp_path / "began.ended")
+    endpoint = cloud.endpoint("pair")["id"]
+    until = time.monotonic() + WAIT
+    while cloud.http.post(f"{cloud.base}/get_endpoint_workers/", json={"id": endpoint}).json()[0]["reqs_working"]:
+        assert time.monotonic() < until, "the platform was not told that the call is over"
+        time.sleep(0.1)
     _, app = running
     assert app.invoke({"free": 1}, timeout=WAIT).output == [{"echo": {"free": 1}}]
 
