@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from unigpu.driver import DeploymentInfo, Pauses, Scaling, State, poll, provider_name
 from unigpu.errors import ConflictError, NotFoundError, TransportError, UniGPUError, UnsupportedError
@@ -23,12 +23,16 @@ async def listing(scope: Scope, *, deadline: float) -> Sequence[DeploymentInfo]:
     return sorted(mine, key=lambda d: (d.name or "", d.provider_name, d.created_at or 0.0, d.id))
 
 
-def _named(scope: Scope, infos: Sequence[DeploymentInfo]) -> list[DeploymentInfo]:
-    """With their logical names, where the platform does not tell them and this machine deployed them."""
+def names_here(scope: Scope) -> Mapping[str, str]:
+    """The platform's name → ours, of what this machine deployed: for platforms that do not tell ours."""
     if scope.store is None:
-        return list(infos)
+        return {}
     here = (scope.provider, scope.base, scope.namespace)
-    known = {i.provider_name: i.name for i in scope.store.load() if (i.provider, i.base, i.namespace) == here}
+    return {i.provider_name: i.name for i in scope.store.load() if (i.provider, i.base, i.namespace) == here}
+
+
+def _named(scope: Scope, infos: Sequence[DeploymentInfo]) -> list[DeploymentInfo]:
+    known = names_here(scope)
     return [
         one.model_copy(update={"name": known[one.provider_name], "namespace": scope.namespace})
         if one.name is None and one.provider_name in known

@@ -8,6 +8,7 @@ from unigpu.driver import DeploymentInfo, Inventories, State
 from unigpu.models.inventory import InventoryItem
 
 from ._scope import Scope
+from .control import names_here
 from .ready import worker_rate
 
 
@@ -19,9 +20,16 @@ async def inventory(scope: Scope, *, deadline: float) -> Sequence[InventoryItem]
     """
     driver = scope.driver
     if isinstance(driver, Inventories):
-        return await driver.inventory(scope.io, deadline=deadline)
-    listed = await driver.deployments(scope.io, deadline=deadline)
-    return [item_of(info) for info in listed if info.state is not State.GONE]
+        found = await driver.inventory(scope.io, deadline=deadline)
+    else:
+        listed = await driver.deployments(scope.io, deadline=deadline)
+        found = [item_of(info) for info in listed if info.state is not State.GONE]
+    known = names_here(scope)  # where the platform does not tell our names
+    here = scope.namespace
+    return [
+        one.model_copy(update={"name": known[one.name], "namespace": here}) if one.name and one.name in known else one
+        for one in found
+    ]
 
 
 def item_of(info: DeploymentInfo) -> InventoryItem:

@@ -412,9 +412,7 @@ def test_offers_say_what_is_there_and_no_price(make: Make) -> None:
     bench = make(stock={"NVIDIA_H100_80G": {"eu-2": True, "eu-3": False}})
     with client(bench) as one:
         offers = one.offers(provider="yotta")
-        assert [(each.gpu, each.details["region"], each.price_per_hour) for each in offers] == [
-            ("H100 SXM", "eu-2", None)
-        ]
+        assert [(each.gpu, each.available, each.price_per_hour) for each in offers] == [("H100 SXM", "eu-2", None)]
         with pytest.raises(errors.NoCapacityError):
             one.deploy(name="summarize", **{**FIELDS, "gpu": "RTX 4090"})
         app = one.deploy(name="summarize", **FIELDS)
@@ -427,6 +425,6 @@ def test_the_inventory_is_the_whole_account(make: Make) -> None:
     with client(bench) as one:
         app = one.deploy(name="summarize", **FIELDS)
         items = one.inventory(provider="yotta")
-        assert [(each.kind, each.owner) for each in items] == [("endpoint", "ours")]
+        assert [(each.kind, each.owner, each.name) for each in items] == [("endpoint", "ours", "summarize")]
         app.teardown()
         assert len(one.inventory(provider="yotta")) == 0

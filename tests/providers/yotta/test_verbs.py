@@ -294,9 +294,10 @@ def offers(cloud: Scripted, **asked: Any) -> Any:
 def test_offers_tell_availability_and_invent_no_price(script: Callable[..., Scripted]) -> None:
     cloud = script({"GET /v2/vms/types": reply(STOCK)})
     found = offers(cloud)
-    assert [(one.gpu, one.details["region"], one.price_per_hour, one.memory_gb) for one in found] == [
+    assert [(one.gpu, one.available, one.price_per_hour, one.memory_gb) for one in found] == [
         ("RTX 4090", "us-east-3", None, 24), ("H100 SXM", "eu-2", None, 80)
     ]  # fmt: skip
+    assert found[0].details["regions"] == {"us-east-3": "US East 3"}
     assert all("no price" in one.source for one in found)
     own = offers(cloud, options={"prices": {"RTX 4090": 0.4}}, gpu=(GPURequest(name="RTX 4090", count=2),))
     assert [(one.count, one.price_per_hour) for one in own] == [(2, 0.8)]

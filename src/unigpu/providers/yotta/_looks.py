@@ -28,6 +28,7 @@ from ._wire import (
     EndpointWire,
     LogPageWire,
     LogWire,
+    PlaceWire,
     PodWire,
     StockWire,
     VmWire,
@@ -231,7 +232,7 @@ def offers(
     regions: tuple[str, ...] | None,
     kind: Literal["serverless", "pod"],
 ) -> Sequence[Offer]:
-    """Each GPU in each region that has it now. No price, and no number: the API tells none.
+    """Each GPU, with Yotta's ids of the regions that have it now. No price, and no number: the API tells none.
 
     Raises:
         UnsupportedError: a place was asked for; Yotta knows only ids of its own, and does not say where they are.
@@ -241,7 +242,7 @@ def offers(
             "regions: yotta knows only its own region ids, and does not say in which country they are.",
             provider=PROVIDER,
             capability="regions",
-            hint="Leave regions out; each offer's details name Yotta's region.",
+            hint="Leave regions out; each offer says which of Yotta's regions have it.",
         )
     counts: Mapping[str, Sequence[int]] | None = None
     if wanted is not None:
@@ -251,27 +252,19 @@ def offers(
                 asked.setdefault(code, []).append(request.count)
         counts = asked
     return tuple(
-        _offer(row.gpu_type, place.region, place.region_name, place.vm_type_id, count, options, kind)
+        _offer(row.gpu_type, there, count, options, kind)
         for row in stock
-        for place in row.regions
-        if place.available
+        if (there := [place for place in row.regions if place.available])
         for count in ((1,) if counts is None else dict.fromkeys(counts.get(row.gpu_type, ())))
     )
 
 
 def _offer(
-    code: str,
-    region: str,
-    name: str | None,
-    id: str | None,
-    count: int,
-    options: Options,
-    kind: Literal["serverless", "pod"],
+    code: str, there: Sequence[PlaceWire], count: int, options: Options, kind: Literal["serverless", "pod"]
 ) -> Offer:
     known = canonical(PROVIDER, code)
     one = None if known is None else gpu(known) or min(members(known), key=lambda each: each.memory_gb)
     price = _map.price_in(options.prices, code)
-    details = {"code": code, "region": region, "region_name": name}
     return Offer(
         provider=PROVIDER,
         gpu=known or code,
@@ -279,10 +272,10 @@ def _offer(
         memory_gb=None if one is None else one.memory_gb,
         price_per_hour=None if price is None else round(price * count, 6),
         kind=kind,
-        available="yes",
-        id=id,
+        available=", ".join(place.region for place in there),
+        id=code,
         source=_SOURCE if price is None else _OWN_PRICE,
-        details={key: value for key, value in details.items() if value is not None},
+        details={"regions": {place.region: place.region_name for place in there}},
     )
 
 

@@ -268,7 +268,6 @@ def endpoint_info(
         url=None if mode != "ALB" or wire.domain is None else origin(wire.domain, base),
         created_at=wire.created_at,
         rate=rate_of(price, wire.total_workers or 0),
-        bills="nothing while it is stopped, by the documents; a start loads image and model again",
         ours=is_ours(wire.name),
         details={name: value for name, value in details.items() if value is not None},
         **_known.fields(shown, known, mode=mode, kind="serverless", port=port),
