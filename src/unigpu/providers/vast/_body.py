@@ -83,7 +83,7 @@ def template_body(spec: DeploymentSpec, identity: Identity, *, engine: str) -> d
     if spec.interface == "http":
         env["PORT"] = env["UNIGPU_PORT"] = str(port_of(spec))
     elif spec.runs_our_worker(PROVIDER):
-        env["UNIGPU_VAST"] = "serverless"  # our worker knows where it is, also without the token that Vast may put there
+        env["UNIGPU_VAST"] = "serverless"  # our worker knows where it is, with or without a token of Vast's
     words = command_words(spec)
     body: dict[str, Any] = {
         "name": identity.provider_name,
