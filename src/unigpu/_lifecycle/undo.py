@@ -26,7 +26,7 @@ from ._pace import shielded, state_pace
 from ._scope import UNDO_SECONDS, Scope
 from .intent import Journal
 from .settle import Look, look_for
-from .survey import ABSENT, ABSENT_PAUSE, Id, is_ending, is_listed
+from .survey import ABSENT, ABSENT_PAUSE, VOLUME, Id, is_ending, is_listed
 
 _log = logging.getLogger("unigpu.lifecycle")
 
@@ -112,6 +112,9 @@ class Ledger:
                         if turn + 1 == CREATE_TRIES or io.now() >= deadline:
                             raise
                         await io.sleep(_LOST_PAUSE)
+                if seen is not None and seen.attempt is None and resource.kind == VOLUME:
+                    self.unsure = None
+                    return seen  # whoever made it may have data on it: it is used, and never undone
                 if seen is not None:
                     self.take(resource, seen)
                     return seen
@@ -138,6 +141,9 @@ class Ledger:
             return look.mine[0]
         if not look.settled:
             raise self._unknown(resource) from (look.error or lost)
+        if resource.kind == VOLUME and look.others:
+            self.lost.pop(resource.kind, None)
+            return look.others[0]  # it belongs to no create: the one of its name will do
         if any(one.info is not None for one in look.others):
             self.unsure = None  # ours may still come: it is remembered as lost
             raise ConflictError(
