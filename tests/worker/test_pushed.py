@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def test_a_signal_while_it_loads_ends_it(start: Any, tmp_path: Path) -> None:
     worker.wait_for_line("opens when it is loaded")
     worker.signal()
     assert worker.exit() == 0
+    assert not [line for line in worker.err if "listening" in line]
 
 
 def test_calls_above_the_concurrency_wait_for_their_turn_and_none_is_refused(local: Any) -> None:
@@ -123,3 +126,19 @@ def test_who_leaves_the_line_is_never_run_and_holds_nobody_up(local: Any) -> Non
             assert (await worker.invoke({"n": 9})).json()["output"] == 9
 
     asyncio.run(go())
+
+
+@pytest.mark.processes
+def test_the_port_closes_when_the_worker_drains_and_what_runs_ends_well(
+    start: Any, tmp_path: Path, appears: Callable[[Path], None]
+) -> None:
+    started, gate = tmp_path / "started", tmp_path / "go"
+    worker = start("wait_for_file", UNIGPU_PUSHED="1").ready()
+    with contextlib.closing(worker.open({"started": str(started), "go": str(gate)})) as running:
+        appears(started)
+        worker.signal()
+        worker.wait_for_line("draining: 1 running")
+        assert _refuses(worker.port)
+        gate.touch()
+        assert worker.answer(running)[1]["output"] == "went"
+    assert worker.exit() == 0

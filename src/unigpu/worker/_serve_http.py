@@ -158,7 +158,7 @@ async def _run(
             log.info("loading %s; port %d opens when it is loaded", worker.name, port)
             worker.start()
             await _first(worker.loaded.wait(), asked.once.wait(), asyncio.shield(beside))
-        if worker.error is None:
+        if worker.error is None and not (settings.pushed and asked.once.is_set()):
             listener.listen(_BACKLOG)
             log.info("listening on %s, %s %s", at, "serving" if settings.pushed else "loading", worker.name)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -169,6 +169,9 @@ async def _run(
         await _first(worker.over.wait(), asked.once.wait(), asyncio.shield(serving), asyncio.shield(beside))
         if worker.error is not None:
             await _first(asyncio.sleep(front.last_words), asked.once.wait(), asyncio.shield(beside))
+        if settings.pushed and asked.once.is_set():  # an open port would still be taken for a ready worker
+            for one in getattr(server, "servers", ()):  # uvicorn makes the list when it begins to serve
+                one.close()
         left = await _drain(worker, asked) if worker.error is None else 0.0
         # A reply that is on its way to a slow reader belongs to the drain as well.
         config.timeout_graceful_shutdown = max(_LEAST_DELIVERY, int(left))

@@ -30,7 +30,8 @@ class Settings:
         expires: ``UNIGPU_EXPIRES``: epoch seconds after which no work is taken; None for never.
         exit_ends_billing: ``UNIGPU_WORKER_EXIT`` is ``ends_billing``: exit when expired and idle.
         pushed: ``UNIGPU_PUSHED=1``: the platform takes an open port for readiness and any refusal for a call's failure.
-            So the port opens once the handler is loaded, and calls above the concurrency wait for their turn.
+            So the port opens once the handler is loaded and closes when the worker drains, and calls above the
+            concurrency wait for their turn.
         traceback: ``UNIGPU_TRACEBACK=1``: replies carry the handler's traceback.
         token: The value of the variable that ``UNIGPU_AUTH`` names; callers must send it as a bearer token.
     """
