@@ -17,11 +17,10 @@ _NO_CAPACITY: Final = "There are no longer any instances available with the requ
 
 
 def _face(engine: Engine) -> Face:
-    from unigpu.cloud.faces.runpod import Quirks, RunPodFace
+    from unigpu.cloud.faces._runpod_quirks import WIDE, Quirks
+    from unigpu.cloud.faces.runpod import RunPodFace
 
-    # A test's calls come faster than a person's: the windows are announced, and wide enough.
-    windows = (("minute", 6_000, 60), ("hour", 300_000, 3600), ("day", 5_000_000, 86_400))
-    return RunPodFace(engine, quirks=Quirks(rate_limits=windows))
+    return RunPodFace(engine, quirks=Quirks(rate_limits=WIDE))
 
 
 def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:

@@ -50,7 +50,7 @@ class Cloud:
         return reply.json()
 
     def workers(self, endpoint: str) -> dict[str, int]:
-        """How many workers do what, by the job service: the control plane allows 60 requests a minute only."""
+        """How many workers do what, by the job service."""
         return self.http.get(f"{self.base}/v2/{endpoint}/health").json()["workers"]
 
     def alive(self, endpoint: str) -> int:

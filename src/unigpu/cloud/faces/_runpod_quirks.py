@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
+
+
+WIDE: Final = (("minute", 6_000, 60), ("hour", 300_000, 3600), ("day", 5_000_000, 86_400))
+"""Limits for tests and for `cloud serve`, whose calls come faster than a person's: announced, and never reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

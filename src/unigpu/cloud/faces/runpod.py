@@ -41,7 +41,7 @@ from . import (
 )
 from ._runpod_core import Account, Plane, Problem, Route, problem
 from ._runpod_jobs import Refusal
-from ._runpod_quirks import Quirks
+from ._runpod_quirks import WIDE, Quirks
 
 __all__ = ["CONTROL_HOST", "JOBS_HOST", "Quirks", "RunPodFace"]
 
@@ -80,6 +80,7 @@ class RunPodFace:
         key, token: The account's key, which every call must carry; neither: any key will do (under a mock).
         seed: Ids are the same in each run of a seed.
         page: Rows that one page of a list has at most.
+        quirks: Default: RunPod's; with a *token*, its limits of requests are wide.
         processes: Whether workers are real processes; default: where a *token* is given, as ``cloud serve`` does.
 
     Attributes:
@@ -105,7 +106,7 @@ class RunPodFace:
             key=token or key,
             seed=seed,
             page=page,
-            quirks=quirks or Quirks(),
+            quirks=quirks or (Quirks() if token is None else Quirks(rate_limits=WIDE)),
             processes=token is not None if processes is None else processes,
             name=self.name,
         )
