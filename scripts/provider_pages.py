@@ -198,7 +198,7 @@ def doubtful(provider: str) -> list[str]:
     for name, fact in every(provider):
         if fact.status == "contradicted":
             title = safe(further[name].title) if name in further else words(name)
-            out.setdefault(f"- [{title}]({provider}-facts.md#{name}): {link(fact)}. {safe(fact.note or '')}.")
+            out.setdefault(f"- [{title}]({provider}-facts.md#{name}): {link(fact)}; {safe(fact.note or '')}.")
     return list(out)
 
 
