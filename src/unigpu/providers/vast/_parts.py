@@ -210,7 +210,7 @@ async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> Endpoi
         return None
     data: object = reply.json()
     row = mapping(data).get("result", data)
-    return None if row is None else shaped(EndpointWire, row, reply.operation)
+    return shaped(EndpointWire, row, reply.operation)  # `null` is no "not found": an error, like any other shape
 
 
 def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:
