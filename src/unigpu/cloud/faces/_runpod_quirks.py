@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-
 WIDE: Final = (("minute", 6_000, 60), ("hour", 300_000, 3600), ("day", 5_000_000, 86_400))
 """Limits for tests and for `cloud serve`, whose calls come faster than a person's: announced, and never reached."""
 
