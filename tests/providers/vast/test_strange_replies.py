@@ -20,10 +20,45 @@ from unigpu.errors import UniGPUError
 
 VALUES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
 NAMES = st.sampled_from(
-    "id results result success templates offers instances workers url status name env endpoint_name endpoint_id "
-    "max_workers min_load template_id hash_id new_contract request_idx error_msg msg output error execution_s "
-    "result_url next_token gpu_name num_gpus dph_total actual_status ports public_ipaddr extra_env label search_query "
-    "created_at".split()
+    [
+        "id",
+        "results",
+        "result",
+        "success",
+        "templates",
+        "offers",
+        "instances",
+        "workers",
+        "url",
+        "status",
+        "name",
+        "env",
+        "endpoint_name",
+        "endpoint_id",
+        "max_workers",
+        "min_load",
+        "template_id",
+        "hash_id",
+        "new_contract",
+        "request_idx",
+        "error_msg",
+        "msg",
+        "output",
+        "error",
+        "execution_s",
+        "result_url",
+        "next_token",
+        "gpu_name",
+        "num_gpus",
+        "dph_total",
+        "actual_status",
+        "ports",
+        "public_ipaddr",
+        "extra_env",
+        "label",
+        "search_query",
+        "created_at",
+    ]
 )
 JSON = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=6))
 PATHS = (
