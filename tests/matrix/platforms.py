@@ -53,7 +53,8 @@ class Platform:
         main: The kind that is called.
         scaled, looked: Limits that `scale` gives, and with which the race deploys.
         existing: The ids of one kind under one platform's name that really exist, whatever lists show.
-        deleted: The id that a delete names.
+        deleted: The id that a delete names, as the engine knows it.
+        engine_id: The engine's id of what is called.
         lists, creates, deletes: Its operations; `lists` are those by which our resources are found.
         empty_list, half_list: A list's body, of an operation, as if nothing were there, or as if another page came
             that says nothing; ``None``: its lists have no pages.
@@ -79,6 +80,7 @@ class Platform:
     raced: Mapping[str, Any] = field(default_factory=lambda: {"workers": (1, 2)})
     existing: Callable[[Account, Platform, str, str], list[str]] = _kept_by_the_engine
     deleted: Callable[[Request], str] = _last_of_the_path
+    engine_id: Callable[[str], str] = lambda id: id
     lists: tuple[str, ...]
     creates: tuple[str, ...]
     deletes: tuple[str, ...]
@@ -319,6 +321,7 @@ _VAST = Platform(
     main="endpoint",
     existing=_vast_existing,
     deleted=_vast_deleted,
+    engine_id=lambda id: f"vast.endpoint-{id}",
     lists=("vast.template.search", "vast.endpoint.list", "vast.workergroup.list"),
     creates=("vast.template.create", "vast.endpoint.create", "vast.workergroup.create"),
     deletes=("vast.template.delete", "vast.endpoint.delete", "vast.workergroup.delete"),

@@ -133,7 +133,8 @@ class Account(RuleBasedStateMachine):
         world = self.world
         live = world.live()
         if live:
-            world.cloud.engine.deployments.delete(live[at % len(live)], world.clock.now())
+            chosen = self.platform.engine_id(live[at % len(live)])
+            world.cloud.engine.deployments.delete(chosen, world.clock.now())
             world.cloud.step(world.clock.now())
 
     @rule(number=st.integers(0, 10_000))

@@ -224,6 +224,9 @@ class Attempt:
             )
 
     def deployed(self, info: DeploymentInfo, change: Change) -> Deployed:
+        if info.name is None:  # a platform that cannot tell it, or not yet: its list is late
+            named = {"name": self.identity.name, "namespace": self.identity.namespace}
+            info = info.model_copy(update=named)
         self.info = info
         return Deployed(
             info=info,

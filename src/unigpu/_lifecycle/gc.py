@@ -188,7 +188,9 @@ class _Judge:
         return "failed", "what it belonged to is gone", True
 
     def _intent(self, one: Found) -> Intent | None:
-        return self.intents.get(one.attempt) if one.attempt is not None else self.by_id.get((one.kind, one.id))
+        """By the create that it tells; else by its id: what completed another's carries this machine's own attempt."""
+        by_attempt = None if one.attempt is None else self.intents.get(one.attempt)
+        return by_attempt or self.by_id.get((one.kind, one.id))
 
     def _is_whole(self, main: Found) -> bool:
         """Whether all is there that a deployment of *main*'s kind has."""
@@ -314,7 +316,7 @@ async def _made_more(scope: Scope, group: Group, intent: Intent, gone: set[Id], 
 
 
 def _is_of(one: Found, intent: Intent) -> bool:
-    return one.attempt == intent.attempt if one.attempt is not None else (one.kind, one.id) in intent.resources
+    return one.attempt == intent.attempt or (one.kind, one.id) in intent.resources
 
 
 class _Memo:
