@@ -52,6 +52,8 @@ def test_it_is_rented_called_at_its_own_port_paused_and_ended(
     assert app.info.url.startswith("http://203.0.113.")
     assert client.stop(app).state is State.STOPPED
     assert client.start(app).state is State.READY
+    (worker,) = client.workers("chat")
+    assert worker.state.is_ready
     (item,) = [one for one in client.inventory() if one.kind == "instance"]
     assert (item.owner, item.name) == ("ours", "chat")
     client.teardown(app)
@@ -195,4 +197,45 @@ def test_a_pod_is_one_machine(client: Client, account: Account) -> None:
     for call in (lambda: client.scale(app, (0, 2)), lambda: client.wake(app), lambda: client.invoke(app, {})):
         with pytest.raises(UnsupportedError):
             call()  # type: ignore[no-untyped-call]  # a lambda
+    client.teardown(app)
+
+
+def test_a_request_goes_to_the_machine_with_the_callers_token_and_nothing_else(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT_TOKEN", "canary-token")
+    app = client.deploy(**{**POD, "auth": BearerToken(env="CHAT_TOKEN")}, secrets_ok=True)
+    refuse = [True, True]
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.host.startswith("203.0.113.") or request.url.path == "/":
+            return None
+        if refuse:
+            refuse.pop()
+            raise httpx.ConnectError("refused", request=request)  # its program starts again
+        return answer(request, 201, {"path": str(request.url.path), "token": request.headers["authorization"]})
+
+    account.before = before
+    reply = client.request(app, "PUT", "/v1/things/3?x=1", content=b"raw")
+    assert (reply.status, reply.json()) == (201, {"path": "/v1/things/3", "token": "Bearer canary-token"})
+    assert account.to_workers[-1].content == b"raw"
+    assert not refuse
+
+
+def test_an_unknown_state_of_a_machine_is_unknown_and_never_gone(client: Client, account: Account) -> None:
+    app = client.deploy(**POD)
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "GET" or "/instances" not in request.url.path:
+            return None
+        found = json.loads(account._inner.handle_request(request).read())
+        rows = found["instances"]
+        for row in rows if isinstance(rows, list) else [rows]:
+            row["actual_status"] = "frobnicating"
+        return answer(request, 200, found)
+
+    account.before = before
+    seen = client.get("chat")
+    assert (seen.state, seen.info.raw_state) == (State.UNKNOWN, "frobnicating")
+    account.before = lambda request: None
     client.teardown(app)

@@ -330,9 +330,12 @@ def instance_info(wire: InstanceWire, *, answers: bool | None = None) -> Deploym
     state, reason = instance_state(wire)
     url = address_of(wire, int(constants.get("port") or 8000))
     if state is State.STARTING and wire.actual_status == "running":
-        state, reason = (State.READY, None) if answers else (State.STARTING, "its port does not answer yet")
         if url is None:
             reason = "it has no public address yet"
+        elif answers is None:
+            state, reason = State.UNKNOWN, None  # a list: whether its port answers was not tried
+        else:
+            state, reason = (State.READY, None) if answers else (State.STARTING, "its port does not answer yet")
     return DeploymentInfo(
         provider=PROVIDER,
         provider_name=known[0] if known else wire.label or str(wire.id),

@@ -33,6 +33,7 @@ from unigpu.driver import (
     Resource,
     Result,
     Scaling,
+    State,
     StreamResponse,
     Worker,
 )
@@ -160,8 +161,9 @@ class VastDriver:
             machine = await _instances.instance_of(self._line, io, info.id, deadline=deadline)
             if machine is None:
                 raise gone(info, "vast.instance.get")
-            state = info.state if info.raw_state == machine.actual_status else _map.instance_info(machine).state
-            return (_map.instance_worker(machine, state),)
+            known = info.raw_state == machine.actual_status and info.state is not State.UNKNOWN
+            now = info if known else await _instances.probed(self._line, io, machine, deadline=deadline)
+            return (_map.instance_worker(machine, now.state),)
         try:
             return tuple(map(_map.worker_of, await self._line.workers(io, info.id, deadline=deadline)))
         except NotFoundError as exc:
