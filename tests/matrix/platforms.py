@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unigpu import _registry
-from unigpu._io.contract import Request
-from unigpu.cloud.contract import Face
+from unigpu._io.contract import Headers, Request
+from unigpu.cloud.contract import Face, HttpCall
 from unigpu.cloud.engine import Engine
 
 NAME = "summarize"
@@ -31,6 +31,10 @@ def _kept_by_the_engine(world: Account, platform: Platform, kind: str, name: str
     engine = world.cloud.engine
     rows = [engine._core.deployments[id] for id in engine.deployment_ids()]
     return [r.id for r in rows if r.platform == f"{platform.name}.{kind}" and r.terms.data["name"] == name]
+
+
+def _by_the_engine(world: Account, id: str) -> None:
+    world.cloud.engine.deployments.delete(id, world.cloud.clock.now())
 
 
 def _last_of_the_path(request: Request) -> str:
@@ -54,7 +58,7 @@ class Platform:
         scaled, looked: Limits that `scale` gives, and with which the race deploys.
         existing: The ids of one kind under one platform's name that really exist, whatever lists show.
         deleted: The id that a delete names, as the engine knows it.
-        engine_id: The engine's id of what is called.
+        removed: Takes what is called away, as its user does in the platform's console.
         lists, creates, deletes: Its operations; `lists` are those by which our resources are found.
         empty_list, half_list: A list's body, of an operation, as if nothing were there, or as if another page came
             that says nothing; ``None``: its lists have no pages.
@@ -80,7 +84,7 @@ class Platform:
     raced: Mapping[str, Any] = field(default_factory=lambda: {"workers": (1, 2)})
     existing: Callable[[Account, Platform, str, str], list[str]] = _kept_by_the_engine
     deleted: Callable[[Request], str] = _last_of_the_path
-    engine_id: Callable[[str], str] = lambda id: id
+    removed: Callable[[Account, str], object] = _by_the_engine
     lists: tuple[str, ...]
     creates: tuple[str, ...]
     deletes: tuple[str, ...]
@@ -287,6 +291,14 @@ def _vast_existing(world: Account, platform: Platform, kind: str, name: str) -> 
     return [_number(r.id) for r in groups if str(r.terms.data["endpoint_id"]) in named]
 
 
+def _vast_removed(world: Account, id: str) -> None:
+    """By the console's own call: its workergroups go along."""
+    headers = (("authorization", "Bearer vast-key"),)
+    call = HttpCall(method="DELETE", host="console.vast.ai", path=f"/api/v0/endptjobs/{id}/", headers=Headers(headers))
+    reply = world.cloud.call(call)
+    assert reply.status == 200, reply
+
+
 def _number(id: str) -> str:
     return id.rpartition("-")[2]
 
@@ -321,7 +333,7 @@ _VAST = Platform(
     main="endpoint",
     existing=_vast_existing,
     deleted=_vast_deleted,
-    engine_id=lambda id: f"vast.endpoint-{id}",
+    removed=_vast_removed,
     lists=("vast.template.search", "vast.endpoint.list", "vast.workergroup.list"),
     creates=("vast.template.create", "vast.endpoint.create", "vast.workergroup.create"),
     deletes=("vast.template.delete", "vast.endpoint.delete", "vast.workergroup.delete"),

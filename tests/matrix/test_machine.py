@@ -133,8 +133,7 @@ class Account(RuleBasedStateMachine):
         world = self.world
         live = world.live()
         if live:
-            chosen = self.platform.engine_id(live[at % len(live)])
-            world.cloud.engine.deployments.delete(chosen, world.clock.now())
+            self.platform.removed(world, live[at % len(live)])
             world.cloud.step(world.clock.now())
 
     @rule(number=st.integers(0, 10_000))

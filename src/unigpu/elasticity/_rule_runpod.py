@@ -1,4 +1,4 @@
-"""RunPod's two scalers. Source: https://docs.runpod.io/serverless/endpoints/endpoint-configurations (auto-scaling type).
+"""RunPod's two scalers: https://docs.runpod.io/serverless/endpoints/endpoint-configurations (auto-scaling type).
 
 What the page leaves open, and how it is taken here (unverified): a queue delay adds one worker at a time, and the next
 one only when the first that waits has waited for the delay again, counted from when the last worker was added; a worker
