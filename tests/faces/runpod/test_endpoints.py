@@ -111,6 +111,13 @@ def test_a_patch_changes_what_it_says_and_nothing_else(bench: Any) -> None:
     assert bench.call("PATCH", path, {"type": "QUEUE"}, bad=True).status == 422
 
 
+def test_an_empty_cuda_version_clears_the_floor(bench: Any) -> None:
+    made = bench.endpoint(gpu={"pools": ["AMPERE_24"], "minCudaVersion": "12.1"})
+    path = f"/v2/serverless/{made['id']}"
+    assert made["gpu"]["minCudaVersion"] == "12.1"
+    assert bench.call("PATCH", path, {"gpu": {"minCudaVersion": ""}})["gpu"]["minCudaVersion"] is None
+
+
 def test_the_quirk_of_the_middle_of_2026_wipes_exclusions_on_any_patch(make: Any) -> None:
     bench = make(patch_wipes_exclusions=True)
     made = bench.endpoint(gpu={"pools": ["AMPERE_24"], "excludedTypes": ["NVIDIA L4"]})

@@ -127,6 +127,10 @@ ENDPOINT_GPU: Final[Mapping[str, Check]] = {
     "allowedCudaVersions": list_of(CUDA),
     "minCudaVersion": CUDA,
 }
+CHANGED_GPU: Final[Mapping[str, Check]] = {
+    **ENDPOINT_GPU,
+    "minCudaVersion": lambda value: None if value == "" else CUDA(value),  # an empty text clears the floor
+}
 CPU: Final = shape({"id": text, "vcpuCount": whole(2)}, needs=("id", "vcpuCount"))
 WORKERS: Final = shape({"min": whole(0), "max": whole(0), "idleTimeout": whole(1, 3600)})
 

@@ -29,6 +29,7 @@ _FIELDS: Final[Mapping[str, check.Check]] = {
     "workers": check.WORKERS,
 }
 _CREATE: Final[Mapping[str, check.Check]] = {**_FIELDS, "type": check.one_of("QUEUE", "LOAD_BALANCER")}
+_CHANGE: Final[Mapping[str, check.Check]] = {**_FIELDS, "gpu": check.shape(check.CHANGED_GPU)}
 _THREE_DAYS, _SEVEN_DAYS = 259_200.0, 604_800.0
 
 
@@ -150,7 +151,7 @@ def _get(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> 
 def _patch(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(ENDPOINT, ids[0], now, "endpoint not found")
     given = object_of(call)
-    check.must_fit(given, _FIELDS)
+    check.must_fit(given, _CHANGE)
     body: dict[str, Any] = dict(found.terms.data["body"])
     if "templateId" in given:
         given = with_template(account, given, now, serverless=True)
@@ -184,6 +185,8 @@ def _changed_gpu(body: Mapping[str, Any], given: Mapping[str, Any], *, wipes: bo
         old["allowedCudaVersions"] = []
     elif new.get("allowedCudaVersions"):
         old["minCudaVersion"] = None
+    if new.get("minCudaVersion") == "":
+        new["minCudaVersion"] = None
     return {**old, **new}
 
 
