@@ -88,6 +88,7 @@ class RunPodFace:
     """
 
     name = "runpod"
+    operations = frozenset(route.operation for table in _TABLES.values() for _, route in table)
     hosts: tuple[str, ...] = (CONTROL_HOST, JOBS_HOST, _OLD_HOST, _LB_HOST, _PROXY_HOST)
 
     def __init__(

@@ -116,6 +116,7 @@ class YottaFace:
     """
 
     name = "yotta"
+    operations = frozenset({"http", *(operation for _, _, operation in _ROUTES)})
     hosts: tuple[str, ...] = (HOST, DOMAIN)
 
     def __init__(
