@@ -188,6 +188,10 @@ class Core(Finder):
         if not missing_ok:
             await _lifecycle.read(scope, info, deadline=deadline)  # raises where it is gone
         await _lifecycle.teardown(scope, info, deadline=deadline, volumes=bool(volumes))
+        kept = None if volumes else info.ids.get("volume")
+        if kept is not None:
+            text = "%s: its volume %s on %s is kept, and may bill; teardown(volumes=True) deletes it"
+            _log.info(text, info.name or info.provider_name, kept, info.provider)
         self._ended(seen)
 
     async def _doomed(self, deployment: object, deadline: float, missing_ok: bool) -> Seen:

@@ -176,7 +176,9 @@ def test_a_registry_login_is_stored_named_and_deleted_with_the_deployment(
     assert app.info.ids["registry"] == login["id"]
 
 
-def test_a_volume_is_made_once_shared_and_kept(client: Client, account: Account, fields: dict[str, Any]) -> None:
+def test_a_volume_is_made_once_shared_and_kept(
+    client: Client, account: Account, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     volume = {"volumes": [{"name": "models", "size_gb": 50}], "env": {"CACHE": "${volume.models}/hf"}}
     assert client.plan(provider="runpod", **fields, **volume)[0].rate.storage_per_month == 3.5
     first = client.deploy(**fields, **volume)
@@ -193,7 +195,9 @@ def test_a_volume_is_made_once_shared_and_kept(client: Client, account: Account,
         **{**fields, "registry": {"username": "u", "password": SecretStr("p")}}, **volume, if_exists="replace"
     )
     assert list(account.rows["network-volumes"]) == [volume_id]  # made anew, and the data is still there
-    client.teardown("summarize")
+    with caplog.at_level("INFO", logger="unigpu"):
+        client.teardown("summarize")
+    assert f"its volume {volume_id} on runpod is kept, and may bill" in caplog.records[-1].getMessage()
     assert list(account.rows["network-volumes"]) == [volume_id]
     client.teardown(second, volumes=True)
     assert not account.rows["network-volumes"]
