@@ -11,7 +11,6 @@ from client_listed import FIELDS, ListedWorld
 
 from unigpu import _registry
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.virtual import Behavior
 from unigpu.errors import APIStatusError, UniGPUError
 from unigpu.models.gc import GcReport
 from unigpu.testing.reference import ReferenceDriver
@@ -263,33 +262,3 @@ def test_a_provider_that_cannot_be_read_is_shown_and_hides_no_other(make: Make, 
         assert found.per_hour is None  # a total that leaves one out would be a lie
         with pytest.raises(APIStatusError):
             client.inventory(provider="fake")
-
-
-@pytest.mark.parametrize("exits", [False, True], ids=["the worker stays", "a worker that exits"])
-def test_what_has_expired_bills_until_a_client_comes_where_the_dead_are_replaced(make: Make, exits: bool) -> None:
-    """Why our worker stays at its end where an exit ends nothing: an exit would be paid for again and again."""
-    world = make()
-
-    def seconds(what: str) -> Any:
-        rows: Any = world.cloud.engine.meter.report(world.clock.now())["deployments"]
-        return rows[one.id][what]
-
-    with world.client("b") as b:
-        one = deploy(b, ttl=60, workers=(1, 1), wait="worker")
-        assert one.ttl_enforced_by == "client"
-    world.clock.advance(60.0)
-    if exits:
-        world.cloud.behave(one.id, Behavior(cold_start=2.0, start="crash"))
-        (worker,) = world.cloud.engine.workers(one.id)
-        world.cloud.crash(worker.id, reason="its time is over")
-    at_its_end = seconds("billed_s")
-    world.clock.advance(600.0)
-    starts, more = seconds("workers_started"), seconds("billed_s") - at_its_end
-    assert starts > 5 if exits else starts == 1
-    assert more > 10 if exits else more == pytest.approx(600.0)
-    with world.client("a") as a:  # another machine of the namespace: any control call of it will do
-        assert list(a.deployments(provider="reference")) == []
-    assert world.all() == []
-    ended = seconds("billed_s")
-    world.clock.advance(600.0)
-    assert seconds("billed_s") == ended
