@@ -102,7 +102,7 @@ def put_right(world: World, way: str, ended: Any = None) -> list[str]:
         given_up = here == "b" and "failed" in world.intent_states("a")
         deployed = must(world, again, here)
         pay_all(world)
-        if given_up and deployed.change != "created" and not world.live():
+        if given_up and deployed.change != "created" and deployed.id not in world.live():
             # What one machine had given up, and told so, another one adopted: gc of the first keeps its word.
             deployed = must(world, again, here)
             pay_all(world)
