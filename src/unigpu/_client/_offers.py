@@ -40,9 +40,19 @@ async def offers(
                 raise  # the one that was asked for
             unreadable[name] = exc
             continue
-        here = core.home.capabilities(name, "function", cast("Any", kind)).regions.value == "met"
+        here = _is_here(core, name, cast("Any", kind))
         found += [one for one in listed if _fits(one, asked.gpu, cap, None if here else asked.regions)]
     return Offers(found, unreadable)
+
+
+def _is_here(core: Finder, name: str, kind: Any) -> bool:
+    """Whether every place is met: it is this machine. A platform may have pods for one interface only."""
+    for interface in ("function", "http"):
+        try:
+            return core.home.capabilities(name, interface, kind).regions.value == "met"
+        except UnsupportedError:
+            continue
+    return False
 
 
 async def _listed(core: Finder, name: str, asked: DeploymentSpec, cap: float | None, kind: Any) -> Sequence[Offer]:
