@@ -30,6 +30,7 @@ from unigpu.models.spec import Secrets
 from . import _plan, _values
 from ._base import CLOSE_SECONDS, CONTROL_SECONDS, GC_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
 from ._find import Finder
+from ._offers import with_offers
 from ._progress import ProgressMode, Reporter, check_progress
 from ._view import DeploymentView
 
@@ -100,6 +101,10 @@ class Core(Finder):
             seen.adaptations = (*adaptations, *done.adaptations)
             self.home.remember(done.info)
             self._tell(seen, done.spec, reporter, done.warnings)
+        except ConfigurationError as exc:
+            if unsaid is None or exc.message != unsaid.message:
+                raise
+            raise await with_offers(self, exc, spec, where) from None
         finally:
             reporter.close()
         return seen

@@ -45,6 +45,23 @@ async def offers(
     return Offers(found, unreadable)
 
 
+async def with_offers(core: Finder, error: UniGPUError, spec: DeploymentSpec, provider: str) -> UniGPUError:
+    """*error*, with three current offers where it asks for GPUs or a cap; a list that fails adds nothing."""
+    if not error.message.startswith(("gpu:", "max_price:")):
+        return error
+    try:
+        listed = await _listed(core, provider, spec, None, spec.kind)
+    except UniGPUError:
+        return error
+    fitting = [one for one in listed if one.price_per_hour is not None and _fits(one, spec.gpu, None, None)]
+    cheapest = sorted(fitting, key=lambda one: one.price_per_hour or 0.0)[:3]
+    shown = [f"{one.count} x {one.gpu} at ${one.price_per_hour:.2f}/h" for one in cheapest]
+    if shown:
+        now = f"Offered now: {'; '.join(shown)}."
+        error.hint = f"{error.hint} {now}" if error.hint else now
+    return error
+
+
 def _is_here(core: Finder, name: str, kind: Any) -> bool:
     """Whether every place is met: it is this machine. A platform may have pods for one interface only."""
     for interface in ("function", "http"):

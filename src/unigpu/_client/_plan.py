@@ -23,6 +23,7 @@ from unigpu.models.plan import Action, Plan, PlannedRequest, Plans
 from . import _values
 from ._base import CONTROL_SECONDS
 from ._find import Finder
+from ._offers import with_offers
 
 _HIDDEN: Final = "***"
 _SHOWN_HEADERS: Final = frozenset({"accept", "content-type", "if-match", "if-none-match"})
@@ -90,7 +91,7 @@ async def _planned(
         scope = replace(core.scope(where, spec), unsaid=unsaid)
         done = await rehearse(scope, spec, if_exists=cast("Any", if_exists), deadline=deadline)
     except _EXCLUDES as exc:
-        return Plan(action="excluded", reason=str(exc), **common), None
+        return Plan(action="excluded", reason=str(await with_offers(core, exc, asked, where)), **common), None
     hidden = tuple(_hidden(core, asked, where))
     info = done.deployed.info
     action = _action(done)
