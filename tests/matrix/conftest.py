@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-for _name in ("platforms", "world", "faults", "life", "race"):
+_ENTRIES = ("entry_reference", "entry_runpod", "entry_vast", "entry_yotta")
+for _name in ("entry", *_ENTRIES, "platforms", "world", "faults", "life", "race"):
     _full = f"matrix_{_name}"
     if _full not in sys.modules and Path(__file__).with_name(f"{_name}.py").exists():
         _spec = importlib.util.spec_from_file_location(_full, Path(__file__).with_name(f"{_name}.py"))

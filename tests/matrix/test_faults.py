@@ -53,25 +53,34 @@ def test_one_fault_anywhere_in_a_life(
 
 @pytest.mark.parametrize("shard", SHARDS)
 def test_two_faults_within_one_deploy(make: Make, platform: Platform, shard: int, record_property: Record) -> None:
-    calls = calls_of(make, only_deploy)
-    cases = [
-        (first, one, gap, two)
-        for first in calls
-        for one in FEW
-        if one.fits(platform, first[0])
-        for gap in range(1, 10)
-        for two in FEW
-    ]
+    """Ordered pairs: the second strikes any call that a deploy makes after the first, repetitions and looks too."""
     tally = Tally()
-    for n, (first, one, gap, two) in list(enumerate(tenth(cases, most=platform.pairs, share=0.08)))[
-        shard :: len(SHARDS)
-    ]:
-        world, way = make(list_lag=LAGS[n // 4 % 2]), WAYS[n % 3]
+    cases = tenth(pairs_of(make, platform), most=platform.pairs, share=0.08)
+    for n, (lag, first, one, gap, two) in list(enumerate(cases))[shard :: len(SHARDS)]:
+        world, way = make(list_lag=lag), WAYS[n % 3]
         script = Pair(platform, first, one, gap, two)
         ended = run(world, only_deploy, script=script)
+        assert len(script.struck) == 2, "a pair is two faults"
         told = f"{one.name} at {first[0]} {first[1]}, then {two.name} {gap} later ({' '.join(script.struck)}), {way}"
         tally.case(f"{one.name} + …", told, ended, lambda world=world, way=way: put_right(world, way))
     tally.finish(record_property, "two faults in one deploy", platform)
+
+
+def pairs_of(make: Make, platform: Platform) -> list[tuple[float, tuple[str, int], Any, int, Any]]:
+    """Every ordered pair; for one half of the first faults lists are prompt, for the other late, as a chessboard."""
+    found = list[tuple[float, tuple[str, int], Any, int, Any]]()
+    for row, first in enumerate(calls_of(make, only_deploy)):
+        for column, one in enumerate(kind for kind in FEW if kind.fits(platform, first[0])):
+            lag, script = LAGS[(row + column) % 2], Script((*first, one))
+            run(make(list_lag=lag), only_deploy, script=script)
+            after = script.calls[script.calls.index(first) + 1 :]
+            found += [
+                (lag, first, one, gap, two)
+                for gap, (operation, _) in enumerate(after, 1)
+                for two in FEW
+                if two.fits(platform, operation)
+            ]
+    return found
 
 
 @pytest.mark.parametrize("shard", SHARDS)
