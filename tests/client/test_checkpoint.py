@@ -17,10 +17,12 @@ from unigpu import (
     CheckpointMismatch,
     Client,
     ConfigurationError,
+    Cost,
     JobFailed,
     Result,
     ResultUnknown,
     StateError,
+    Timing,
     _registry,
 )
 from unigpu._client._checkpoint import Checkpoint, digest
@@ -146,10 +148,11 @@ def test_a_file_of_another_deployment_or_with_other_inputs_is_refused(flavour: A
         with pytest.raises(CheckpointMismatch, match="'1' is not the one"):
             [_ async for _ in app.map([{"i": 0}, {"i": 7}], checkpoint=file, progress="off")]
         note = tmp_path / "note.txt"
-        note.write_text("not ours\n")
-        with pytest.raises(CheckpointMismatch, match="no checkpoint"):
-            app.map(some(1), checkpoint=note)
-        assert note.read_text() == "not ours\n"
+        for text in ("not ours\n", '[{"no": "end of line"}]', "x" * 10_000):
+            note.write_text(text)
+            with pytest.raises(CheckpointMismatch, match="no checkpoint"):
+                app.map(some(1), checkpoint=note)
+            assert note.read_text() == text
 
     flavour.run(work, "fake")
 
@@ -184,11 +187,58 @@ def test_two_maps_cannot_use_one_file(cloud: Any, tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_a_file_is_told(cloud: Any, tmp_path: Path) -> None:
     with Client("fake") as client:
         app = client.deploy(**HELLO)
-        for wrong in (tmp_path, tmp_path / "no" / "such", "nul\0"):
+        for wrong in (tmp_path, tmp_path / "no" / "such"):
             with pytest.raises(StateError):
                 app.map(some(1), checkpoint=wrong)
-        with pytest.raises(ConfigurationError):
-            app.map(some(1), checkpoint=5)  # type: ignore[arg-type]  # a caller without a type checker
+        no_path: Any
+        for no_path in (5, "nul\0", b"bytes"):
+            with pytest.raises(ConfigurationError):
+                app.map(some(1), checkpoint=no_path)
+
+
+def test_a_file_whose_first_line_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
+    file = tmp_path / "c"
+    with Checkpoint(file, deployment="d"):
+        whole = file.read_bytes()
+    for cut in range(len(whole)):
+        file.write_bytes(whole[:cut])
+        with Checkpoint(file, deployment="d"):
+            assert file.read_bytes() == whole
+
+
+def test_what_a_killed_compaction_left_stops_no_resume_and_a_link_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "disk").mkdir()
+    file = tmp_path / "link"
+    file.symlink_to(tmp_path / "disk" / "c")
+    with Checkpoint(file, deployment="d") as checkpoint:
+        checkpoint.entry("0", digest({}))
+        checkpoint.done("0", Result(output="x" * 2_000))
+        checkpoint.taken("0")
+    for _ in range(2):  # also in a container, where every run has the same process id
+        with monkeypatch.context() as dying:
+            dying.setattr(Path, "replace", killed)
+            dying.setattr(Path, "unlink", killed)
+            with pytest.raises(KeyboardInterrupt):
+                Checkpoint(file, deployment="d")
+    with Checkpoint(file, deployment="d") as checkpoint:
+        assert checkpoint.entry("0", digest({})).state == "taken"
+    assert file.is_symlink()
+    assert file.stat().st_size < 200
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["c"]
+
+
+def test_a_result_that_comes_again_says_what_it_cost(tmp_path: Path) -> None:
+    known = Result(output=1, cost=Cost(amount=0.02, kind="known"), timing=Timing(execution=2.0), job_id="j", key="0")
+    for _ in range(2):
+        with Checkpoint(tmp_path / "c", deployment="d") as checkpoint:
+            if checkpoint.entry("0", digest({})).state == "new":
+                checkpoint.done("0", known)
+            assert checkpoint.output("0") == known
 
 
 def test_taken_outputs_leave_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

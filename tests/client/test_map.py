@@ -19,6 +19,7 @@ import trio
 from unigpu import (
     AsyncClient,
     Client,
+    ClientClosed,
     ConfigurationError,
     DeploymentGone,
     InvalidInput,
@@ -347,3 +348,48 @@ def test_ctrl_c_cancels_the_jobs_wherever_the_consumer_is(where: str, tmp_path: 
     assert out.strip() == "cancelled 8"
     assert "KeyboardInterrupt" in err
     assert "Warning" not in err
+
+
+def test_a_client_that_is_closed_sends_no_more_inputs(flavour: Any, cloud: Any) -> None:
+    async def work(client: Any) -> None:
+        app = await client.deploy(**HELLO)
+        results = app.map(inputs(1000), concurrency=2, progress="off")
+        await anext(results)
+        await client.aclose()
+        with pytest.raises(ClientClosed):
+            [_ async for _ in results]
+        assert cloud.count("submit") < 20
+
+    flavour.run(work, "fake")
+
+
+def test_a_map_whose_loop_has_ended_says_so_instead_of_ending(cloud: Any) -> None:
+    client = AsyncClient("fake")
+
+    async def begin() -> Any:
+        app = await client.deploy(**HELLO)
+        results = app.map(inputs(50), progress="off")
+        await anext(results)
+        return results
+
+    async def go_on(results: Any) -> None:
+        with pytest.raises(ClientClosed, match="ended while it was read"):
+            [_ async for _ in results]
+        await client.aclose()
+
+    results = asyncio.run(begin())
+    asyncio.run(go_on(results))
+
+
+def test_a_key_function_cannot_end_a_map_by_accident(flavour: Any, cloud: Any) -> None:
+    async def work(client: Any) -> None:
+        app = await client.deploy(**HELLO)
+        for end in (StopIteration, StopAsyncIteration):
+
+            def key(value: Any, end: type[Exception] = end) -> str:
+                raise end
+
+            with pytest.raises(RuntimeError, match=end.__name__):
+                [_ async for _ in app.map(inputs(3), key=key, progress="off")]
+
+    flavour.run(work, "fake")

@@ -28,6 +28,7 @@ from ._view import Unpicklable
 
 _STOP_SECONDS: Final = 15.0
 """How long leaving a sync `map` waits for its jobs to be cancelled."""
+_ENDED: Final = "this map was ended while it was read."
 _AHEAD: Final = 2
 """How many windows of inputs are pulled before the consumer takes a result."""
 
@@ -63,7 +64,9 @@ class _Beside:
             if self.engine.failure is not None:
                 raise self.engine.failure
             if self.finished:
-                return None
+                if self._exhausted and not self.giving.arrivals.outstanding:
+                    return None
+                raise ClientClosed(_ENDED)  # its task was cancelled: by the end of its loop, for one
             self._news = anyio.Event()
             await self._news.wait()
         self._ahead -= 1
@@ -305,7 +308,7 @@ class Results(Unpicklable, Iterator[Result]):
             got = apart.out.get()  # Ctrl-C interrupts it
             if got is None:
                 apart.out.put(None)
-                raise apart.failure or ClientClosed("this map was ended while it was read.")
+                raise apart.failure or ClientClosed(_ENDED)
             arrivals.put(*got)
         return result
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
 from unigpu.errors import CheckpointMismatch, ConfigurationError, StateError
-from unigpu.models import Result, Timing
+from unigpu.models import Cost, Result, Timing
 
 try:
     import fcntl
@@ -31,6 +31,8 @@ _FORMAT: Final = 1
 _SYNC_LINES: Final = 100
 _SYNC_SECONDS: Final = 1.0
 _COMPACT_BYTES: Final = 32 * 1024 * 1024
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_HEADER_MOST: Final = 4096  # bytes of a first line that is read: a header of ours is shorter
 
 State = Literal["new", "submitted", "done", "failed", "taken"]
 
@@ -63,7 +65,7 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], *, deployment: str) -> None:
         try:
-            self._path = Path(os.fspath(path)).absolute()
+            self._path = Path(os.path.realpath(os.fspath(path)))  # compacting replaces the file, never a link to it
         except (TypeError, ValueError):
             raise ConfigurationError("checkpoint: give the path of a file.") from None
         self._deployment = deployment
@@ -111,6 +113,7 @@ class Checkpoint:
             job_id=fact.get("job"),
             worker_id=fact.get("worker"),
             timing=Timing.model_validate(fact.get("timing") or {}),
+            cost=Cost.model_validate(fact.get("cost") or {}),
         )
 
     def submitted(self, key: str, job_id: str | None) -> None:
@@ -127,6 +130,7 @@ class Checkpoint:
                 "job": result.job_id,
                 "worker": result.worker_id,
                 "timing": result.timing.model_dump(exclude_none=True),
+                "cost": result.cost.model_dump(exclude_none=True),
                 "output": result.output,
             },
         )
@@ -187,25 +191,29 @@ class Checkpoint:
     def _load(self) -> int:
         """Read the file; returns its size. A last line that was cut off is dropped."""
         size, whole = os.fstat(self._fd).st_size, 0
+        header = self._header()
         with os.fdopen(os.dup(self._fd), "rb") as stream:
             stream.seek(0)
-            for number, line in enumerate(stream):
-                if not line.endswith(b"\n"):
-                    break
-                if number == 0:
-                    self._check_header(line)
-                else:
+            first = stream.readline(_HEADER_MOST)
+            if first.endswith(b"\n") or not header.startswith(first):  # else: new, or killed while it was begun
+                self._check_header(first)
+                whole = len(first)
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break
                     self._remember(line, whole)
-                whole += len(line)
+                    whole += len(line)
         if whole < size:
             os.ftruncate(self._fd, whole)
         os.lseek(self._fd, whole, os.SEEK_SET)
         if whole == 0:
-            header = _line({"unigpu_map": _FORMAT, "deployment": self._deployment})
             _write_all(self._fd, header)
             os.fsync(self._fd)
             return len(header)
         return whole
+
+    def _header(self) -> bytes:
+        return _line({"unigpu_map": _FORMAT, "deployment": self._deployment})
 
     def _check_header(self, line: bytes) -> None:
         head = _parsed(line)
@@ -233,13 +241,14 @@ class Checkpoint:
 
     def _compact(self) -> None:
         """Write the file anew without the outputs that were taken; replaces it in one step."""
-        fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # One name: who holds the lock is alone here, and what a killed one left is written over.
+        fresh = self._path.with_name(f".{self._path.name}.unigpu-tmp")
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | _NOFOLLOW, 0o600)
         try:
             _flock(fd)
-            lines = [_line({"unigpu_map": _FORMAT, "deployment": self._deployment})]
-            size = len(lines[0])
-            _write_all(fd, lines[0])
+            header = self._header()
+            size = len(header)
+            _write_all(fd, header)
             moved: dict[str, tuple[int, int]] = {}
             for key, entry in self._entries.items():
                 if entry.state == "new":
@@ -309,7 +318,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 def _as_state_error(path: Path) -> Generator[None]:
     try:
         yield
-    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+    except OSError as exc:
         raise StateError(
             f"the checkpoint {path} cannot be used: {exc}.", hint="What was recorded before is kept; jobs may run on."
         ) from exc

@@ -64,7 +64,10 @@ class Intake:
         return None
 
     def _item(self, index: int, value: object) -> Item:
-        key = str(index) if self._key is None else self._key(value)
+        try:
+            key = str(index) if self._key is None else self._key(value)
+        except (StopIteration, StopAsyncIteration) as exc:  # it would end the map as if there were no more inputs
+            raise RuntimeError(f"the key function raised {type(exc).__name__} for input {index}") from exc
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
             raise ConfigurationError(f"key: it returned {type(key).__name__} for input {index}; a key is a text.")
         try:

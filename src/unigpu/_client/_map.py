@@ -98,6 +98,7 @@ class One:
 
     async def run(self, item: Item) -> Result:
         assert item.input is not None
+        self._calls.home.open()  # a client that is closed meanwhile sends nothing more
         caps = self._calls.admit(self._info, item.input, self._asked, "invoke")
         options = self._asked.options(self._calls.home, self._info, caps)
         if self._checkpoint is None:
