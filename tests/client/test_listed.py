@@ -390,3 +390,35 @@ def test_both_flavours_pay_and_settle(make: Make) -> None:
             assert [item.owner for item in await b.inventory(provider="reference")] == ["ours"]
 
     anyio.run(main)
+
+
+# -- reads that flicker
+
+
+def _not_found(world: ListedWorld, times: int) -> None:
+    """The next *times* reads of an endpoint say that it is not there, as after a create that has not spread yet."""
+    left = iter(range(times))
+    world.mangle("endpoint.get", lambda reply: reply if next(left, None) is None else Reply.json({}, status=404))
+
+
+@pytest.mark.parametrize("wait", [True, False, "worker"])
+def test_a_deployment_that_two_reads_do_not_show_is_not_gone(make: Make, wait: Any) -> None:
+    world = make()
+    with world.client() as client:
+        app = deploy(client)
+        _not_found(world, 2)
+        assert client.wait_ready(app, progress="off").id == app.id
+        _not_found(world, 2)
+        assert client.scale(app, (0, 3)).id == app.id
+        _not_found(world, 2)
+        assert deploy(client, name="second", wait=wait).change == "created"
+    assert len(world.live()) == len(world.live(name="second")) == 1
+
+
+def test_a_deployment_that_three_reads_do_not_show_is_gone(make: Make) -> None:
+    world = make()
+    with world.client() as client:
+        app = deploy(client)
+        world.cloud.engine.deployments.delete(app.id, world.clock.now())
+        with pytest.raises(DeploymentGone):
+            client.wait_ready(app, progress="off")

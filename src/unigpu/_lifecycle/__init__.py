@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ._scope import CallOptions, Deployed, Scope
-from .control import find, listing, read, resolve, scale, start, stop, wake
+from .control import find, listing, resolve, scale, start, stop, wake
 from .gc import Group, collect, inspect
 from .intent import Intent, IntentStore
 from .inventory import inventory
 from .jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
 from .owed import Owed, pay, pay_quietly
-from .ready import wait_ready
+from .ready import read, wait_ready
 from .reconcile import deploy, update
 from .request import Asking, OpenReply, request
 from .stream import StreamRun, job_stream, stream

@@ -9,7 +9,7 @@ from unigpu.errors import ConflictError, NotFoundError, TransportError, UniGPUEr
 
 from ._pace import state_pace
 from ._scope import Scope
-from .ready import gone, start_once, wait_ready, wake_once
+from .ready import gone, read, start_once, wait_ready, wake_once
 from .survey import any_listed, survey
 from .undo import may_have_acted
 
@@ -59,18 +59,6 @@ async def find(scope: Scope, info: DeploymentInfo, *, deadline: float) -> Deploy
     if now is None or now.id == info.id or now.name not in (None, info.name):
         return None
     return now.model_copy(update={"name": info.name, "namespace": info.namespace})
-
-
-async def read(scope: Scope, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
-    """The deployment now.
-
-    Raises:
-        DeploymentGone: it does not exist any more.
-    """
-    now = await scope.driver.read(scope.io, info, deadline=deadline)
-    if now is None or now.state is State.GONE:
-        raise gone(scope, info)
-    return now
 
 
 async def scale(

@@ -26,11 +26,10 @@ from unigpu.errors import (
 
 from ._pace import state_pace
 from ._scope import CallOptions, Scope
-from .control import read
 from .diagnose import cannot_start
 from .job_wait import JobWait, is_unknown
 from .patience import Patience
-from .ready import is_stopped
+from .ready import is_stopped, read
 from .undo import may_have_acted
 
 _log = logging.getLogger("unigpu.jobs")

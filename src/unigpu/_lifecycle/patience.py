@@ -10,7 +10,7 @@ from unigpu.errors import DeadlineExceeded, NoWorkerReady, TransportError
 from ._pace import state_pace
 from ._scope import CallOptions, Scope
 from .diagnose import Diagnosis
-from .ready import bills, gone, is_stopped, start_once
+from .ready import bills, is_stopped, read, start_once
 
 _UNREADY_HOLD: Final = 5.0
 """Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""
@@ -32,7 +32,7 @@ class Patience:
         self._ready_at: float | None = None
         self._diagnosis = Diagnosis(scope, info)
         self._start_asked = False
-        self.info = info
+        self.info: DeploymentInfo = info
         self.is_ready = False
         self.unready = 0.0
 
@@ -106,11 +106,9 @@ class Patience:
             return
         self._looked_at = now
         try:
-            seen = await scope.driver.read(scope.io, self.info, deadline=self.deadline)
+            seen = await read(scope, self.info, deadline=self.deadline)
         except TransportError:
             return  # the job's own look decides whether the platform can be reached
-        if seen is None or seen.state is State.GONE:
-            raise gone(scope, self.info)
         self.info = seen
         if not tells:
             if seen.ready_workers is not None:

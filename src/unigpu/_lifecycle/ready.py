@@ -12,6 +12,7 @@ from unigpu.models import Progress
 from ._pace import state_pace
 from ._scope import Scope
 from .diagnose import Diagnosis
+from .survey import ABSENT, ABSENT_PAUSE, any_listed
 
 _WAKES: Final = 5
 """How often a wait wakes a deployment that went back to sleep before it was ready."""
@@ -54,6 +55,7 @@ class _Wait:
         self.began = scope.io.now()
         self.woken = 0
         self.cold = 0
+        self.absent = 0
         self.diagnosis = Diagnosis(scope, info)
 
     async def run(self) -> DeploymentInfo:
@@ -77,9 +79,14 @@ class _Wait:
         if self.between is not None:
             await self.between(self.info)
         now = await scope.driver.read(scope.io, self.info, deadline=self.deadline)
-        if now is None or now.state is State.GONE:
+        if now is None:
+            self.absent += 1
+            if self.absent >= looks_to_believe(scope, self.info):
+                raise gone(scope, self.info)
+            return None
+        if now.state is State.GONE:
             raise gone(scope, self.info)
-        self.info = now
+        self.info, self.absent = now, 0
         if now.state is State.READY:
             self._tell("ready")
             return now
@@ -207,6 +214,28 @@ def bills(info: DeploymentInfo) -> str:
     if info.rate.idle_per_hour is None and info.rate.max_per_hour is None:
         return f"{name} on {info.provider} (rate unknown)"
     return f"{name} on {info.provider} ({info.rate})"
+
+
+def looks_to_believe(scope: Scope, info: DeploymentInfo) -> int:
+    """How many reads in a row must say "not found" before *info* is gone: what was created a moment ago may flicker."""
+    return ABSENT if any_listed(scope.driver.parts(info)) else 1
+
+
+async def read(scope: Scope, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
+    """The deployment now.
+
+    Raises:
+        DeploymentGone: it does not exist any more.
+    """
+    for turn in range(looks_to_believe(scope, info)):
+        if turn:
+            await scope.io.sleep(ABSENT_PAUSE)
+        now = await scope.driver.read(scope.io, info, deadline=deadline)
+        if now is not None:
+            if now.state is State.GONE:
+                break
+            return now
+    raise gone(scope, info)
 
 
 def gone(scope: Scope, info: DeploymentInfo) -> DeploymentGone:

@@ -17,7 +17,7 @@ from .decide import Decision, Limits, decide, limits_to_change
 from .identity import CODE, compared, differing
 from .intent import Intent
 from .looks import Looks
-from .ready import gone, start_once, wait_ready
+from .ready import gone, read, start_once, wait_ready
 from .survey import Rows, Survey, is_ending, without_volumes
 from .teardown import remove
 from .undo import Ledger, ensure_absent, may_have_acted
@@ -238,10 +238,7 @@ class Run(Looks):
             if now is None or now.spec_hash != self.hash:
                 raise
             return now
-        now = await driver.read(scope.io, info, deadline=self.deadline)
-        if now is None:
-            raise gone(scope, info)
-        return now
+        return await read(scope, info, deadline=self.deadline)
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -264,10 +261,7 @@ class Run(Looks):
     async def _wait(self, deployed: Deployed, wait: Wait) -> Deployed:
         scope = self.scope
         if wait is False:
-            now = await scope.driver.read(scope.io, deployed.info, deadline=self.deadline)
-            if now is None:
-                raise gone(scope, deployed.info)
-            info = now
+            info = await read(scope, deployed.info, deadline=self.deadline)
         else:
             worker = wait == "worker"
             info = await wait_ready(
