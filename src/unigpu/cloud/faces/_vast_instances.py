@@ -155,7 +155,10 @@ class Instances:
         )
 
     def _rows(self, now: float) -> list[dict[str, JSON]]:
-        rows = [self._instance_json(one, now) for one in self._account.listed(INSTANCE, now)]
+        return [self._instance_json(one, now) for one in self._account.listed(INSTANCE, now)] + self._worker_rows(now)
+
+    def _worker_rows(self, now: float) -> list[dict[str, JSON]]:
+        rows: list[dict[str, JSON]] = []
         for endpoint in self._serving(now):
             there = [one for one in present(self._engine, endpoint) if one.id not in self._destroyed]
             rows += [self._worker_json(endpoint, worker, now) for worker in there]
@@ -166,10 +169,10 @@ class Instances:
         return [one for one in self._engine.deployments.list(now, platform=ENDPOINT) if not one.deleting or one.workers]
 
     def _get(self, id: int, now: float) -> Reply:
-        found = next((row for row in self._rows(now) if row["id"] == id), None)
-        if found is None:
-            one = self._instance(id, now)
-            found = None if one is None else self._instance_json(one, now)
+        """The truth, whatever lists still show."""
+        one = self._instance(id, now)
+        found = next((row for row in self._worker_rows(now) if row["id"] == id), None)
+        found = found if one is None else self._instance_json(one, now)
         if found is not None:
             row = dict(found)
             row["extra_env"] = [f"{name}={value}" for name, value in row["extra_env"]]
