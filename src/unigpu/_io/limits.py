@@ -8,18 +8,17 @@ that every `Io` of that client (threads, the loop, `map`'s own) shares them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from unigpu.errors import RateLimitError, TransportTimeout
 
 from ._forklock import ForkLock
 from ._plane import keep, latest, plane_of, provider_of
+from .around import Around
 from .contract import Headers, Io, Request, Response, StreamResponse
 from .windows import closed_for
-
-T = TypeVar("T")
 
 __all__ = ["PATIENCE", "Limit", "LimitedIo", "Limiter"]
 
@@ -106,7 +105,7 @@ class Limiter:
             return max(0.0, self._closed_until.get(window, 0.0) - now)
 
 
-class LimitedIo:
+class LimitedIo(Around):
     """An `Io` that waits for its turn.
 
     Raises:
@@ -115,7 +114,7 @@ class LimitedIo:
     """
 
     def __init__(self, io: Io, limits: Limiter | Mapping[str, Limit]) -> None:
-        self._io = io
+        super().__init__(io)
         self._limiter = limits if isinstance(limits, Limiter) else Limiter(limits)
 
     async def send(self, request: Request) -> Response:
@@ -132,21 +131,6 @@ class LimitedIo:
         async with self._io.stream(request) as reply:
             self._learn(request, reply.headers)
             yield reply
-
-    async def sleep(self, seconds: float) -> None:
-        await self._io.sleep(seconds)
-
-    def now(self) -> float:
-        return self._io.now()
-
-    def wall(self) -> float:
-        return self._io.wall()
-
-    def random(self) -> float:
-        return self._io.random()
-
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        return await self._io.shield(work, seconds=seconds)
 
     def _learn(self, request: Request, headers: Headers) -> None:
         if request.foreign:

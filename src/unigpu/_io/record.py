@@ -7,15 +7,14 @@ word of the operation.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, TypeVar
+from typing import Final
 
 from unigpu.errors import PlanChanged
 
+from .around import Around
 from .contract import Io, Request, Response, StreamResponse
-
-T = TypeVar("T")
 
 __all__ = ["GuardedIo", "LookingIo", "Recorded", "RecordingIo", "changes", "is_rehearsal"]
 
@@ -42,11 +41,8 @@ def is_rehearsal(io: Io) -> bool:
     return isinstance(io, RecordingIo)
 
 
-class _Around:
-    """An `Io` that lets everything through to another one."""
-
-    def __init__(self, io: Io) -> None:
-        self._io = io
+class _Checked(Around):
+    """Looks at each request before it is sent."""
 
     async def send(self, request: Request) -> Response:
         """As `Io.send`."""
@@ -58,26 +54,11 @@ class _Around:
         self._check(request)
         return self._io.stream(request)
 
-    async def sleep(self, seconds: float) -> None:
-        await self._io.sleep(seconds)
-
-    def now(self) -> float:
-        return self._io.now()
-
-    def wall(self) -> float:
-        return self._io.wall()
-
-    def random(self) -> float:
-        return self._io.random()
-
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        return await self._io.shield(work, seconds=seconds)
-
     def _check(self, request: Request) -> None:
         raise AssertionError(f"unreachable: {request.operation} is judged by a subclass")
 
 
-class LookingIo(_Around):
+class LookingIo(_Checked):
     """Sends what only reads. A change is a mistake of ours, and is never sent."""
 
     def _check(self, request: Request) -> None:
@@ -85,7 +66,7 @@ class LookingIo(_Around):
             raise AssertionError(f"{request.operation} ({request.method}) would change something while a plan looks")
 
 
-class RecordingIo(_Around):
+class RecordingIo(_Checked):
     """Sends what only reads; raises `Recorded` with the first request that would change something."""
 
     def _check(self, request: Request) -> None:
@@ -93,7 +74,7 @@ class RecordingIo(_Around):
             raise Recorded(request)
 
 
-class GuardedIo(_Around):
+class GuardedIo(_Checked):
     """Sends only the changes that were planned, in their order. One whose answer was lost may be repeated.
 
     Once one was sent, cleaning up is let through: it takes back what the plan's own requests made.

@@ -33,6 +33,7 @@ from unigpu.errors import CircuitOpen, InvalidResponseError, TransportError
 from ._plane import plane_of, provider_of
 from ._records import Records, Tell
 from ._try import Try, evidence
+from .around import Around
 from .breaker import Entry
 from .contract import CallClass, Io, Outcome, Request, Response, StreamResponse
 from .protection import Protection
@@ -83,7 +84,7 @@ class RetryPolicy:
         return False
 
 
-class RetryingIo:
+class RetryingIo(Around):
     """An `Io` that sends again where that is safe and of use.
 
     `send` gives up with the last `Response` (its ``attempts`` and ``stop_reason`` set) or the last `TransportError`
@@ -105,7 +106,7 @@ class RetryingIo:
         protection: Protection | None = None,
         tell: Tell | None = None,
     ) -> None:
-        self._io = io
+        super().__init__(io)
         self._policy = policy or RetryPolicy()
         self._protection = protection or Protection()
         self._records = Records(self._protection, self._policy.attempts, tell)
@@ -147,21 +148,6 @@ class RetryingIo:
         opening, reply = opened
         async with _Entered(opening):
             yield reply
-
-    async def sleep(self, seconds: float) -> None:
-        await self._io.sleep(seconds)
-
-    def now(self) -> float:
-        return self._io.now()
-
-    def wall(self) -> float:
-        return self._io.wall()
-
-    def random(self) -> float:
-        return self._io.random()
-
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        return await self._io.shield(work, seconds=seconds)
 
     async def _until_done(
         self, request: Request, once: Callable[[], Awaitable[tuple[T, Try]]]

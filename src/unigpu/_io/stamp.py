@@ -7,19 +7,16 @@ bills. And a wait within a wait ends with the outer one: of two deadlines the ea
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import TypeVar
 
+from .around import Around
 from .contract import Io, Request, Response, StreamResponse
-
-T = TypeVar("T")
 
 __all__ = ["StampingIo", "for_cleanup", "within"]
 
 
-class StampingIo:
+class StampingIo(Around):
     """See the module.
 
     Args:
@@ -28,7 +25,7 @@ class StampingIo:
     """
 
     def __init__(self, io: Io, *, cleanup: bool = False, deadline: float = math.inf) -> None:
-        self._io = io
+        super().__init__(io)
         self.cleanup, self.deadline = cleanup, deadline
 
     async def send(self, request: Request) -> Response:
@@ -38,21 +35,6 @@ class StampingIo:
     def stream(self, request: Request) -> AbstractAsyncContextManager[StreamResponse]:
         """As `Io.stream`."""
         return self._io.stream(self._stamped(request))
-
-    async def sleep(self, seconds: float) -> None:
-        await self._io.sleep(seconds)
-
-    def now(self) -> float:
-        return self._io.now()
-
-    def wall(self) -> float:
-        return self._io.wall()
-
-    def random(self) -> float:
-        return self._io.random()
-
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        return await self._io.shield(work, seconds=seconds)
 
     def _stamped(self, request: Request) -> Request:
         cleanup, deadline = request.cleanup or self.cleanup, min(request.deadline, self.deadline)

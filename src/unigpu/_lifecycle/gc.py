@@ -8,12 +8,11 @@ one of its name is older, or its ttl has passed. That no intent is here is never
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from unigpu._io.contract import Request, Response, StreamResponse
+from unigpu._io.around import Around
+from unigpu._io.contract import Request, Response
 from unigpu.driver import DeploymentInfo, Found, Io, Resource, is_in_namespace, is_ours
 from unigpu.errors import UniGPUError
 from unigpu.models.gc import GcReason, GcRow
@@ -26,7 +25,6 @@ from .teardown import info_of
 from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,11 +317,11 @@ def _is_of(one: Found, intent: Intent) -> bool:
     return one.attempt == intent.attempt or (one.kind, one.id) in intent.resources
 
 
-class _Memo:
+class _Memo(Around):
     """An `Io` that asks each list once: the names of one account share their lists."""
 
     def __init__(self, io: Io) -> None:
-        self._io = io
+        super().__init__(io)
         self._known: dict[tuple[str, object], Response] = {}
 
     async def send(self, request: Request) -> Response:
@@ -337,22 +335,3 @@ class _Memo:
             if found.status < 300:
                 self._known[key] = found
         return found
-
-    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamResponse]:
-        """As `Io.stream`."""
-        return self._io.stream(request)
-
-    async def sleep(self, seconds: float) -> None:
-        await self._io.sleep(seconds)
-
-    def now(self) -> float:
-        return self._io.now()
-
-    def wall(self) -> float:
-        return self._io.wall()
-
-    def random(self) -> float:
-        return self._io.random()
-
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        return await self._io.shield(work, seconds=seconds)
