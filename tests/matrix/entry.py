@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from unigpu._io.contract import Request
 from unigpu.cloud.contract import Face
 from unigpu.cloud.engine import Engine
+from unigpu.errors import InvalidResponseError
 
 NAME = "summarize"
+Change = Callable[[Any, Any], Awaitable[object]]
 
 
 class Account(Protocol):
@@ -24,7 +26,7 @@ class Account(Protocol):
 def _kept_by_the_engine(world: Account, platform: Platform, kind: str, name: str) -> list[str]:
     engine = world.cloud.engine
     rows = [engine._core.deployments[id] for id in engine.deployment_ids()]
-    return [r.id for r in rows if r.platform == f"{platform.name}.{kind}" and r.terms.data["name"] == name]
+    return [r.id for r in rows if r.platform == f"{platform.provider}.{kind}" and r.terms.data["name"] == name]
 
 
 def _by_the_engine(world: Account, id: str) -> None:
@@ -33,6 +35,46 @@ def _by_the_engine(world: Account, id: str) -> None:
 
 def last_of_the_path(request: Request) -> str:
     return request.url.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+async def _invoke(client: Any, one: Any, value: Mapping[str, Any], timeout: float | None) -> Any:
+    return (await client.invoke(one, value, timeout=timeout)).output
+
+
+async def request_echo(client: Any, one: Any, value: Mapping[str, Any], timeout: float | None) -> Any:
+    """A call of a user's own server, which says what it was sent."""
+    reply = await client.request(one, "POST", "/echo", json=dict(value), timeout=timeout)
+    told = reply.json() if reply.ok else None
+    if not isinstance(told, dict) or "body" not in told:
+        raise InvalidResponseError(f"another server's answer: HTTP {reply.status}", maybe_executed=True)
+    return json.loads(told["body"])
+
+
+def to(least: int, most: int) -> Change:
+    """Limits that `scale` gives."""
+
+    async def scale(client: Any, one: Any) -> None:
+        await client.scale(one, (least, most))
+
+    return scale
+
+
+async def stop(client: Any, one: Any) -> None:
+    await client.stop(one, timeout=300)
+
+
+async def start(client: Any, one: Any) -> None:
+    await client.start(one, timeout=300)
+
+
+async def stop_and_start(client: Any, one: Any) -> None:
+    """What a pod has where others have `scale`."""
+    await stop(client, one)
+    await start(client, one)
+
+
+_MORE, _CHANGES = to(0, 3), (to(0, 1), to(1, 3))
+POD_SPECS: Sequence[Mapping[str, Any]] = ({}, {"disk": 60}, {"env": {"A": "1"}}, {"ttl": 600})
 
 
 def _no_change(operation: str, body: Any) -> Any:
@@ -44,12 +86,16 @@ class Platform:
     """One platform of the matrix.
 
     Attributes:
+        name: Of the entry: the provider's, and for its pods ``-pod`` after it.
         key: The environment variable of its key, and the key that the face takes.
         face: Makes its face: engine, key, seed, and rows a page of its lists (where they have pages).
         fields: What is deployed, as spec fields.
         kinds: The resources of a deployment, in the order of creation.
         main: The kind that is called.
-        scaled, looked: Limits that `scale` gives, and with which the race deploys.
+        call: Calls it with an input, and gives what came back.
+        changed, changes: How a life changes it, and what any order of things may do to it.
+        specs: What a deploy in any order of things may ask for besides.
+        raced: With what the race deploys.
         existing: The ids of one kind under one platform's name that really exist, whatever lists show.
         deleted: The id that a delete names, as the engine knows it.
         removed: Takes what is called away, as its user does in the platform's console.
@@ -74,7 +120,15 @@ class Platform:
     fields: Mapping[str, Any]
     kinds: tuple[str, ...]
     main: str
-    scaled: tuple[int, int] = (0, 3)
+    call: Callable[[Any, Any, Mapping[str, Any], float | None], Awaitable[Any]] = _invoke
+    changed: Change = _MORE
+    changes: tuple[Change, Change] = _CHANGES
+    specs: Sequence[Mapping[str, Any]] = (
+        {},
+        {"workers": (1, 2)},
+        {"env": {"A": "1"}},
+        {"idle_timeout": 5, "ttl": 600},
+    )
     raced: Mapping[str, Any] = field(default_factory=lambda: {"workers": (1, 2)})
     existing: Callable[[Account, Platform, str, str], list[str]] = _kept_by_the_engine
     deleted: Callable[[Request], str] = last_of_the_path
@@ -93,6 +147,10 @@ class Platform:
     pairs: int | None = 500
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     settle: float = 15.0
+
+    @property
+    def provider(self) -> str:
+        return self.name.removesuffix("-pod")
 
     def is_list(self, operation: str) -> bool:
         return operation in self.lists

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from matrix_entry import NAME, Platform
+from matrix_entry import NAME, POD_SPECS, Platform, start, stop, stop_and_start
 
 from unigpu.cloud.contract import Face
 from unigpu.cloud.engine import Engine
@@ -43,3 +44,32 @@ RUNPOD = Platform(
     missing=("name", "scaling", "id"),
     delete_reply=(204, b""),
 )
+
+RUNPOD_POD = replace(
+    RUNPOD,
+    name="runpod-pod",
+    fields={
+        "name": NAME,
+        "kind": "pod",
+        "handler": "app:summarize",
+        "image": "ghcr.io/me/app:1",
+        "gpu": ["RTX 4090", "L40S"],
+        "ttl": None,
+        "auth": "none",
+    },
+    kinds=("pod",),
+    main="pod",
+    changed=stop_and_start,
+    changes=(stop, start),
+    specs=POD_SPECS,
+    raced={},
+    lists=("runpod.pod.list", "runpod.endpoint.list"),
+    creates=("runpod.pod.create",),
+    deletes=("runpod.pod.delete",),
+    empty_list=lambda operation, body: {("pods" if "pods" in body else "endpoints"): []},
+    half_list=lambda operation, body: {
+        name: rows[: len(rows) // 2] for name, rows in body.items() if name != "pagination"
+    },
+    missing=("name", "status", "id"),
+)
+"""One machine, called by our worker's HTTP through RunPod's public proxy."""

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from matrix_entry import NAME, Account, Platform, last_of_the_path
+from matrix_entry import (
+    NAME,
+    POD_SPECS,
+    Account,
+    Platform,
+    last_of_the_path,
+    request_echo,
+    start,
+    stop,
+    stop_and_start,
+)
 
 from unigpu._io.contract import Headers, Request
 from unigpu.cloud.contract import Face, HttpCall
@@ -84,3 +95,34 @@ VAST = Platform(
     missing=("id", "endpoint_name", "name"),
     delete_reply=(200, b'{"success": true}'),
 )
+
+VAST_POD = replace(
+    VAST,
+    name="vast-pod",
+    fields={
+        "name": NAME,
+        "kind": "pod",
+        "interface": "http",
+        "image": "ghcr.io/me/app:1",
+        "command": ["serve"],
+        "gpu": ["RTX 4090", "RTX 3090", "RTX 5090", "RTX 6000 Ada", "A6000", "L40S", "H100 SXM"],
+        "max_price": 2.0,
+        "ttl": None,
+        "auth": "none",
+    },
+    kinds=("instance",),
+    main="instance",
+    call=request_echo,
+    changed=stop_and_start,
+    changes=(stop, start),
+    specs=POD_SPECS,
+    raced={},
+    removed=lambda world, id: world.cloud.engine.deployments.delete(f"vast.instance-{id}", world.cloud.clock.now()),
+    lists=("vast.instance.list", "vast.endpoint.list"),
+    creates=("vast.instance.create",),
+    deletes=("vast.instance.delete",),
+    empty_list=lambda operation, body: {**body, ("instances" if "instances" in body else "results"): []},
+    status_fields=("actual_status", "intended_status"),
+    missing=("id", "label", "actual_status"),
+)
+"""One rented machine, called at its public port."""

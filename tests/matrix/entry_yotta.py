@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from matrix_entry import NAME, Account, Platform
+from matrix_entry import NAME, POD_SPECS, Account, Platform, start, stop, stop_and_start, to
 
 from unigpu.cloud.contract import Face
 from unigpu.cloud.engine import Engine
@@ -16,10 +18,14 @@ def _yotta_face(engine: Engine, key: str, seed: int, page: int) -> Face:
     return YottaFace(engine, token=key, seed=seed)
 
 
+_PLATFORMS = {"endpoint": "yotta", "pod": "yotta.pod"}
+"""What the engine calls a kind."""
+
+
 def _yotta_existing(world: Account, platform: Platform, kind: str, name: str) -> list[str]:
     engine = world.cloud.engine
     rows = [engine._core.deployments[id] for id in engine.deployment_ids()]
-    return [r.id for r in rows if r.platform == "yotta" and r.terms.data["name"] == name]
+    return [r.id for r in rows if r.platform == _PLATFORMS[kind] and r.terms.data["name"] == name]
 
 
 def _yotta_rows(body: Any) -> list[Any]:
@@ -40,7 +46,7 @@ YOTTA = Platform(
         "workers": 1,
         "ttl": None,
     },
-    scaled=(2, 2),
+    changed=to(2, 2),
     raced={"workers": 2},
     kinds=("endpoint",),
     main="endpoint",
@@ -53,3 +59,35 @@ YOTTA = Platform(
     missing=("id", "name", "status"),
     delete_reply=(200, b'{"code": 10000, "message": "success", "data": true}'),
 )
+
+
+async def _called_pod(client: Any, one: Any, value: Mapping[str, Any], timeout: float | None) -> Any:
+    """By its name Yotta does not tell that it is a function."""
+    found = await client.get(one, provider="yotta", interface="function") if isinstance(one, str) else one
+    return (await client.invoke(found, value, timeout=timeout)).output
+
+
+YOTTA_POD = replace(
+    YOTTA,
+    name="yotta-pod",
+    fields={
+        "name": NAME,
+        "kind": "pod",
+        "handler": "app:summarize",
+        "image": "ghcr.io/me/app:1",
+        "gpu": ["RTX 4090", "H100 SXM"],
+        "ttl": None,
+        "auth": "none",
+    },
+    kinds=("pod",),
+    main="pod",
+    call=_called_pod,
+    changed=stop_and_start,
+    changes=(stop, start),
+    specs=POD_SPECS,
+    raced={},
+    lists=("yotta.pod.list", "yotta.endpoint.list"),
+    creates=("yotta.pod.create",),
+    deletes=("yotta.pod.delete",),
+)
+"""One machine, called at its own address."""

@@ -27,9 +27,8 @@ SWEEPS = 200.0
 async def whole_life(client: Any) -> str:
     """Every verb once."""
     one = await client.deploy(wait="worker", progress="off", timeout=600, **fields(client))
-    result = await client.invoke(one, {"n": 1}, timeout=300)
-    assert result.output == {"n": 1}
-    await client.scale(one, world_of(client).platform.scaled)
+    assert await call(client, one, {"n": 1}, timeout=300) == {"n": 1}
+    await world_of(client).platform.changed(client, one)
     await client.teardown(one, timeout=300)
     return "done"
 
@@ -37,9 +36,9 @@ async def whole_life(client: Any) -> str:
 async def long_life(client: Any) -> str:
     """The same, ended only after every look that its deploy owes was due, and paid by a call."""
     one = await client.deploy(wait="worker", progress="off", timeout=600, **fields(client))
-    await client.invoke(one, {"n": 1}, timeout=300)
+    await call(client, one, {"n": 1}, timeout=300)
     await _io(client).sleep(SWEEPS)
-    await client.scale(one, world_of(client).platform.scaled)
+    await world_of(client).platform.changed(client, one)
     await client.teardown(one, timeout=300)
     return "done"
 
@@ -54,6 +53,11 @@ def world_of(client: Any) -> World:
     return World.of[getattr(client, "_thing", client)._core]
 
 
+async def call(client: Any, one: Any, value: dict[str, Any], *, timeout: float | None = None) -> Any:
+    """Call it as this platform is called; what came back."""
+    return await world_of(client).platform.call(client, one, value, timeout)
+
+
 def fields(client: Any, **more: Any) -> dict[str, Any]:
     """What is deployed where this client is."""
     return {**world_of(client).fields, **more}
@@ -65,7 +69,7 @@ async def only_deploy(client: Any) -> Any:
 
 async def clean(client: Any) -> Any:
     """gc, told to delete."""
-    return await client.gc(provider=world_of(client).platform.name, delete=True)
+    return await client.gc(provider=world_of(client).platform.provider, delete=True)
 
 
 def run(world: World, workflow: Workflow, *, flavour: str = "sync", where: str = "a", **how: Any) -> Any:
@@ -109,9 +113,9 @@ def put_right(world: World, way: str, ended: Any = None) -> list[str]:
         wrong += world.doubled()
         if world.live() != [deployed.id] and must(world, lambda c: c.get(NAME), here).id not in world.live():
             wrong.append(f"lost: {deployed.id} is not {world.live()}")
-        result = must(world, lambda c: c.invoke(NAME, {"n": 2}), here)
-        if result.output != {"n": 2}:
-            wrong.append(f"an answer of another: {result.output}")
+        output = must(world, lambda c: call(c, NAME, {"n": 2}), here)
+        if output != {"n": 2}:
+            wrong.append(f"an answer of another: {output}")
     else:
         pay_all(world)
         if ended == "done" and world.all_live():

@@ -19,7 +19,7 @@ from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from matrix_faults import KINDS
-from matrix_life import SWEEPS, clean, fields, must, run, whole_life
+from matrix_life import SWEEPS, call, clean, fields, must, run, whole_life
 from matrix_platforms import NAME, Platform
 from matrix_race import RacingIo, slow_lag, together
 from matrix_world import FULL, Killer, Script, World, worlds
@@ -28,7 +28,6 @@ from unigpu import AsyncClient
 from unigpu.errors import UniGPUError
 
 pytestmark = [pytest.mark.full] if FULL else []
-SPECS: list[dict[str, Any]] = [{}, {"workers": (1, 2)}, {"env": {"A": "1"}}, {"idle_timeout": 5, "ttl": 600}]
 MACHINES = st.sampled_from(["a", "b"])
 DIES = st.none() | st.integers(0, 60)
 FAULT = st.none() | st.tuples(st.integers(0, 1_000), st.integers(0, 2), st.sampled_from(KINDS))
@@ -67,7 +66,7 @@ class Account(RuleBasedStateMachine):
         must(
             world, lambda c: c.deploy(progress="off", if_exists="replace", settle=True, timeout=3600, **fields(c)), "b"
         )
-        must(world, lambda c: c.invoke(NAME, {"last": 1}), "a")
+        must(world, lambda c: call(c, NAME, {"last": 1}), "a")
         must(world, lambda c: c.teardown(NAME, timeout=1200), "a")
         world.advance(SWEEPS)
         for where in "ab":
@@ -88,27 +87,27 @@ class Account(RuleBasedStateMachine):
         where=MACHINES,
         die=DIES,
         fault=FAULT,
-        spec=st.sampled_from(SPECS),
+        spec=st.integers(0, 3),
         if_exists=st.sampled_from(["adopt", "replace"]),
         wait=st.sampled_from([True, False, "worker"]),
         settle=st.booleans(),
         keep=st.booleans(),
     )
     def deploy(
-        self, where: str, die: Any, fault: Any, spec: Any, if_exists: Any, wait: Any, settle: bool, keep: bool
+        self, where: str, die: Any, fault: Any, spec: int, if_exists: Any, wait: Any, settle: bool, keep: bool
     ) -> None:
         more = {"if_exists": if_exists, "wait": wait, "settle": settle, "on_failure": "keep" if keep else "teardown"}
-        workflow = lambda c: c.deploy(progress="off", timeout=900, **fields(c, **spec), **more)  # noqa: E731 - one use
+        workflow = lambda c: c.deploy(progress="off", timeout=900, **fields(c, **self.platform.specs[spec]), **more)  # noqa: E731 - one use
         self.go(where, workflow, die, fault)
 
     @rule(where=MACHINES, die=DIES, fault=FAULT)
     def invoke(self, where: str, die: Any, fault: Any) -> None:
-        got = self.go(where, lambda c: c.invoke(NAME, {"n": 1}, timeout=200), die, fault)
-        assert isinstance(got, BaseException) or got.output == {"n": 1}
+        got = self.go(where, lambda c: call(c, NAME, {"n": 1}, timeout=200), die, fault)
+        assert isinstance(got, BaseException) or got == {"n": 1}
 
-    @rule(where=MACHINES, die=DIES, fault=FAULT, workers=st.sampled_from([(0, 1), (1, 3)]))
-    def scale(self, where: str, die: Any, fault: Any, workers: Any) -> None:
-        self.go(where, lambda c: c.scale(NAME, workers), die, fault)
+    @rule(where=MACHINES, die=DIES, fault=FAULT, which=st.integers(0, 1))
+    def change(self, where: str, die: Any, fault: Any, which: int) -> None:
+        self.go(where, lambda c: self.platform.changes[which](c, NAME), die, fault)
 
     @rule(where=MACHINES, die=DIES, fault=FAULT)
     def end(self, where: str, die: Any, fault: Any) -> None:
@@ -121,7 +120,7 @@ class Account(RuleBasedStateMachine):
     @rule(where=MACHINES)
     def gc_only_shows(self, where: str) -> None:
         before = self.world.all_live()
-        self.go(where, lambda c: c.gc(provider=self.platform.name))
+        self.go(where, lambda c: c.gc(provider=self.platform.provider))
         assert set(before) <= set(self.world.all_live()) | self.expired(before), "gc(delete=False) deleted something"
 
     def expired(self, ids: list[str]) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from matrix_life import Tally, clean, fields, must, put_right
+from matrix_life import Tally, call, clean, fields, must, put_right
 from matrix_platforms import NAME, Platform
 from matrix_race import RacingIo, slow_lag, together
 from matrix_world import FULL, World
@@ -63,8 +63,8 @@ def test_one_is_left_after_a_race(
                 if isinstance(one, UniGPUError):
                     continue
                 deployed, client = one
-                (result,) = together(world, [(0.0, client.invoke(deployed, {"n": 3}))])
-                if isinstance(result, UniGPUError) or result.output != {"n": 3}:
+                (result,) = together(world, [(0.0, call(client, deployed, {"n": 3}))])
+                if isinstance(result, UniGPUError) or result != {"n": 3}:
                     wrong.append(f"a handle does not work: {result!r}")
             must(world, lambda client: client.teardown(NAME, timeout=1200), "a")
             return wrong + put_right(world, "gc")

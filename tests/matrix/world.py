@@ -36,7 +36,8 @@ from unigpu.models import provider_name
 
 FULL = os.environ.get("UNIGPU_FULL") == "1"
 Hook = Callable[[str], None]
-_STRANGERS: dict[str, list[tuple[Request, list[str]]]] = {}
+OTHER, FOREIGN = "other", "somebodys-server"
+_STRANGERS: dict[str, list[list[tuple[Request, list[str]]]]] = {}
 _FLAGS: dict[Any, Any] = {}
 """What the facts say, read once for all clients: thousands of them are made."""
 
@@ -198,11 +199,11 @@ class World:
 
     def wired(self, cls: Any, where: str, io: Any, hook: Hook | None = None, *, namespace: str | None = None) -> Any:
         client = cls(
-            self.platform.name,
+            self.platform.provider,
             state_dir=self.path / where,
             config=self.config,
             namespace=namespace,
-            driver_options={self.platform.name: dict(self.platform.options)},
+            driver_options={self.platform.provider: dict(self.platform.options)},
         )
 
         async def close() -> None:
@@ -243,7 +244,8 @@ class World:
 
     def _act_late(self, now: float) -> None:
         while self.pending and self.pending[0][0] <= now:
-            heapq.heappop(self.pending)[2]()
+            with contextlib.suppress(TransportTimeout):  # nobody waits for its answer any more
+                heapq.heappop(self.pending)[2]()
 
     def live(self, kind: str | None = None, name: str = NAME) -> list[str]:
         """The ids of what really exists of a deployment, whatever lists show; default: of what is called."""
@@ -283,30 +285,34 @@ class World:
         if self.platform.name not in _STRANGERS:
             _STRANGERS[self.platform.name] = self._another_teams_creates()
         before = set(self.cloud.engine.deployment_ids())
-        for name in (provider_name("team-b", NAME), "somebodys-server"):
+        for creates, name in zip(_STRANGERS[self.platform.name], (provider_name("team-b", NAME), FOREIGN), strict=True):
             ids: dict[str, str] = {}
-            for request, answer in _STRANGERS[self.platform.name]:
-                text = json.dumps(request.json).replace(provider_name("team-b", NAME), name)
+            for request, answer in creates:
+                text = json.dumps(request.json).replace(provider_name("team-b", OTHER), name)
                 for old, new in ids.items():
                     text = text.replace(old, new)
                 reply = self.act(replace(request, json=json.loads(text), deadline=self.clock.now() + 60))
+                assert reply.status < 300, reply
                 ids.update(zip(answer, _words(reply.content), strict=False))
         self.cloud.step(self.clock.now())
         return sorted(set(self.cloud.engine.deployment_ids()) - before)
 
-    def _another_teams_creates(self) -> list[tuple[Request, list[str]]]:
-        """The creates of a deploy in another namespace, each with the words of its answer; on a world of its own."""
+    def _another_teams_creates(self) -> list[list[tuple[Request, list[str]]]]:
+        """The creates of two deploys in another namespace, each with the words of its answer; on a world of its own."""
         world = World.__new__(World)
         world.platform, world.fields, world.clock, world.path = self.platform, self.fields, self.clock, self.path
         world.config, world.deleted = self.config, []
         world.cloud = VirtualCloud(clock=self.clock, behavior=Behavior(cold_start=2.0, duration=0.1))
         world.cloud.mount(self.platform.face(world.cloud.engine, self.platform.key[1], 99, 50))
-        io = Recording(world)
-        client = world.wired(Client, "elsewhere", io, namespace="team-b")
-        client.deploy(**{**self.fields, "progress": "off", "timeout": 600})
+        made = list[list[tuple[Request, list[str]]]]()
+        for name in (NAME, OTHER):
+            io = Recording(world)
+            client = world.wired(Client, "elsewhere", io, namespace="team-b")
+            client.deploy(**{**self.fields, "name": name, "progress": "off", "timeout": 600})
+            made.append([(request, _words(reply.content)) for request, reply in io.created])
         world.cloud.detach()
         shutil.rmtree(self.path / "elsewhere")
-        return [(request, _words(reply.content)) for request, reply in io.created]
+        return made
 
     def untouched(self) -> bool:
         """Whether everything of others is still there, and nobody tried to delete it."""
