@@ -13,7 +13,6 @@ import contextlib
 import functools
 import random
 import ssl
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ import anyio
 
 from unigpu.errors import ClientClosed, ConfigurationError, TransportTimeout, UniGPUError
 
+from ._forklock import ForkLock
 from .bridge import run_sync
 from .clock import get_clock
 from .contract import CallClass, Headers, Request, Response, Role, StreamResponse, Trust
@@ -83,7 +83,7 @@ class HttpConfig:
     random: Callable[[], float] = random.random
 
 
-_shared_tls_lock = threading.Lock()
+_shared_tls_lock = ForkLock()
 
 
 @functools.lru_cache(maxsize=1)
@@ -384,7 +384,7 @@ class _SyncForeign:
         import httpx  # see _foreign_request
 
         if not isinstance(transport, httpx.BaseTransport):
-            raise ConfigurationError("transport= is an asynchronous one: Client needs an httpx.BaseTransport")
+            raise ConfigurationError("transport=: Client needs an httpx.BaseTransport")
         self._transport = transport
 
     async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _ForeignRaw:
@@ -401,7 +401,7 @@ class _AsyncForeign:
         import httpx  # see _foreign_request
 
         if not isinstance(transport, httpx.AsyncBaseTransport):
-            raise ConfigurationError("transport= is a synchronous one: AsyncClient needs an httpx.AsyncBaseTransport")
+            raise ConfigurationError("transport=: AsyncClient needs an httpx.AsyncBaseTransport")
         self._transport = transport
 
     async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _ForeignRaw:
