@@ -8,7 +8,7 @@ look for up to a minute, so the settle window is one (unverified).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io
@@ -23,12 +23,35 @@ LISTED: Final = Consistency(kind="listed", settle=60.0)
 _TAKEN: Final = ("already exist", "already in use", "already has", "duplicate")
 
 
+_STILL_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Look:
+    """The lists that parts of one deployment read for each other: each list has an interval of seconds at Vast, and an
+    endpoint is described by three of them.
+
+    What *exists* is read by each part's own `find`. A list that a neighbour read moments before describes what stands
+    beside it, and is its own find where it was read since the last one (`handed`). Any write forgets both.
+    """
+
+    templates: tuple[float, Sequence[TemplateWire]] | None = None
+    groups: tuple[float, Sequence[GroupWire]] | None = None
+    handed: bool = False
+    hashes: dict[str, str] = field(default_factory=dict[str, str])
+
+    def forget(self) -> None:
+        self.templates = self.groups = None
+        self.handed = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """What the parts have in common. *spec* and *identity* are there where it may be created."""
 
     line: Line
     name: str
+    look: Look = field(default_factory=Look)
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
     call: CallClass = CallClass.RECONCILE
@@ -45,6 +68,20 @@ class Part:
     def label(self) -> str | None:
         return None if self.spec is None else self.spec.name
 
+    async def templates(self, io: Io, *, deadline: float) -> Sequence[TemplateWire]:
+        """Those of this name, as they are now."""
+        self.look.templates = None
+        found = await self.line.templates(io, [self.name], deadline=deadline)
+        self.look.templates = io.now(), found
+        return found
+
+    async def groups(self, io: Io, *, deadline: float) -> Sequence[GroupWire]:
+        """All of the account, as they are now."""
+        self.look.groups = None
+        found = await self.line.groups(io, deadline=deadline)
+        self.look.groups = io.now(), found
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplatePart(Part):
@@ -53,13 +90,13 @@ class TemplatePart(Part):
     kind: str = "template"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        found = await self.line.templates(io, [self.name], deadline=deadline)
-        return [_map.found_template(one) for one in found]
+        return [_map.found_template(one) for one in await self.templates(io, deadline=deadline)]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """One that is identical is given back, with ``success: false`` beside it: it is the same."""
         spec, identity = self.made_from()
         body = _body.template_body(spec, identity, engine=self.line.engine)
+        self.look.forget()
         reply = await self.line.send(
             io, "POST", "/api/v0/template/", "template.create", json=body, role="create", call=self.call,
             deadline=deadline, deployment=self.label,
@@ -75,6 +112,8 @@ class TemplatePart(Part):
                 maybe_executed=True,
             )
         wire = shaped(TemplateWire, {"name": identity.provider_name, **told}, reply.operation)
+        if wire.hash_id is not None:
+            self.look.hashes[str(wire.id)] = wire.hash_id
         return Found(
             kind=self.kind,
             id=str(wire.id),
@@ -85,10 +124,11 @@ class TemplatePart(Part):
         )
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        found = await self.line.templates(io, [self.name], deadline=deadline)
+        found = await self.templates(io, deadline=deadline)
         return next((_map.found_template(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        self.look.forget()
         try:
             await self.line.done(
                 io, "DELETE", "/api/v0/template/", "template.delete", json={"template_id": int(id)}, deadline=deadline
@@ -109,9 +149,17 @@ class EndpointPart(Part):
         return [] if not mine else await self._shown(io, mine, deadline=deadline)
 
     async def _shown(self, io: Io, wires: Sequence[EndpointWire], *, deadline: float) -> list[Found]:
-        groups = await self.line.groups(io, deadline=deadline)
-        templates = await self.line.templates(io, [self.name], deadline=deadline)
-        return [_map.found_endpoint(shown(one, templates, groups)) for one in wires]
+        since = io.now() - _STILL_S
+        look = self.look
+        if look.groups is None or look.groups[0] < since:
+            await self.groups(io, deadline=deadline)
+            look.handed = True
+        if look.templates is None or look.templates[0] < since:
+            await self.templates(io, deadline=deadline)
+        templates, groups = look.templates, look.groups
+        if templates is None or groups is None:
+            raise AssertionError("both were read")
+        return [_map.found_endpoint(shown(one, templates[1], groups[1])) for one in wires]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """Without load and without machines to keep.
@@ -121,6 +169,7 @@ class EndpointPart(Part):
         """
         spec, identity = self.made_from()
         body = _body.endpoint_body(spec, identity)
+        self.look.forget()
         try:
             reply = await self.line.done(
                 io, "POST", "/api/v0/endptjobs/", "endpoint.create", json=body, role="create", call=self.call,
@@ -152,6 +201,7 @@ class EndpointPart(Part):
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """With its workergroups and workers, by Vast's word; that its machines are gone is looked at besides."""
+        self.look.forget()
         await _ending.end(self.line, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
 
 
@@ -163,8 +213,13 @@ class GroupPart(Part):
     bills_cold: str | None = "perhaps one machine, which an older service rents to measure it"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        found = [_map.found_group(one) for one in await self.line.groups(io, deadline=deadline)]
-        return [one for one in found if one.name == self.name]
+        last, handed = self.look.groups, self.look.handed
+        self.look.handed = False
+        if last is None or not handed or last[0] < io.now() - _STILL_S:
+            rows = await self.groups(io, deadline=deadline)
+        else:
+            rows = last[1]
+        return [found for one in rows if (found := _map.found_group(one)).name == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """By the endpoint's id, never its name: with an unknown name Vast makes an endpoint of its own.
@@ -174,9 +229,12 @@ class GroupPart(Part):
         """
         spec, identity = self.made_from()
         template = made["template"]
-        known = await self.line.templates(io, [self.name], deadline=deadline)
-        told = next((one.hash_id for one in known if str(one.id) == template.id), None)
+        told = self.look.hashes.get(template.id)
+        if told is None:
+            known = await self.templates(io, deadline=deadline)
+            told = next((one.hash_id for one in known if str(one.id) == template.id), None)
         body = _body.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
+        self.look.forget()
         reply = await self.line.done(
             io, "POST", "/api/v0/workergroups/", "workergroup.create", json=body, role="create", call=self.call,
             deadline=deadline, deployment=self.label,
@@ -188,10 +246,11 @@ class GroupPart(Part):
         return Found(kind=self.kind, id=str(id_), name=self.name, attempt=identity.attempt)
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        found = await self.line.groups(io, deadline=deadline)
+        found = await self.groups(io, deadline=deadline)
         return next((_map.found_group(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        self.look.forget()
         await _ending.end(
             self.line, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
         )  # fmt: skip

@@ -44,7 +44,7 @@ from . import _body, _calls, _instances, _invoke, _logs, _map
 from ._check import check
 from ._line import LIMITS, Line, gone
 from ._options import Options, SpecOptions
-from ._parts import EndpointPart, GroupPart, TemplatePart, endpoint_of, must_be_capped
+from ._parts import EndpointPart, GroupPart, Look, TemplatePart, endpoint_of, must_be_capped
 from ._tls import trust_of
 from ._wire import PROVIDER, GroupWire, VolumeWire, rows_in, shaped
 
@@ -100,7 +100,7 @@ class VastDriver:
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         """In this order: a workergroup names its endpoint and its template."""
         common: dict[str, Any] = {
-            "line": self._line, "name": identity.provider_name, "spec": spec, "identity": identity
+            "line": self._line, "name": identity.provider_name, "spec": spec, "identity": identity, "look": Look()
         }  # fmt: skip
         if spec.kind == "pod":
             return (_instances.InstancePart(**common),)
@@ -111,7 +111,7 @@ class VastDriver:
 
         All of both kinds, as an intent does not tell which it was; what the other kind has, this one need not have.
         """
-        common: dict[str, Any] = {"line": self._line, "name": info.provider_name}
+        common: dict[str, Any] = {"line": self._line, "name": info.provider_name, "look": Look()}
         pod = info.kind == "pod"
         return (
             TemplatePart(**common, optional=pod),
@@ -146,15 +146,19 @@ class VastDriver:
         wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
         if wire is None:
             return None
-        groups = await self._line.groups(io, deadline=deadline)
         templates = await self._line.templates(io, [info.provider_name], deadline=deadline)
+        template = next((one for one in templates if str(one.id) == info.ids.get("template")), None)
+        group: GroupWire | None = None
+        if template is None or "workergroup" not in info.ids:
+            groups = await self._line.groups(io, deadline=deadline)
+            group = next((one for one in groups if one.endpoint_id == wire.id), None)
+            template = _map.its_template(wire, templates, group)
         try:
             workers = await self._line.workers(io, info.id, deadline=deadline)
         except NotFoundError:
             workers = ()  # the engine does not know it yet: there are none
-        group = next((one for one in groups if one.endpoint_id == wire.id), None)
-        template = _map.its_template(wire, templates, group)
-        return _map.endpoint_info(wire, template=template, group=group, workers=workers)
+        now = _map.endpoint_info(wire, template=template, group=group, workers=workers)
+        return now.model_copy(update={"ids": {**info.ids, **now.ids}})  # what stands beside it is known, and stays
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
