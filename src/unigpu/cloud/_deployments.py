@@ -249,6 +249,11 @@ class Deployments:
         self._expire_at(deployment, now)
         return deployment
 
+    def clock_was_set(self, now: float) -> None:
+        """The wall clock was set, or the machine slept: what ends at a time of day is looked at anew."""
+        for deployment in self._core.deployments.values():
+            self._expire_at(deployment, now)
+
     def undo_persist(self, record: Persist, now: float) -> None:
         """A deployment's record could not be written: it is again what it was before.
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from ._http1 import Exchange, Head, UpstreamError
 from .contract import JSON, Chunk, Event, JobDone, Push
 
-OUTPUT_LIMIT: Final = 64_000_000
-"""Bytes that one job's answer, or one chunk of it, may have."""
+OUTPUT_LIMIT: Final = 32_000_000
+"""Bytes that one job's answer may have, all its chunks together: what a client reads as one whole reply."""
+_TOO_LARGE: Final = {
+    "type": "OutputTooLarge",
+    "message": f"the output has more than {OUTPUT_LIMIT:,} bytes; write large data where the caller can fetch it, and "
+    "return the address",
+}
 _NDJSON: Final = "application/x-ndjson"
 _EXCERPT: Final = 500
 _OWN: Final = frozenset({"host", "content-type", "content-length", "transfer-encoding", "connection"})
@@ -33,6 +38,10 @@ class Door:
     route: str = "/invoke"
     raw: bool = False
     token: str | None = None
+
+
+class _TooLarge(Exception):
+    """The answer is above `OUTPUT_LIMIT`."""
 
 
 async def push(door: Door, job: Push, emit: Callable[[Event], None]) -> None:
@@ -65,19 +74,29 @@ async def push(door: Door, job: Push, emit: Callable[[Event], None]) -> None:
         elif head.status == 200 and _is_ndjson(head):
             await _stream(exchange, job, emit)
         else:
-            emit(_answer(door, job, head, await exchange.read(OUTPUT_LIMIT)))
+            emit(_answer(door, job, head, b"".join([part async for part in _limited(exchange)])))
+    except _TooLarge:
+        emit(JobDone(worker_id=job.worker_id, job_id=job.job_id, error=_TOO_LARGE))
     finally:
         exchange.close()
 
 
-async def _stream(exchange: Exchange, job: Push, emit: Callable[[Event], None]) -> None:
-    rest = bytearray()
-    chunks: list[JSON] = []
+async def _limited(exchange: Exchange) -> AsyncIterator[bytes]:
+    size = 0
     async for part in exchange.body():
+        size += len(part)
+        if size > OUTPUT_LIMIT:
+            raise _TooLarge
+        yield part
+
+
+async def _stream(exchange: Exchange, job: Push, emit: Callable[[Event], None]) -> None:
+    rest, size = bytearray(), 0
+    chunks: list[JSON] = []
+    async for part in _limited(exchange):
         rest += part
+        size += len(part)
         if b"\n" not in part:
-            if len(rest) > OUTPUT_LIMIT:
-                raise UpstreamError(f"a chunk is longer than {OUTPUT_LIMIT} bytes")
             continue
         *lines, last = bytes(rest).split(b"\n")
         rest = bytearray(last)
@@ -89,7 +108,7 @@ async def _stream(exchange: Exchange, job: Push, emit: Callable[[Event], None]) 
             elif entry.get("done") is True or "error" in entry:
                 # The job's output is what it would be without streaming: the value, or the list of what was yielded.
                 output = chunks[0] if chunks and entry.get("single") is True else chunks
-                emit(_done(job, {"output": output, **entry}))
+                emit(_done(job, {"output": output, **entry}, size))
                 return
             else:
                 raise UpstreamError("the worker's stream has a line that is neither a chunk nor its end")
@@ -99,10 +118,10 @@ async def _stream(exchange: Exchange, job: Push, emit: Callable[[Event], None]) 
 def _answer(door: Door, job: Push, head: Head, body: bytes) -> JobDone:
     if door.raw:
         if 200 <= head.status < 300:
-            return _done(job, {"output": _json_or_text(body)})
+            return _done(job, {"output": _json_or_text(body)}, len(body))
         return _refused(job, head, body)
     if head.status == 200:
-        return _done(job, _object(body))
+        return _done(job, _object(body), len(body))
     return _refused(job, head, body)
 
 
@@ -113,7 +132,7 @@ def _refused(job: Push, head: Head, body: bytes) -> JobDone:
     return JobDone(worker_id=job.worker_id, job_id=job.job_id, error=error)
 
 
-def _done(job: Push, entry: Mapping[str, JSON]) -> JobDone:
+def _done(job: Push, entry: Mapping[str, JSON], size: int) -> JobDone:
     seconds = entry.get("execution_s")
     error = entry.get("error")
     return JobDone(
@@ -122,6 +141,7 @@ def _done(job: Push, entry: Mapping[str, JSON]) -> JobDone:
         output=entry.get("output"),
         error=cast("Mapping[str, JSON]", error) if isinstance(error, Mapping) else None,
         execution_s=float(seconds) if isinstance(seconds, int | float) else None,
+        size=size,
     )
 
 

@@ -16,6 +16,7 @@ from ._state import Deployment, Job, Refused, Worker
 from .contract import JSON, CancelPush, Chunk, JobDone, Persist, Push
 
 _MOST_REMEMBERED: Final = 10_000
+_KEPT_LEAST: Final = 60.0  # seconds
 RESTARTED: Final = {"type": "WorkerLost", "message": "supervisor restarted"}
 
 
@@ -42,6 +43,8 @@ class Jobs:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._kept: dict[Job, tuple[Deployment, int]] = {}  # the answers of finished jobs, in bytes, oldest first
+        self._kept_bytes = 0
 
     # What faces ask for.
 
@@ -204,6 +207,7 @@ class Jobs:
             self.finish(deployment, job, JobStatus.FAILED, now, error=event.error)
         else:
             self.finish(deployment, job, JobStatus.DONE, now, output=event.output)
+            self._keep(deployment, job, event.size, now)
 
     def lose_all(self, deployment: Deployment, worker: Worker, now: float, *, why: str) -> None:
         """The worker is gone: what it ran runs again where it may, else it is lost."""
@@ -379,7 +383,19 @@ class Jobs:
             self.finish(deployment, job, JobStatus.CANCELLED, now, error={"type": "Expired", "message": "expired"})
             self._forget(deployment, job)
 
+    def _keep(self, deployment: Deployment, job: Job, size: int, now: float) -> None:
+        """Where finished jobs have too much to say, the oldest make room; not those that are just being asked for."""
+        self._kept[job] = deployment, size
+        self._kept_bytes += size
+        while self._kept_bytes > self._core.settings.most_kept:
+            oldest = next(iter(self._kept))
+            if oldest.finished_at is None or oldest.finished_at > now - _KEPT_LEAST:
+                return
+            self._forget(self._kept[oldest][0], oldest)
+
     def _forget(self, deployment: Deployment, job: Job) -> None:
+        self._kept_bytes -= self._kept.pop(job, (deployment, 0))[1]
+        job.output, job.chunks = None, []  # the timers of its time still know it
         if deployment.jobs.get(job.id) is job:
             del deployment.jobs[job.id]
             deployment.expired_jobs[job.id] = None

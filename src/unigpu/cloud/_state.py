@@ -38,6 +38,7 @@ class EngineSettings:
 
     Attributes:
         result_ttl: How long a finished job is kept.
+        most_kept: Bytes of output kept in all; above it the oldest are forgotten, a minute after their end.
         placing: How long a worker waits for its machine before it starts.
         start_limit: A worker that is not ready by then is given up (``probe``).
         stop_grace: Between asking a worker to end and killing it.
@@ -63,6 +64,7 @@ class EngineSettings:
     """
 
     result_ttl: float = 3600.0
+    most_kept: int = 256_000_000
     placing: float = 0.0
     start_limit: float = 600.0
     stop_grace: float = 10.0

@@ -44,7 +44,10 @@ class Reply:
 
     @classmethod
     def json(cls, value: JSON, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-        body = _json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        try:
+            body = _json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half a surrogate pair, as a handler may return it: only its escape is UTF-8
+            body = _json.dumps(value, separators=(",", ":")).encode()
         return cls(status=status, headers=(("content-type", "application/json"), *headers), body=body)
 
 
@@ -217,13 +220,14 @@ class WorkerLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDone:
-    """The worker answered. ``lost``: it died instead. ``busy``: it did not take the job."""
+    """The worker answered. ``lost``: it died instead. ``busy``: it did not take it. ``size``: the answer's bytes."""
 
     worker_id: str
     job_id: str
     output: JSON = field(default=None, repr=False)
     error: Mapping[str, JSON] | None = field(default=None, repr=False)
     execution_s: float | None = None
+    size: int = field(default=0, compare=False)
     lost: bool = False
     busy: bool = False
 

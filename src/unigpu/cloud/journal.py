@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from .contract import JSON, Persist
 
@@ -24,6 +24,9 @@ log = logging.getLogger("unigpu.cloud.journal")
 
 _VERSION: Final = 1
 _COMPACT_BYTES: Final = 1_000_000
+_Place = tuple[int, int]  # offset and length of a line; outputs are kept in the file alone
+_NOWHERE: Final = (0, 0)
+_OTHERS: Final = "(other release)"  # the kind under which lines are carried along that only another release can read
 
 
 class Journal:
@@ -39,7 +42,8 @@ class Journal:
         self._write = write
         self._fd = -1
         self._size = 0
-        self._live: dict[tuple[str, str], bytes] = {}
+        self._live: dict[tuple[str, str], _Place] = {}
+        self._live_bytes = 0
         self._unsynced = False
 
     @classmethod
@@ -59,15 +63,20 @@ class Journal:
     def records(self) -> list[Persist]:
         """What is there, deployments first, as the engine takes it back."""
         found = [
-            Persist(kind=kind, id=id, record=_record(line))
-            for (kind, id), line in self._live.items()
+            Persist(kind=kind, id=id, record=_record(self._line_at(place)))
+            for (kind, id), place in self._live.items()
             if kind in ("deployment", "job")
         ]
         return sorted(found, key=lambda record: record.kind)
 
     def notes(self, kind: str) -> dict[str, Mapping[str, JSON]]:
         """The supervisor's own records of one kind, by id."""
-        return {id: _record(line) for (k, id), line in self._live.items() if k == kind}
+        return {id: _record(self._line_at(place)) for (k, id), place in self._live.items() if k == kind}
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is something in it that only another release of unigpu can read."""
+        return any(kind == _OTHERS for kind, _ in self._live)
 
     def put(self, effect: Persist) -> None:
         """Write one record of the engine; a deployment's is on the disk when this returns."""
@@ -95,16 +104,24 @@ class Journal:
         if record is None and (kind, id) not in self._live:
             return
         line = _line(kind, id, record)
-        self._append(line, sync=sync)
-        if record is None:
-            self._live.pop((kind, id), None)
-        else:
-            self._live.pop((kind, id), None)  # the newest goes last: a rewritten file keeps the order of events
-            self._live[kind, id] = line
+        at = self._append(line, sync=sync)
+        self._stands((kind, id), None if record is None else (at, len(line)))
         with contextlib.suppress(OSError):  # a full disk: the longer file is as true as the shorter one
             self._compact(least=_COMPACT_BYTES)
 
-    def _append(self, line: bytes, *, sync: bool) -> None:
+    def _stands(self, key: tuple[str, str], place: _Place | None) -> None:
+        """Where the record that counts stands now; the newest goes last: a rewritten file keeps the order of events."""
+        self._live_bytes -= self._live.pop(key, _NOWHERE)[1]
+        if place is not None:
+            self._live[key] = place
+            self._live_bytes += place[1]
+
+    def _line_at(self, place: _Place) -> bytes:
+        at, length = place
+        return os.pread(self._fd, length, at)
+
+    def _append(self, line: bytes, *, sync: bool) -> int:
+        """Write it; returns where it stands."""
         if os.fstat(self._fd).st_size != self._size:
             os.ftruncate(self._fd, self._size)  # half a record, left where taking it back had failed
         rest = memoryview(line)
@@ -121,37 +138,42 @@ class Journal:
             os.ftruncate(self._fd, self._size)
             raise
         self._size += len(line)
+        return self._size - len(line)
 
     def _load(self) -> None:
         with os.fdopen(os.dup(self._fd), "rb") as file:
             data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
+        whole, at = data[: data.rfind(b"\n") + 1], 0
         for number, line in enumerate(whole.splitlines(keepends=True), 1):
             entry = _parse(line)
-            if entry is None:
+            if entry == "other":
+                self._stands((_OTHERS, str(number)), (at, len(line)))
+            elif entry is None:
                 # A torn line can be in the middle, where a crash hit and the next writer appended.
                 log.warning("%s: line %d is not a record; left out", self._path.name, number)
-                continue
-            kind, id, record = entry
-            self._live.pop((kind, id), None)
-            if record is not None:
-                self._live[kind, id] = line
+            else:
+                kind, id, record = entry
+                self._stands((kind, id), None if record is None else (at, len(line)))
+            at += len(line)
         if len(whole) != len(data):
             os.ftruncate(self._fd, len(whole))
         self._size = len(whole)
 
     def _compact(self, *, least: int) -> None:
         """Write the live records alone to a new file, where more than half of this one is past."""
-        live = sum(map(len, self._live.values()))
-        if self._size <= max(least, 2 * live):
+        if self._size <= max(least, 2 * self._live_bytes):
             return
         temporary = self._path.with_suffix(".new")
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND, 0o600)
+        moved: dict[tuple[str, str], _Place] = {}
+        size = 0
         try:
-            for line in self._live.values():
-                rest = memoryview(line)
+            for key, place in self._live.items():
+                rest = memoryview(self._line_at(place))
                 while rest:
                     rest = rest[self._write(fd, bytes(rest)) :]
+                moved[key] = size, place[1]
+                size += place[1]
             os.fsync(fd)
             temporary.rename(self._path)
         except BaseException:
@@ -160,7 +182,7 @@ class Journal:
                 temporary.unlink()
             raise
         os.close(self._fd)
-        self._fd, self._size, self._unsynced = fd, live, False
+        self._fd, self._size, self._live, self._unsynced = fd, size, moved, False
         sync_dir(self._path.parent)
 
 
@@ -180,7 +202,8 @@ def _line(kind: str, id: str, record: Mapping[str, JSON] | None) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _parse(line: bytes) -> tuple[str, str, Mapping[str, JSON] | None] | None:
+def _parse(line: bytes) -> tuple[str, str, Mapping[str, JSON] | None] | Literal["other"] | None:
+    """Kind, id and record; ``"other"``: another release's; ``None``: no record."""
     try:
         entry: Any = json.loads(line)
     except (ValueError, RecursionError):
@@ -188,6 +211,8 @@ def _parse(line: bytes) -> tuple[str, str, Mapping[str, JSON] | None] | None:
     match entry:
         case {"v": 1, "kind": str(kind), "id": str(id), "record": None | {} as record}:
             return kind, id, cast("Mapping[str, JSON] | None", record)
+        case {"v": int(version)} if version != _VERSION:
+            return "other"
         case _:
             return None
 

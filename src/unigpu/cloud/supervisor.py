@@ -51,6 +51,7 @@ _LAST_GRACE_S: Final = 0.3  # for workers after the last DELETE, which promises 
 _STOP_GRACE_S: Final = 5.0
 _STUCK_S: Final = 5.0
 _SYNC_S: Final = 1.0
+_SET_S: Final = 1.0  # the wall clock was set, or the machine slept, where it is so far from where it should be
 
 
 def supervise_main(state_dir: str, lock_fd: int, *, idle_exit: float = IDLE_EXIT) -> int:
@@ -157,6 +158,8 @@ class Supervisor:
         self._idle_exit = idle_exit
         self._umask = umask
         self._token = secrets.token_urlsafe(32)
+        self._lock = _identity(state_dir / "lock")
+        self._lost = False
         self._closing = asyncio.Event()
         self._grace = _STOP_GRACE_S
         self._why = ""
@@ -187,12 +190,11 @@ class Supervisor:
                 asyncio.get_running_loop().add_signal_handler(number, self._end, f"{number.name} received")
             async with serving(server, listener):
                 server.pump()
-                self._publish(listener.getsockname()[1])
+                port = listener.getsockname()[1]
+                self._publish(port)
                 started()
-                log.info(
-                    "listening on port %d; %d deployments", listener.getsockname()[1], len(engine.deployment_ids())
-                )
-                await self._until_closing(server, journal)
+                log.info("listening on port %d; %d deployments", port, len(engine.deployment_ids()))
+                await self._until_closing(server, journal, port)
                 self._unpublish()
                 log.info("ending: %s", self._why)
                 await asyncio.sleep(_LINGER_S)
@@ -200,7 +202,7 @@ class Supervisor:
                 with contextlib.suppress(TimeoutError):  # what cannot be killed is left to the next one's reaping
                     async with asyncio.timeout(self._grace + _STUCK_S):
                         await backend.close(grace=self._grace)
-            if not engine.deployment_ids():
+            if not (engine.deployment_ids() or journal.has_others or self._lost):
                 (self._dir / "journal").unlink(missing_ok=True)
         finally:
             self._unpublish()
@@ -228,6 +230,8 @@ class Supervisor:
         sync_dir(self._dir)
 
     def _unpublish(self) -> None:
+        if self._lost:
+            return  # what is there now is another's
         with contextlib.suppress(OSError):
             self._info.unlink(missing_ok=True)
 
@@ -248,13 +252,29 @@ class Supervisor:
             self._end("nothing is deployed", grace=_LAST_GRACE_S)
         return reply
 
-    async def _until_closing(self, server: CloudServer, journal: Journal) -> None:
-        synced = time.monotonic()
+    def _be_found(self, port: int) -> None:
+        """See to it that clients find us; end where none ever will, because the state directory was removed."""
+        if self._lock is not None and _identity(self._dir / "lock") != self._lock:
+            self._lost = True
+            self._end("the state directory was removed")
+        elif not self._info.exists():
+            with contextlib.suppress(OSError):  # a full disk: tried again
+                self._publish(port)
+
+    async def _until_closing(self, server: CloudServer, journal: Journal, port: int) -> None:
+        synced, ahead = time.monotonic(), _wall(0.0)
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._closing.wait()
+            if self._closing.is_set():
+                return
+            self._be_found(port)
             now = time.monotonic()
+            if abs(_wall(0.0) - ahead) > _SET_S:
+                ahead = _wall(0.0)
+                server.engine.deployments.clock_was_set(now)
+                server.pump()
             if now - synced >= _SYNC_S:
                 synced = now
                 try:
@@ -268,8 +288,15 @@ class Supervisor:
                 self._end(f"no call for {self._idle_exit:g} s")
 
 
-_STARTED: Final = (time.time(), time.monotonic())
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has that name; ``None``: there is none. An open one's numbers are given to no other."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _wall(now: float) -> float:
-    return _STARTED[0] + (now - _STARTED[1])
+    """The epoch time of a monotonic one, by the clock as it is set now: it may be set, and a machine may sleep."""
+    return time.time() + (now - time.monotonic())

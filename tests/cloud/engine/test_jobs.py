@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from unigpu.cloud.contract import HttpCall, Reply
+from unigpu.cloud.contract import HttpCall, JobDone, Reply
 from unigpu.cloud.virtual import Behavior
 
 
@@ -36,6 +36,33 @@ def test_results_are_kept_for_the_stated_time_and_then_known_as_expired(make_clo
     )
     assert cloud.ask("GET", cloud.url(rest="/jobs/other"), status=404)["error"]["type"] == "not_found"
     assert ("job", cloud.show()["id"] + "/j1") not in cloud.virtual.journal
+
+
+def test_where_results_are_too_much_to_keep_the_oldest_go_first(make_cloud: Any) -> None:
+    cloud = make_cloud(Behavior(duration=10_000.0), most_kept=100)
+    cloud.deploy(concurrency=9)
+    for n in range(5):
+        cloud.submit(f"j{n}")
+    cloud.advance(2)
+    (worker,) = cloud.workers()
+
+    def answer(n: int, size: int) -> None:
+        cloud.engine.event(JobDone(worker_id=worker["id"], job_id=f"j{n}", output="x", size=size), cloud.now)
+        cloud.advance(0)
+
+    answer(0, 60)
+    answer(1, 60)
+    assert [cloud.job(f"j{n}")["output"] for n in (0, 1)] == ["x", "x"], "callers may be about to ask"
+    cloud.advance(61)
+    answer(2, 30)
+    assert cloud.ask("GET", cloud.url(rest="/jobs/j0"), status=404)["error"]["type"] == "expired"
+    assert ("job", cloud.show()["id"] + "/j0") not in cloud.virtual.journal
+    assert [cloud.job(f"j{n}")["output"] for n in (1, 2)] == ["x", "x"]
+    cloud.advance(61)
+    answer(3, 500)  # larger than all that may be kept: it is still told
+    assert cloud.job("j3")["output"] == "x"
+    for n in (1, 2):
+        cloud.ask("GET", cloud.url(rest=f"/jobs/j{n}"), status=404)
 
 
 def test_jobs_run_in_the_order_they_came(make_cloud: Any) -> None:

@@ -202,10 +202,23 @@ def test_a_server_that_is_not_ours_gets_the_bare_input_and_answers_anything() ->
         (ok(b"[1]"), "not an object"),
         (chunked(b'{"chunk": 1}\n'), "without its last line"),
         (chunked(b'{"news": 1}\n'), "neither a chunk nor its end"),
-        (chunked(b"x" * 200), "longer than"),
     ],
 )
-def test_a_broken_answer_is_told_as_broken(answer: bytes, words: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(_push, "OUTPUT_LIMIT", 100)
+def test_a_broken_answer_is_told_as_broken(answer: bytes, words: str) -> None:
     with pytest.raises(UpstreamError, match=words):
         give(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ok(json.dumps({"output": "x" * 200}).encode()), chunked(b"x" * 200), chunked(b'{"chunk": "0123456789"}\n' * 20)],
+    ids=["whole", "one chunk", "many chunks"],
+)
+def test_an_output_that_is_too_large_is_the_handlers_failure_and_not_a_lost_worker(
+    answer: bytes, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(_push, "OUTPUT_LIMIT", 100)
+    events, _ = give(answer)
+    done = events[-1]
+    assert isinstance(done, JobDone)
+    assert (done.lost, done.error and done.error["type"]) == (False, "OutputTooLarge")

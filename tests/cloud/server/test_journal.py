@@ -166,10 +166,23 @@ def test_a_line_that_is_no_record_is_left_out_and_the_rest_is_read(tmp_path: Pat
     journal.put(Persist(kind="deployment", id="a", record={"n": 1}))
     journal.close()
     with path.open("ab") as file:
-        file.write(b'{"v":1,"kind":"deploy\n\x00\xff\n{"v":9,"kind":"deployment","id":"z","record":{}}\n[]\n')
+        file.write(b'{"v":1,"kind":"deploy\n\x00\xff\n{"v":"x","kind":"deployment","id":"z","record":{}}\n[]\n')
     again = Journal.open(path)
     assert content(again) == {("deployment", "a"): {"n": 1}}
     again.close()
+
+
+def test_what_another_release_wrote_is_kept_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    later = b'{"v":2,"kind":"deployment","id":"z","record":{"n":2},"new":1}\n'
+    path.write_bytes(b"".join(b'{"v":1,"kind":"job","id":"j","record":{"n":%d}}\n' % n for n in range(50)) + later)
+    for _ in range(2):
+        journal = Journal.open(path)
+        assert journal.has_others
+        assert content(journal) == {("job", "j"): {"n": 49}}
+        journal.close()
+        assert later in path.read_bytes()
+        assert path.stat().st_size < 200
 
 
 def test_it_is_for_its_owner_only_and_never_follows_a_link(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,12 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from unigpu.cloud import supervisor as module
+from unigpu.cloud._leftovers import _marked as marked
 from unigpu.cloud._leftovers import process_tag, reap
 from unigpu.cloud._process import boot_id, start_time
 from unigpu.cloud.journal import Journal
@@ -79,7 +82,7 @@ def supervise(state: Path, use: Callable[[Client], Any] | None = None, **how: An
             await client.http.aclose()
 
     asyncio.run(main())
-    assert not (state / "supervisor.json").exists()
+    assert not (state / "supervisor.json").exists(), "supervisor.json"
     return time.monotonic() - ended[0]
 
 
@@ -141,6 +144,62 @@ def test_a_deaf_worker_does_not_hold_up_the_end(tmp_path: Path) -> None:
 
     supervise(tmp_path / "s", use)
     assert start_time(pids[0]) is None
+
+
+def test_a_ttl_is_kept_although_the_clock_was_set_or_the_machine_slept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = [0.0]
+    clock = SimpleNamespace(time=lambda: time.time() + slept[0], monotonic=time.monotonic)
+    monkeypatch.setattr(module, "time", clock)
+
+    async def use(client: Client) -> None:
+        await client.put(tmp_path, expires_at=time.time() + 8 * 3600)
+        slept[0] = 9 * 3600.0
+        async with asyncio.timeout(30):
+            while (await client.http.get("/v1/deployments")).json()["deployments"]:
+                await asyncio.sleep(0.05)
+        await client.put(tmp_path, expires_at=time.time() + slept[0] + 0.5)  # by the clock of now
+        async with asyncio.timeout(30):
+            while (await client.http.get("/v1/deployments")).json()["deployments"]:
+                await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    supervise(tmp_path / "s", use)
+
+
+def test_a_file_by_which_it_is_found_that_somebody_removed_is_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "s" / "supervisor.json"
+
+    async def use(client: Client) -> None:
+        file.unlink()
+        async with asyncio.timeout(30):
+            while not file.exists():
+                await asyncio.sleep(0.02)
+        assert json.loads(file.read_text()) == client.info
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    supervise(tmp_path / "s", use)
+
+
+def test_it_ends_where_its_directory_was_removed_and_leaves_a_successors_files_alone(tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    state.mkdir(mode=0o700)
+    (state / "lock").touch()
+    theirs = {"supervisor.json": '{"pid": 1}', "journal": "theirs\n", "lock": ""}
+
+    async def use(client: Client) -> None:
+        await client.put(tmp_path, workers={"min": 1, "max": 1})
+        shutil.rmtree(state)
+        state.mkdir(mode=0o700)
+        for name, text in theirs.items():
+            (state / name).write_text(text)
+
+    with pytest.raises(AssertionError, match=r"supervisor\.json"):  # what it looks at last is another's now
+        supervise(state, use)
+    assert {path.name: path.read_text() for path in state.iterdir()} == theirs
+    tag = process_tag(state)
+    assert not [pid for pid in marked(tag) if pid != os.getpid()]
 
 
 def test_it_ends_when_nothing_was_ever_deployed(tmp_path: Path, monkeypatch: Any) -> None:

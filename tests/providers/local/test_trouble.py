@@ -118,6 +118,31 @@ def test_a_job_that_takes_too_long_is_ended_and_the_deployment_serves_on(world: 
 # -- the supervisor ---------------------------------------------------------------------------------------------------
 
 
+def test_an_odd_output_is_told_as_it_is_and_one_that_is_too_large_as_the_handlers_failure(world: Any) -> None:
+    code = """
+def odd(input):
+    return {"half": "\\ud800", "kind": input["kind"]} if input["kind"] == "half" else "x" * input["n"]
+def many(input):
+    for _ in range(input["n"]):
+        yield "x" * 1_000_000
+"""
+    (world.project / "odd.py").write_text(code)
+    info = world.deploy(handler="odd.py:odd")
+    assert world.call(info, {"kind": "half"}).output == {"half": "\ud800", "kind": "half"}
+    assert len(world.call(info, {"kind": "large", "n": 31_000_000}).output) == 31_000_000
+    large = world.call(info, {"kind": "large", "n": 32_000_000})
+    assert (large.status, large.lost) == (JobStatus.FAILED, False)
+    assert large.error is not None
+    assert large.error.type == "OutputTooLarge"
+    many = world.deploy("many", handler="odd.py:many")
+    stream = world.call(many, {"n": 40})
+    assert stream.error is not None
+    assert stream.error.type == "OutputTooLarge"
+    assert len(world.call(many, {"n": 3}).output) == 3, "the same worker serves on"
+    world.teardown(info)
+    world.teardown(many)
+
+
 def test_after_kill_9_of_the_supervisor_the_next_one_has_everything_but_what_ran(world: Any) -> None:
     info = world.deploy(handler="app.py:slow", workers=(0, 2))
     done = world.call(info, {"s": 0})
