@@ -138,14 +138,28 @@ def test_after_an_answer_that_a_gateway_may_give_the_control_plane_is_asked(
     for use in (invoke, ask):
         cloud = script({**by_host(DOMAIN, raw(status, body)), f"GET {EP}": endpoint(**state)})
         with pytest.raises(errors.NoWorkerReady) as caught:
-            use(cloud, INFO if use is invoke else SERVER)
+            use(cloud, INFO if use is invoke else SERVER, idempotent=state["status"] == "INITIALIZING")
         assert caught.value.maybe_executed is False
+
+
+@pytest.mark.parametrize("status", [404, 502, 503, 504])
+def test_where_the_control_plane_cannot_be_asked_the_servers_answer_stands(
+    script: Callable[..., Scripted], status: int
+) -> None:
+    for answer in (reply(code=429), reply(code=10002), raw(502, b"")):
+        cloud = script({**by_host(DOMAIN, raw(status, b"mine")), f"GET {EP}": answer})
+        assert ask(cloud) == (status, b"mine")
+        with pytest.raises(errors.APIStatusError) as caught:
+            invoke(cloud)
+        assert caught.value.status == status
 
 
 @pytest.mark.parametrize("status", [502, 504])
 @pytest.mark.parametrize(
-    "state", [{"status": "RUNNING"}, {"status": "STOPPING"}, {"status": "RUNNING", "runningWorkers": 0}]
-)
+    "state",
+    [{"status": "RUNNING"}, {"status": "STOPPING"}, {"status": "RUNNING", "runningWorkers": 0},
+     {"status": "INITIALIZING", "runningWorkers": 0}],
+)  # fmt: skip
 def test_a_worker_that_broke_off_may_have_run_it(
     script: Callable[..., Scripted], status: int, state: dict[str, Any]
 ) -> None:

@@ -376,6 +376,17 @@ def test_another_machine_uses_it_by_name(make: Make, shown: str) -> None:
     assert bench.left() == []
 
 
+def test_a_server_is_not_adopted_over_a_queue_that_has_no_address_for_it(make: Make) -> None:
+    bench = make()
+    with client(bench) as one:
+        one.deploy(name="summarize", **FIELDS)
+    with unigpu.Client(**bench.options(elsewhere=True)) as other:
+        with pytest.raises(errors.NameConflict) as caught:
+            other.deploy(name="summarize", **SERVER)
+        assert "interface" in caught.value.fields
+        other.teardown("summarize")
+
+
 def test_one_that_has_ended_by_its_ttl_is_ended_by_the_next_control_call(make: Make) -> None:
     bench = make()
     with client(bench) as one:

@@ -84,6 +84,58 @@ def test_following_gives_each_new_line_once(script: Callable[..., Scripted], pag
     assert cloud.run(read()) == ["b", "c", "d", "e", "f"]
 
 
+@pytest.mark.parametrize("tail", [0, 1])
+def test_following_with_no_lines_before_begins_after_the_newest(script: Callable[..., Scripted], tail: int) -> None:
+    log = Log(10)
+    log.say("a", "b")
+    asked: list[Request] = []
+
+    def answer(request: Request) -> Response:
+        asked.append(request)
+        if len(asked) == 2:
+            log.say("c")
+        return log(request)
+
+    cloud = script({f"GET {EP}/workers/7/logs": answer})
+
+    async def read() -> list[str]:
+        lines = driver().logs(cloud.io, INFO, worker="7", follow=True, tail=tail)
+        found: list[str] = []
+        async for line in lines:
+            found.append(line.text)
+            if line.text == "c":
+                break
+        await lines.aclose()  # type: ignore[attr-defined]  # it is a generator
+        return found
+
+    assert cloud.run(read()) == ["b", "c"][1 - tail :]
+
+
+def test_following_reads_the_log_of_a_dead_worker_once(script: Callable[..., Scripted]) -> None:
+    dead, alive = Log(10), Log(10)
+    dead.say("last words")
+    alive.say("0")
+    rows = [{"id": 6, "status": "TERMINATED"}, {"id": 7, "status": "RUNNING"}]
+    cloud = script(
+        {f"GET {EP}/workers": reply(rows), f"GET {EP}/workers/6/logs": dead, f"GET {EP}/workers/7/logs": alive}
+    )
+
+    async def read() -> list[str]:
+        lines = driver().logs(cloud.io, INFO, worker=None, follow=True, tail=10)
+        found: list[str] = []
+        async for line in lines:
+            found.append(line.text)
+            if line.text.isdecimal():
+                alive.say(str(int(line.text) + 1))
+            if line.text == "5":
+                break
+        await lines.aclose()  # type: ignore[attr-defined]  # it is a generator
+        return found
+
+    assert sorted(cloud.run(read())) == ["0", "1", "2", "3", "4", "5", "last words"]
+    assert sum("/workers/6/logs" in request.url for request in cloud.asked) == 1
+
+
 def test_where_there_is_no_call_for_logs_nothing_is_taken_for_gone(script: Callable[..., Scripted]) -> None:
     async def read(cloud: Scripted) -> list[str]:
         return [line.text async for line in driver().logs(cloud.io, INFO, worker="7", follow=False, tail=5)]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from yotta_script import ENDPOINT, STOCK, Scripted, driver, identity, reply, spec
 
 from unigpu import errors
@@ -76,6 +77,21 @@ def test_a_wrong_state_is_busy_and_never_gone(script: Callable[..., Scripted]) -
     cloud = script({f"GET {EP}": at("STOPPED"), f"DELETE {EP}": WRONG_STATE, f"POST {EP}/stop": WRONG_STATE})
     with pytest.raises(errors.ConflictError):
         cloud.run(endpoint_part(driver()).delete(cloud.io, INFO.id, deadline=UNTIL))
+
+
+def test_a_not_found_that_is_not_in_yottas_words_is_no_end(script: Callable[..., Scripted]) -> None:
+    """A proxy may say so of what exists and bills."""
+    proxy = Response(status=404, headers=Headers(), content=b"<html>not found</html>")
+    part = endpoint_part(driver())
+    cloud = script({f"GET {EP}": proxy, "GET /v2/serverless": reply([ENDPOINT])})
+    there = cloud.run(part.read(cloud.io, INFO.id, deadline=UNTIL))
+    assert there is not None
+    assert there.info.state is State.READY
+    cloud = script({f"GET {EP}": proxy, "GET /v2/serverless": reply([])})
+    assert cloud.run(part.read(cloud.io, INFO.id, deadline=UNTIL)) is None
+    cloud = script({f"GET {EP}": proxy, "GET /v2/serverless": proxy})
+    with pytest.raises(errors.InvalidResponseError):
+        cloud.run(part.read(cloud.io, INFO.id, deadline=UNTIL))
 
 
 def test_a_failed_one_that_must_be_stopped_first_is(script: Callable[..., Scripted]) -> None:
@@ -269,6 +285,17 @@ def test_an_answer_to_a_create_that_makes_no_sense_may_have_made_it(
     assert caught.value.maybe_executed is True
 
 
+def test_a_secret_that_is_echoed_is_not_shown(script: Callable[..., Scripted]) -> None:
+    """Of the environment as of the registry's login."""
+    wanted = spec(secrets={"TOKEN": SecretStr("canary-1")}, registry={"username": "u", "password": "canary-2"})
+    said = reply(code=10001, message="bad value canary-1 or canary-2", data={"got": ["canary-1", "canary-2"]})
+    cloud = script({**FREE, "POST /v2/serverless": said, "POST /v2/container-registry-auths": said})
+    for part in driver().resources(wanted, identity(wanted)):
+        with pytest.raises(errors.InvalidRequestError) as caught:
+            cloud.run(part.create_cold(cloud.io, {}, deadline=UNTIL))
+        assert "canary" not in str(caught.value) + repr(caught.value) + str(caught.value.body)
+
+
 def test_nothing_is_sent_where_no_acceptable_gpu_is_there(script: Callable[..., Scripted]) -> None:
     cloud = script(FREE)
     with pytest.raises(errors.NoCapacityError, match="it lists: NVIDIA_H100_80G, NVIDIA_RTX_4090_24G"):
@@ -333,6 +360,26 @@ def test_a_price_comes_late_or_by_the_second_or_not_at_all(script: Callable[...,
         warm(cloud, seen(cloud), 0.4)
     cloud = script({})
     warm(cloud, INFO, None)  # no cap: nothing is asked
+    own = {"prices": {"RTX 4090": 0.3, "H100 SXM": 0.4}}
+    warm(cloud, INFO, 0.4, **own)  # none that is dearer by them was asked for
+    cloud = script({f"GET {EP}": at("RUNNING")})
+    with pytest.raises(errors.NoCapacityError, match="does not tell what a worker costs"):
+        warm(cloud, seen(cloud), 0.4, prices={"RTX 4090": 0.3})
+    cloud = script({f"GET {EP}": at("RUNNING", perHourPrice=0.5)})
+    with pytest.raises(errors.NoCapacityError, match="costs"):  # what is told counts
+        warm(cloud, seen(cloud, **own), 0.4, **own)
+
+
+def test_a_price_counts_also_where_the_number_of_workers_is_not_told(script: Callable[..., Scripted]) -> None:
+    cloud = script({f"GET {EP}": at("INITIALIZING", perHourPrice=5, totalWorkers=None)})
+    assert seen(cloud).rate.max_per_hour is None
+    with pytest.raises(errors.NoCapacityError, match=r"costs \$5\.00/h"):
+        warm(cloud, seen(cloud), 0.4)
+
+
+def test_a_stopped_one_costs_nothing(script: Callable[..., Scripted]) -> None:
+    cloud = script({f"GET {EP}": at("STOPPED", perHourPrice=0.5)})
+    assert (seen(cloud).rate.idle_per_hour, seen(cloud).rate.max_per_hour) == (0.0, 1.0)
 
 
 # -- scaling, stopping, starting
@@ -365,8 +412,9 @@ def test_stopping_and_starting_are_success_where_it_is_so_already(script: Callab
     for status in ("STOPPED", "STOPPING"):
         cloud = script({f"GET {EP}": at(status)})
         cloud.run(one.stop(cloud.io, INFO, deadline=UNTIL))
-    cloud = script({f"GET {EP}": at("RUNNING"), f"POST {EP}/stop": WRONG_STATE})
-    cloud.run(one.stop(cloud.io, INFO, deadline=UNTIL))
+    cloud = script({f"GET {EP}": at("INITIALIZING"), f"POST {EP}/stop": WRONG_STATE})
+    with pytest.raises(errors.ConflictError):  # it runs on and bills: it has to be told again
+        cloud.run(one.stop(cloud.io, INFO, deadline=UNTIL))
     for status in ("RUNNING", "INITIALIZING"):
         cloud = script({f"GET {EP}": at(status)})
         cloud.run(one.start(cloud.io, INFO, deadline=UNTIL))
@@ -458,6 +506,11 @@ def test_a_task_cannot_be_cancelled(script: Callable[..., Scripted]) -> None:
      "one of the two"),
     ({"interface": "http", "handler": None, "command": ["x"], "provider_options": {"yotta": {"service_mode": "QUEUE"}}},
      "no address for requests"),
+    ({"provider_options": {"yotta": {"shm_gb": 4}}}, "shm_gb: an endpoint's"),
+    ({"kind": "pod", "auth": "none", "provider_options": {"yotta": {"webhook": "https://x.y"}}}, "a pod sends no"),
+    ({"kind": "pod", "auth": "none", "provider_options": {"yotta": {"service_mode": "ALB"}}}, "no service mode"),
+    ({"interface": "http", "handler": None, "command": ["x"], "provider_options": {"yotta": {"route": "/v1/x"}}},
+     "names its path"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_sent(fields: dict[str, Any], words: str) -> None:
     refused = driver().check(spec(**fields)).refusals

@@ -66,10 +66,27 @@ def check(spec: DeploymentSpec, options: Options) -> Checked:
     if spec.kind == "serverless" and spec.interface == "http" and mode == "QUEUE":
         text = "provider_options.yotta.service_mode: QUEUE has no address for requests; use ALB."
         refusals.append(Refusal(field="provider_options", capability="request", message=text))
+    refusals += _without_meaning(spec, own)
     if spec.registry is not None and own.credential_id is not None:
         text = "registry: provider_options.yotta.credential_id names a stored login already; give one of the two."
         refusals.append(Refusal(field="registry", capability="images", message=text))
     return Checked(adaptations=tuple(adaptations), refusals=tuple(refusals))
+
+
+def _without_meaning(spec: DeploymentSpec, own: SpecOptions) -> list[Refusal]:
+    """Options that would be sent nowhere: who gives one expects something of it."""
+    pod, http = spec.kind == "pod", spec.interface == "http"
+    wrong = (
+        ("service_mode", own.service_mode, pod, "stop", "a pod has no service mode"),
+        ("webhook", own.webhook, pod, "webhooks", "a pod sends no notices"),
+        ("shm_gb", own.shm_gb, not pod, "volumes", "an endpoint's shared memory cannot be set; a pod's can"),
+        ("route", own.route, http, "invoke", "an http deployment is called by request(), which names its path"),
+    )
+    return [
+        Refusal(field="provider_options", capability=flag, message=f"provider_options.yotta.{name}: {why}.")
+        for name, given, meaningless, flag, why in wrong
+        if given is not None and meaningless
+    ]
 
 
 def _gpus(spec: DeploymentSpec, options: Options) -> list[Refusal]:

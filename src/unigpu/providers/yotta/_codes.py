@@ -34,6 +34,8 @@ NOT_RUNNING: Final = frozenset({24000, 24002})
 """What a task or a change meets while nothing runs. That 24000 ("serverless unavailable") is said then is not
 documented; both are taken for it."""
 NO_TASK: Final = frozenset({24011, 40402})
+NO_ROUTE: Final = 404
+"""A plain HTTP 404: Yotta says "not found" by codes of its own, so that it is the call which is not there."""
 
 KINDS: Final[Mapping[int, type[APIStatusError]]] = {
     10001: InvalidRequestError,  # invalid request parameters; also: no QUEUE endpoint

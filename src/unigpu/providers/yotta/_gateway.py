@@ -35,6 +35,7 @@ from unigpu.errors import (
     JobFailed,
     NoWorkerReady,
     TransportError,
+    UniGPUError,
     UnsupportedError,
     WorkerLost,
 )
@@ -119,14 +120,16 @@ async def invoke(line: Line, io: Io, info: DeploymentInfo, call: Invocation, loo
             await _must_run(info, look)  # its name may be gone while it is stopped
         raise
     if ours:
-        return await _envelope(reply, info, look, _secrets(where))
+        return await _envelope(reply, info, look, _secrets(where), idempotent=call.idempotent)
     if 200 <= reply.status < 300:
         return Result(output=reply.json())
-    await _judge(reply.status, info, look)
+    await _judge(reply.status, info, look, idempotent=call.idempotent)
     raise error_for(reply, PROVIDER, deployment=info.name, secrets=_secrets(where), maybe_executed=True)
 
 
-async def _envelope(reply: Response, info: DeploymentInfo, look: Look, secrets: tuple[str, ...]) -> Result:
+async def _envelope(
+    reply: Response, info: DeploymentInfo, look: Look, secrets: tuple[str, ...], *, idempotent: bool
+) -> Result:
     """What our worker said; whatever else it is, is the gateway's."""
     try:
         envelope, error, seconds = _tasks.answer_of(reply.json())
@@ -153,7 +156,7 @@ async def _envelope(reply: Response, info: DeploymentInfo, look: Look, secrets: 
             maybe_executed=True,
             **common,
         )
-    await _judge(reply.status, info, look)
+    await _judge(reply.status, info, look, idempotent=idempotent)
     if 200 <= reply.status < 300:
         raise InvalidResponseError("the answer is not that of unigpu's worker", maybe_executed=True, **common)
     raise error_for(reply, PROVIDER, deployment=info.name, secrets=secrets)
@@ -196,7 +199,7 @@ async def request(
             await _must_run(info, look)
         raise
     try:
-        await _judge(reply.status, info, look)
+        await _judge(reply.status, info, look, idempotent=call.idempotent)
         yield reply
     finally:
         await opening.__aexit__(None, None, None)
@@ -205,8 +208,8 @@ async def request(
 # -- what an answer means that a gateway may have given
 
 
-async def _judge(status: int, info: DeploymentInfo, look: Look) -> None:
-    """Return where a server gave it.
+async def _judge(status: int, info: DeploymentInfo, look: Look, *, idempotent: bool) -> None:
+    """Return where a server gave it, or where nobody can tell.
 
     Raises:
         NoWorkerReady: nobody was there; it has not run.
@@ -214,9 +217,13 @@ async def _judge(status: int, info: DeploymentInfo, look: Look) -> None:
     """
     if status not in _NOBODY | _BROKEN:
         return
-    now = await _now(info, look)
-    # A request that a stop breaks off meets STOPPING. What is STOPPED, or not yet RUNNING again, had nobody for it.
-    away = now.state is State.STOPPED or (now.raw_state or "").upper().startswith("INITIALIZ")
+    now = await _seen(info, look)
+    if now is None:
+        return
+    # A request that a stop breaks off meets STOPPING: what is STOPPED had nobody for it. Neither had what is not yet
+    # RUNNING again, but for a call that took its worker down with it: only one that may run twice is made again then.
+    starts = (now.raw_state or "").upper().startswith("INITIALIZ")
+    away = now.state is State.STOPPED or (starts and (idempotent or status in _NOBODY))
     if away or (status in _NOBODY and now.state is not State.READY):
         raise _nobody(now)
     if status in _BROKEN and info.interface == "function":
@@ -231,9 +238,19 @@ async def _judge(status: int, info: DeploymentInfo, look: Look) -> None:
 
 
 async def _must_run(info: DeploymentInfo, look: Look) -> None:
-    now = await _now(info, look)
-    if now.state is not State.READY:
+    now = await _seen(info, look)
+    if now is not None and now.state is not State.READY:
         raise _nobody(now)
+
+
+async def _seen(info: DeploymentInfo, look: Look) -> DeploymentInfo | None:
+    """A look after the fact. One that fails says nothing, and must not hide what it was made for."""
+    try:
+        return await _now(info, look)
+    except DeploymentGone:
+        raise
+    except UniGPUError:
+        return None
 
 
 async def _now(info: DeploymentInfo, look: Look) -> DeploymentInfo:

@@ -21,7 +21,7 @@ from unigpu.models import GPURequest
 from unigpu.models.gpu import canonical, gpu, members, spelling
 
 from . import _map
-from ._codes import PROVIDER
+from ._codes import NO_ROUTE, PROVIDER
 from ._line import READ_TIMEOUT, Line
 from ._options import Options
 from ._wire import (
@@ -44,8 +44,6 @@ _FOLLOW_S: Final = 3.0
 _MOST_PAGES: Final = 1000
 _SOURCE: Final = "availability only: Yotta's API tells no price before a deployment exists"
 _OWN_PRICE: Final = "your own price table (driver_options)"
-_NO_ROUTE: Final = 404
-"""A plain HTTP 404: Yotta says "not found" by codes of its own, so that it is the call which is not there."""
 _NO_ENDPOINT: Final = frozenset({14000, 24001})
 _STORAGE: Final = ("S3", "CEPH", "VENDOR", "R2")
 _ENDED: Final = frozenset({"TERMINATED", "TERMINATING", "STOPPED", "DELETING"})
@@ -69,7 +67,7 @@ async def _listed(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) 
     try:
         data = await line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
     except DeploymentGone as exc:
-        if exc.status != _NO_ROUTE:
+        if exc.status != NO_ROUTE:
             raise
         return None
     return tuple(map(_map.worker_of, rows(WorkerWire, data, "worker.list")))
@@ -104,13 +102,17 @@ async def logs(
 ) -> AsyncIterator[LogLine]:
     """The newest lines by paging backwards, and what follows by paging forwards from the last one."""
     after: dict[str, tuple[str, str]] = {}
+    read_out: set[str] = set()
     first = True
     while first or follow:
         lines: list[LogLine] = []
-        for id in [worker] if worker else await _log_holders(line, io, info):
+        holders = [(worker, False)] if worker else await _log_holders(line, io, info)
+        for id, ended in holders:
+            if id in read_out:
+                continue
             try:
-                if first:
-                    found = await _newest(line, io, info, id, tail)
+                if first:  # also where none is wanted: what follows begins after the newest
+                    found = await _newest(line, io, info, id, max(1, tail) if follow else tail)
                 else:
                     found = await _later(line, io, info, id, after.get(id))
             except DeploymentGone:
@@ -121,6 +123,8 @@ async def logs(
                 continue  # it was replaced meanwhile
             if found:
                 after[id] = _mark(found[-1])
+            if ended:
+                read_out.add(id)  # dead workers stay listed; this one says nothing more
             lines += [LogLine(text=one.log, worker_id=id, time=time_of(one.timestamp)) for one in found]
         lines.sort(key=lambda one: one.time or 0.0)
         for one in lines[max(0, len(lines) - tail) :] if first else lines:
@@ -130,11 +134,12 @@ async def logs(
             await io.sleep(_FOLLOW_S)
 
 
-async def _log_holders(line: Line, io: Io, info: DeploymentInfo) -> Sequence[str]:
+async def _log_holders(line: Line, io: Io, info: DeploymentInfo) -> Sequence[tuple[str, bool]]:
+    """The workers, and whether they have ended."""
     listed = await _listed(line, io, info, deadline=io.now() + READ_TIMEOUT)
     if listed is None:
         raise _no_logs(info, "there is no list of workers")
-    return [one.id for one in listed]
+    return [(one.id, one.state is WorkerState.EXITED) for one in listed]
 
 
 def _no_logs(info: DeploymentInfo, why: str) -> UnsupportedError:
@@ -186,7 +191,7 @@ async def _page(
     try:
         data = await line.about(io, "GET", info, path, "worker.logs", params=tuple(params), deadline=until)
     except DeploymentGone as exc:
-        if exc.status == _NO_ROUTE:
+        if exc.status == NO_ROUTE:
             raise _no_logs(info, "there is no such call") from exc
         if exc.status in _NO_ENDPOINT:
             raise

@@ -30,6 +30,8 @@ from ._wire import EndpointWire, PodWire, StockWire, WorkerWire
 ENDPOINT: Final = "endpoint"
 POD: Final = "pod"
 CREDENTIAL: Final = "credential"
+WORKER_PRICE: Final = "worker_price_per_hour"
+"""In `DeploymentInfo.details`: USD of one worker-hour, as told."""
 
 _ENDPOINT_STATES: Final[Mapping[str, State]] = {
     "INITIALIZING": State.STARTING,
@@ -236,8 +238,14 @@ def _found(kind: str, info: DeploymentInfo) -> Found:
         created_at=info.created_at,
         expires_at=info.expires_at,
         info=info,
-        shown={"image": info.details["image"]} if "image" in info.details else {},
+        shown=_shown(info),
     )
+
+
+def _shown(info: DeploymentInfo) -> dict[str, Any]:
+    """Spec fields that can be read back as they were given: the image; of a QUEUE endpoint that it is no http one."""
+    shown = {"image": info.details["image"]} if "image" in info.details else {}
+    return {**shown, "interface": "function"} if info.details.get("service_mode") == "QUEUE" else shown
 
 
 def endpoint_info(
@@ -253,7 +261,9 @@ def endpoint_info(
     port = None if wire.expose is None else wire.expose.port
     shown = wire.environment_vars or wire.env_vars
     mode = None if wire.service_mode is None else wire.service_mode.upper()
-    details = {"service_mode": mode, "domain": wire.domain, "cost": wire.cost, "image": wire.image}
+    details = {
+        "service_mode": mode, "domain": wire.domain, "cost": wire.cost, "image": wire.image, WORKER_PRICE: price
+    }  # fmt: skip
     return DeploymentInfo(
         provider=PROVIDER,
         provider_name=wire.name,
@@ -267,7 +277,7 @@ def endpoint_info(
         ready_workers=0 if state in (State.STOPPED, State.GONE) else ready,
         url=None if mode != "ALB" or wire.domain is None else origin(wire.domain, base),
         created_at=wire.created_at,
-        rate=rate_of(price, wire.total_workers or 0),
+        rate=rate_of(price, wire.total_workers, stopped=state is State.STOPPED),
         ours=is_ours(wire.name),
         details={name: value for name, value in details.items() if value is not None},
         **_known.fields(shown, known, mode=mode, kind="serverless", port=port),
@@ -285,7 +295,7 @@ def pod_info(wire: PodWire, options: Options, known: _known.Known = _known.NOTHI
     if price is None and wire.gpu_type is not None:
         own = price_in(options.prices, wire.gpu_type)
         price = None if own is None else own * (wire.gpu_count or 1)
-    details = {"gpu": wire.gpu_type, "region": wire.region, "image": wire.image}
+    details = {"gpu": wire.gpu_type, "region": wire.region, "image": wire.image, WORKER_PRICE: price}
     return DeploymentInfo(
         provider=PROVIDER,
         provider_name=wire.name,
@@ -335,11 +345,12 @@ def worker_price(wire: EndpointWire, options: Options) -> float | None:
     return told / max(1, wire.total_workers or 1) if options.price_of == "endpoint" else told
 
 
-def rate_of(price: float | None, workers: int) -> Rate:
-    if price is None:
+def rate_of(price: float | None, workers: int | None, *, stopped: bool = False) -> Rate:
+    """What that many workers cost; unknown where their number is not told. A stopped endpoint costs nothing."""
+    if price is None or workers is None:
         return Rate()
     total = round(price * workers, 6)
-    return Rate(idle_per_hour=total, max_per_hour=total, source="as Yotta shows it")
+    return Rate(idle_per_hour=0.0 if stopped else total, max_per_hour=total, source="as Yotta shows it")
 
 
 def origin(named: str, base: str) -> str | None:

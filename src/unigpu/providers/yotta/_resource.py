@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pydantic import SecretStr
+
 from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, State
 from unigpu.errors import (
     APIStatusError,
@@ -22,7 +24,7 @@ from unigpu.errors import (
 )
 
 from . import _known, _map
-from ._codes import PROVIDER
+from ._codes import NO_ROUTE, PROVIDER
 from ._line import Line
 from ._options import Options, SpecOptions
 from ._wire import CredentialWire, EndpointWire, PodWire, StockWire, rows, shaped
@@ -66,19 +68,27 @@ class Part:
         return _BILLS.get(self.kind)
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        return [one for one in await self._all(io, deadline=deadline) if one.name == self.name]
+
+    async def _all(self, io: Io, *, deadline: float) -> Sequence[Found]:
         what = f"{self.kind}.list"
         data = await self.line.listed(io, _PATHS[self.kind], what, deadline=deadline)
         found = [self.found(row) for row in rows(_MODELS[self.kind], data, what)]
-        return [one for one in found if one.name == self.name and not _is_over(one)]
+        return [one for one in found if not _is_over(one)]
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         what = f"{self.kind}.get"
         try:
             data = await self.line.send(io, "GET", f"{_PATHS[self.kind]}/{id}", what, deadline=deadline)
-        except NotFoundError:
-            return None
+        except NotFoundError as exc:
+            return await self._listed(io, id, deadline=deadline) if exc.status == NO_ROUTE else None
         found = self.found(self.shaped(data, what))
         return None if _is_over(found) else found
+
+    async def _listed(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        """After a "not found" that is not in Yotta's words: a proxy may say so of what exists and bills. The list
+        decides."""
+        return next((one for one in await self._all(io, deadline=deadline) if one.id == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """Delete it; an endpoint that runs is told to stop, and has to be asked again.
@@ -178,9 +188,6 @@ class Part:
 
     async def _post(self, io: Io, body: Mapping[str, Any], *, deadline: float) -> Found:
         what = f"{self.kind}.create"
-        hide = (
-            () if self.spec is None or self.spec.registry is None else (self.spec.registry.password.get_secret_value(),)
-        )
         try:
             data = await self.line.send(
                 io,
@@ -191,7 +198,7 @@ class Part:
                 role="create",
                 call=self.call,
                 deadline=deadline,
-                hide=hide,
+                hide=() if self.spec is None else _secrets(self.spec),
             )
         except NotFoundError as exc:  # the route is gone: nothing was made
             raise InvalidResponseError(
@@ -271,6 +278,14 @@ def of_spec(line: Line, options: Options, spec: DeploymentSpec, identity: Identi
         )
         for kind in kinds
     )
+
+
+def _secrets(spec: DeploymentSpec) -> tuple[str, ...]:
+    """What a create sends, and no error may show."""
+    values = [one for one in spec.secrets.values() if isinstance(one, SecretStr)]
+    if spec.registry is not None:
+        values.append(spec.registry.password)
+    return tuple(value.get_secret_value() for value in values)
 
 
 def _is_over(found: Found) -> bool:

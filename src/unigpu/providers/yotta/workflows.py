@@ -47,13 +47,12 @@ from unigpu.errors import (
     UnsupportedError,
 )
 from unigpu.models import GPURequest
-from unigpu.models.gpu import spelling
 
 from . import _check, _gateway, _known, _looks, _map, _tasks
 from ._codes import NOT_RUNNING, PROVIDER
 from ._line import LIMITS, READ_TASK, SUBMIT_TASK, Line
 from ._options import Options, SpecOptions
-from ._resource import Part, of_spec, stock, stop
+from ._resource import Part, of_spec, stock
 from ._wire import EndpointWire, PodWire, SubmittedWire, TaskWire, rows, shaped
 
 _PRICE_LOOKS: Final = 5
@@ -91,13 +90,15 @@ class YottaDriver:
 
     def rate(self, spec: DeploymentSpec) -> Rate:
         """By the user's own prices, where all acceptable GPUs have one: the API tells none before it bills."""
-        codes = [code for request in spec.gpu or () for code in spelling(request, PROVIDER)]
-        prices = [_map.price_in(self._options.prices, code) for code in codes]
+        prices = [_map.price_in(self._options.prices, code) for code in self._codes(spec)]
         known = [price for price in prices if price is not None]
         if not known or len(known) != len(prices):
             return Rate()
         most = max(known) * _map.gpu_count(spec) * max(1, spec.workers[0])
         return Rate(idle_per_hour=most, max_per_hour=most, source="your own price table (driver_options)")
+
+    def _codes(self, spec: DeploymentSpec) -> Sequence[str]:
+        return _map.gpu_codes(spec, self._options.prices)
 
     # -- what exists --------------------------------------------------------------------------------------------------
 
@@ -170,21 +171,25 @@ class YottaDriver:
             NoCapacityError: a worker costs more than ``max_price``, or what it costs is not told.
         """
         if spec.max_price is not None and not is_rehearsal(io):
-            info = await self._within(io, info, spec.max_price, deadline=deadline)
+            info = await self._within(io, info, spec, spec.max_price, deadline=deadline)
         wanted = max(1, spec.workers[0])
         if spec.kind == "serverless" and info.workers is not None and info.workers != (wanted, wanted):
             await self.scale(io, info, workers=(wanted, wanted), deadline=deadline)
 
-    async def _within(self, io: Io, info: DeploymentInfo, cap: float, *, deadline: float) -> DeploymentInfo:
-        """*info*, once its price is told and below *cap*."""
+    async def _within(
+        self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, cap: float, *, deadline: float
+    ) -> DeploymentInfo:
+        """*info*, once its price is told and at most *cap*. Where it is not, the user's own prices hold the cap, if
+        every acceptable GPU has one: none above the cap was asked for."""
+        by_own_prices = all(_map.price_in(self._options.prices, code) is not None for code in self._codes(spec))
         for turn in range(_PRICE_LOOKS):
-            price = (
-                None if info.rate.max_per_hour is None else info.rate.max_per_hour / max(1, (info.workers or (1, 1))[1])
-            )
+            price = info.details.get(_map.WORKER_PRICE)
             if price is not None:
                 if price <= cap:
                     return info
                 raise _too_dear(info, f"a worker costs ${price:.2f}/h, more than max_price (${cap:.2f})")
+            if by_own_prices:
+                return info
             if turn + 1 < _PRICE_LOOKS:
                 await io.sleep(_PRICE_PAUSE)
                 info = await self.read(io, info, deadline=deadline) or info
@@ -219,14 +224,16 @@ class YottaDriver:
         )
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        """Stop it; a pod is paused. One that stops or has stopped is left as it is."""
+        """Stop it; a pod is paused. One that stops or has stopped is left as it is.
+
+        Raises:
+            ConflictError: it is busy with its last change, and has to be told again.
+        """
         now = await self._must_exist(io, info, deadline=deadline)
         if now.state is State.STOPPED or (now.raw_state or "").upper() in ("STOPPING", "PAUSING"):
             return
-        if info.kind == "serverless":
-            await stop(self._line, io, info.id, deadline=deadline)
-            return
-        await self._line.about(io, "POST", info, "/pause", "pod.pause", json={}, deadline=deadline)
+        path, what = ("/stop", "endpoint.stop") if info.kind == "serverless" else ("/pause", "pod.pause")
+        await self._line.about(io, "POST", info, path, what, json={}, deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """Start it; a pod is resumed. Where somebody else did meanwhile, nothing is sent.
