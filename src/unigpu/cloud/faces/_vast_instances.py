@@ -120,6 +120,9 @@ class Instances:
             data=data,
         )
         one = self._engine.deployments.create(engine_id(INSTANCE, account.new_number(INSTANCE)), INSTANCE, terms, now)
+        # Not while it loads, unlike a serverless worker: https://docs.vast.ai/guides/instances/manage-instances
+        running = frozenset(("idle", "busy"))
+        self._engine.meter.open(one.id, name=label or one.id, price_per_hour=terms.price_per_hour, billed=running)
         answer: dict[str, JSON] = {"success": True, "new_contract": number_of(one)}
         if stopped:
             self._engine.deployments.stop(one.id, now)
