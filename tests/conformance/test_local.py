@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from unigpu._io.clock import InstantClock, use_clock
+from unigpu.cloud._simulated import JobMode
 from unigpu.cloud.contract import Reply
 from unigpu.cloud.faces.local import LocalFace
 from unigpu.cloud.virtual import Behavior, VirtualCloud
@@ -61,6 +62,7 @@ class InMemory(Project):
         self.transport.change = self._change
         self.state_dir = path / "state"
         self.change_json: Callable[[str, Any], Any] | None = None
+        self.cold_start, self.crashes, self.runs = 0.05, 0, 0  # few looks: each is a case
         spec = importlib.util.spec_from_file_location("conformance_app", self.file)
         assert spec is not None
         assert spec.loader is not None
@@ -97,7 +99,7 @@ class InMemory(Project):
         }
 
     def fields(self, handler: str) -> Mapping[str, Any]:
-        behavior = Behavior(run=self._run[handler], duration=_seconds, cold_start=0.05)  # few looks: each is a case
+        behavior = Behavior(run=self._run[handler], duration=_seconds, cold_start=self.cold_start, job=self._taken)
         self.cloud.simulation._behavior_of = lambda _: behavior  # one bench deploys one handler at a time
         return super().fields(handler)
 
@@ -114,6 +116,17 @@ class InMemory(Project):
     def left(self) -> Sequence[str]:
         rows = self.cloud.engine.deployments.list(self.cloud.clock.now(), platform="local")
         return [str(row.terms.data["name"]) for row in rows]
+
+    def seconds(self) -> Mapping[str, float]:
+        return {}
+
+    def billed(self) -> Mapping[str, float]:
+        return {}  # it costs nothing
+
+    def _taken(self, _: object) -> JobMode:
+        self.runs += 1
+        self.crashes -= 1
+        return "crash" if self.crashes >= 0 else "answer"
 
     def _change(self, operation: str, reply: Reply) -> Reply:
         if self.change_json is None or reply.status != 200:

@@ -14,9 +14,10 @@ from typing import Any, Final
 from unigpu import _registry
 from unigpu._client._sync import Client
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.cloud._simulated import Behavior
+from unigpu.cloud._simulated import Behavior, JobMode
 from unigpu.cloud.contract import Face, Reply
 from unigpu.cloud.engine import Engine
+from unigpu.cloud.meter import PHASES, Phase
 from unigpu.cloud.virtual import VirtualCloud
 from unigpu.driver import Driver
 from unigpu.errors import UniGPUError
@@ -65,6 +66,8 @@ class FaceBench:
         self.list_operation = list_operation
         self.status_names = status_names
         self.change_json: Callable[[str, Any], Any] | None = None
+        self.cold_start = 0.05  # few looks: each is a case
+        self.crashes = self.runs = 0
         self._fields = fields or {}
         self._options = options or _plain_key
         self._face, self._driver = face, driver
@@ -114,7 +117,7 @@ class FaceBench:
         return {"provider": self.provider, **here, **self._options(key)}
 
     def fields(self, handler: str) -> Mapping[str, Any]:
-        behavior = Behavior(run=_RUN[handler], duration=_seconds, cold_start=0.05)  # few looks: each is a case
+        behavior = Behavior(run=_RUN[handler], duration=_seconds, cold_start=self.cold_start, job=self._taken)
 
         def behaves(_: str) -> Behavior:  # one bench deploys one handler at a time
             return behavior
@@ -141,6 +144,22 @@ class FaceBench:
         names = [(row, str(row.terms.launch.env.get("UNIGPU_NAME", row.id))) for row in rows]
         called = [name for row, name in names if row.terms.max_workers > 0]
         return called or [f"{row.platform} {name}" for row, name in names]
+
+    def seconds(self) -> Mapping[str, float]:
+        return self._phases(lambda _id, _phase, seconds: seconds)
+
+    def billed(self) -> Mapping[str, float]:
+        meter = self.cloud.engine.meter
+        return self._phases(lambda id, phase, seconds: meter.billed({phase: seconds}, id))
+
+    def _phases(self, of: Callable[[str, Phase, float], float]) -> Mapping[str, float]:
+        rows = self.cloud.engine.meter.report(self.cloud.clock.now())["deployments"]
+        return {phase: sum(of(id, phase, row[f"{phase}_s"]) for id, row in rows.items()) for phase in PHASES}
+
+    def _taken(self, _: object) -> JobMode:
+        self.runs += 1
+        self.crashes -= 1
+        return "crash" if self.crashes >= 0 else "answer"
 
     def _change(self, operation: str, reply: Reply) -> Reply:
         if self.change_json is None or reply.status >= 300 or not reply.body:

@@ -18,6 +18,7 @@ from unigpu.models import JobStatus
 
 from ._bench import Bench, caught
 from ._conformance import DriverConformance
+from ._declared_money import DeclaredMoney
 from ._declared_time import DeclaredOverTime
 from ._flavours import Flavour
 
@@ -39,6 +40,9 @@ class WireBench(Bench, Protocol):
         on_call: Called with ``"before"`` or ``"after"`` and the operation; what it raises, the client gets.
         change_json: Changes each reply's JSON on its way; ``None``: nothing.
         status_names: The names of fields of replies that hold a status.
+        cold_start: Seconds that a worker takes to be ready, of what is deployed with `fields` from now on.
+        crashes: So many of the next calls kill the worker that runs them.
+        runs: How often a worker was given a call.
     """
 
     list_operation: str
@@ -47,6 +51,9 @@ class WireBench(Bench, Protocol):
     on_call: Callable[[str, str], object] | None
     change_json: Callable[[str, Any], Any] | None
     status_names: Sequence[str]
+    cold_start: float
+    crashes: int
+    runs: int
 
     def lose(self, operation: str, when: str, *, times: int | None = 1) -> None:
         """Close the connection without a reply, before or after the platform acted; ``None``: always."""
@@ -67,8 +74,16 @@ class WireBench(Bench, Protocol):
         """What exists on the platform now, by name: deployments, and workers that run."""
         ...
 
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds of all workers until now, by what they did: ``loading``, ``idle`` and ``busy``."""
+        ...
 
-class WireConformance(DeclaredOverTime, DriverConformance):
+    def billed(self) -> Mapping[str, float]:
+        """Those of `seconds` that cost money."""
+        ...
+
+
+class WireConformance(DeclaredMoney, DeclaredOverTime, DriverConformance):
     """`DriverConformance`, and what needs a `WireBench`."""
 
     def test_a_list_that_fails_is_an_error_and_never_empty(self, wire: WireBench, flavour: Flavour) -> None:
