@@ -20,6 +20,7 @@ from unigpu.errors import (
     InvalidResponseError,
     QuotaExceededError,
     TeardownIncomplete,
+    TransportError,
     UnsupportedError,
 )
 from unigpu.models import State
@@ -215,6 +216,21 @@ def test_an_update_that_stopped_half_way_is_not_taken_for_done(
     done = client.deploy(**FIELDS, env={"MODE": "b"}, if_exists="replace")
     assert done.change == "updated"
     assert done.info.spec_hash
+
+
+def test_an_update_whose_answers_are_lost_half_way_is_not_taken_for_done(client: Client, account: Account) -> None:
+    app = client.deploy(**FIELDS)
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        if request.method == "PUT" and "/workergroups/" in request.url.path:
+            raise httpx.ReadError("lost", request=request)
+        return None
+
+    account.before = before
+    with pytest.raises(TransportError):
+        client.update(app, env={"MODE": "b"})
+    account.before = lambda request: None
+    assert client.get("summarize").info.spec_hash is None
 
 
 def test_scaling_keeps_what_it_was_not_asked_for(client: Client, account: Account) -> None:

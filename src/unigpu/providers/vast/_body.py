@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from unigpu.driver import DeploymentSpec, Identity, Scaling
+from unigpu.errors import ConfigurationError
 from unigpu.models.spec import DEFAULT_PORT
 
 from . import _env
@@ -136,6 +137,54 @@ def limits_body(spec: DeploymentSpec) -> dict[str, Any]:
     }
 
 
+def changed_body(
+    spec: DeploymentSpec, identity: Identity, *, was: str | None, min_load: float | None
+) -> dict[str, Any]:
+    """What `update` changes of an endpoint: its plan; how many workers is `scale`'s. The least load is an option of
+    the spec's, so it changes where the options do, and nowhere else: it may have been scaled down since.
+
+    Args:
+        was: The spec hash so far.
+        min_load: As it is.
+    """
+    body = {name: value for name, value in limits_body(spec).items() if name not in ("min_load", "max_workers")}
+    if _options_in(was) != _options_in(identity.spec_hash):
+        asked = options_of(spec).min_load
+        body["min_load"] = min(1.0, min_load or 0.0) if asked is None else asked
+    return body
+
+
+def _options_in(spec_hash: str | None) -> str | None:
+    """A spec hash tells each stated field: ``1:…,gpu=344adc,provider_options=f2a3c4``."""
+    found = re.search(r",provider_options=(\w+)", spec_hash or "")
+    return None if found is None else found[1]
+
+
+def must_be_sendable(spec: DeploymentSpec) -> None:
+    """Values that are known as late as this.
+
+    Raises:
+        ConfigurationError: a template or an instance would take a secret for something else; nothing is sent.
+    """
+    values = {name: value.get_secret_value() for name, value in spec.secrets.items() if isinstance(value, SecretStr)}
+    if spec.kind == "pod":
+        bad, why = _env.too_long(values), f"a variable of an instance has {_env.ENTRY} characters at most"
+        login = "" if spec.registry is None else spec.registry.username + spec.registry.password.get_secret_value()
+        if re.search(r"[\s'\"\\]", login):
+            raise _unsendable(spec, "registry", "an instance takes a login as one text, without blanks and quotes")
+    else:
+        bad = _env.fragile(values)
+        why = "a template of Vast's keeps variables as one text of docker flags, so a value has no blanks or quotes"
+    if bad:
+        raise _unsendable(spec, f"secrets: {', '.join(bad)}", why)
+
+
+def _unsendable(spec: DeploymentSpec, what: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{what}: {why}.", provider=PROVIDER, deployment=spec.name, hint="Encode it (base64); the worker decodes it."
+    )
+
+
 def workers_body(workers: tuple[int, int], *, min_load: float | None = None) -> dict[str, Any]:
     """A least of one hot worker is a least load of 1: any load at all keeps one (docs, ``managing-scale``)."""
     floor = 1.0 if workers[0] else 0.0
@@ -152,8 +201,9 @@ def scale_body(
     idle_timeout: float | None,
     scaling: Scaling | None,
 ) -> dict[str, Any]:
-    """What `scale` changes. *now*: ``min_load`` and ``cold_workers`` as they are: a load that somebody set is kept
-    while a worker is asked for, and no more machines are kept than there may be."""
+    """What `scale` changes. *now*: ``min_load``, ``cold_workers`` and ``max_queue_time`` as they are: a load that
+    somebody set is kept while a worker is asked for, no more machines are kept than there may be, and the longest wait
+    stays where the target is below it."""
     body: dict[str, Any] = {}
     if workers is not None:
         had = float(now.get("min_load") or 0)
@@ -164,7 +214,8 @@ def scale_body(
     if idle_timeout is not None:
         body["inactivity_timeout"] = idle_seconds(idle_timeout)
     if scaling is not None:
-        body |= {"target_queue_time": scaling.target, "max_queue_time": max(scaling.target, 30.0)}
+        longest = float(now.get("max_queue_time") or 30.0)
+        body |= {"target_queue_time": scaling.target, "max_queue_time": max(scaling.target, longest)}
     return body
 
 

@@ -74,7 +74,6 @@ class Way:
     status: str | None = None
     looked_at: float | None = None
     is_ready: bool = False
-    waited: bool = False
 
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
@@ -93,7 +92,6 @@ class Way:
             self.idx = route.request_idx if route.request_idx is not None else self.idx
             if route.url:
                 return self._address(route.url), body
-            self.waited = True
             self.status = route.status or self.status
             await self._look()
             await self.pause()

@@ -18,6 +18,7 @@ from unigpu.driver import (
     Io,
     Request,
     Response,
+    is_rehearsal,
 )
 from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
 from unigpu.models import GPURequest
@@ -51,6 +52,8 @@ class InstancePart(Part):
             NoCapacityError: none of them is.
         """
         spec, _ = self.made_from()
+        if not is_rehearsal(io):
+            _body.must_be_sendable(spec)
         options = _body.options_of(spec)
         offers = await search(
             self.line, io, as_json(of_spec(spec, options)), disk=disk_of(spec), limit=options.tries, deadline=deadline

@@ -434,6 +434,8 @@ def instance_item(wire: InstanceWire, workers: Mapping[int, str]) -> InventoryIt
     known = untag(wire.label) or untag(workers.get(wire.id))
     env = _env.read(wire.extra_env)
     running = wire.actual_status in ("running", "frozen", "rebooting")
+    # https://docs.vast.ai/guides/serverless/pricing: an endpoint's machine bills its GPU while it loads, too
+    running = running or (wire.id in workers and wire.actual_status == "loading")
     month = None
     if wire.storage_cost is not None and wire.disk_space is not None:
         month = round(wire.storage_cost * wire.disk_space, 4)

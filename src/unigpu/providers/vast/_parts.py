@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io
+from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_rehearsal
 from unigpu.errors import ConflictError, InvalidRequestError, InvalidResponseError, NotFoundError, UniGPUError
 
 from . import _body, _ending, _map
@@ -95,6 +95,8 @@ class TemplatePart(Part):
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """One that is identical is given back, with ``success: false`` beside it: it is the same."""
         spec, identity = self.made_from()
+        if not is_rehearsal(io):
+            _body.must_be_sendable(spec)
         body = _body.template_body(spec, identity, engine=self.line.engine)
         self.look.forget()
         reply = await self.line.send(
@@ -278,8 +280,8 @@ def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequenc
     return _map.endpoint_info(wire, template=_map.its_template(wire, templates, group), group=group)
 
 
-def must_be_capped(spec: DeploymentSpec, group: GroupWire | None) -> None:
-    """Before anything is rented.
+def must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: str | None = None) -> None:
+    """Before anything is rented; or after a change of *endpoint*, whose workers run.
 
     Raises:
         InvalidResponseError: what Vast made of the search lets dearer machines in than was asked.
@@ -289,11 +291,13 @@ def must_be_capped(spec: DeploymentSpec, group: GroupWire | None) -> None:
         wrong = contradicts(group.search_query, of_spec(spec, _body.options_of(spec)))
     if wrong is not None:
         raise InvalidResponseError(
-            f"{spec.name}: {wrong}; nothing was rented",
+            f"{spec.name}: {wrong}; " + ("no worker was replaced" if endpoint else "nothing was rented"),
             provider=PROVIDER,
             operation="vast.workergroup.list",
             deployment=spec.name,
-            maybe_executed=True,
+            maybe_executed=endpoint is None,
+            may_bill=() if endpoint is None else (f"endpoint {endpoint}",),
+            hint=endpoint and "Machines that it rents from now on may be dearer: scale it to (0, 1), or tear it down.",
         )
 
 

@@ -32,6 +32,7 @@ class EndpointWire(WireModel):
     min_load: float | None = None
     cold_workers: int | None = None
     max_workers: int
+    max_queue_time: float | None = None
     target_queue_time: float | None = None
     inactivity_timeout: float | None = None
     created_at: float | str | None = None

@@ -36,6 +36,7 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Worker,
+    is_rehearsal,
 )
 from unigpu.errors import APIStatusError, InvalidResponseError, NotFoundError, UnsupportedError
 from unigpu.models import GPURequest
@@ -149,7 +150,9 @@ class VastDriver:
         templates = await self._line.templates(io, [info.provider_name], deadline=deadline)
         template = next((one for one in templates if str(one.id) == info.ids.get("template")), None)
         group: GroupWire | None = None
-        if template is None or "workergroup" not in info.ids:
+        # An update that stopped half way shows in the workergroup: it is read where the template says anything new.
+        same = template is not None and _map.found_template(template).spec_hash == info.spec_hash
+        if not same or "workergroup" not in info.ids:
             groups = await self._line.groups(io, deadline=deadline)
             group = next((one for one in groups if one.endpoint_id == wire.id), None)
             template = _map.its_template(wire, templates, group)
@@ -301,6 +304,8 @@ class VastDriver:
                 maybe_executed=False,
                 hint='Deploy it again: what is missing is made anew. Or if_exists="replace".',
             )
+        if not is_rehearsal(io):
+            _body.must_be_sendable(spec)
         body = {
             **_body.template_body(spec, identity, engine=self._line.engine),
             "id": template.id,
@@ -315,7 +320,9 @@ class VastDriver:
             spec, endpoint=info.id, template=str(template.id), template_hash=None if now is None else now.hash_id
         )
         await self._put_group(io, info, group.id, changed, deadline=deadline)
-        planned = {k: v for k, v in _body.limits_body(spec).items() if k not in ("min_load", "max_workers")}
+        groups = await self._line.groups(io, deadline=deadline)
+        must_be_capped(spec, next((one for one in groups if one.id == group.id), None), endpoint=info.id)
+        planned = _body.changed_body(spec, identity, was=info.spec_hash, min_load=wire.min_load)
         await self._put(io, info, planned, deadline=deadline)
         await self._roll(io, info, group.id, deadline=deadline)
 
@@ -397,7 +404,7 @@ class VastDriver:
         wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
         if wire is None:
             raise gone(info, "vast.endpoint.get")
-        now = {"min_load": wire.min_load, "cold_workers": wire.cold_workers}
+        now = {one: getattr(wire, one) for one in ("min_load", "cold_workers", "max_queue_time")}
         body = _body.scale_body(now, workers, idle_timeout, scaling)
         if body:
             await self._put(io, info, body, deadline=deadline)
