@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -393,3 +394,31 @@ def test_a_key_function_cannot_end_a_map_by_accident(flavour: Any, cloud: Any) -
                 [_ async for _ in app.map(inputs(3), key=key, progress="off")]
 
     flavour.run(work, "fake")
+
+
+def test_ctrl_c_while_the_maps_thread_begins_is_not_hidden_and_nothing_is_sent(
+    cloud: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[threading.Thread] = []
+
+    class Interrupted(threading.Thread):
+        """As if the press came while ``start`` waits for the thread's first step."""
+
+        def start(self) -> None:
+            later = threading.Thread(target=self.run, daemon=True)
+            begun.append(later)
+            raise KeyboardInterrupt
+
+    with Client("fake") as client:
+        app = client.deploy(**HELLO)
+        results = app.map(inputs(20), progress="off")
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "unigpu._client._batch.threading", SimpleNamespace(**{**vars(threading), "Thread": Interrupted})
+            )
+            with pytest.raises(KeyboardInterrupt):
+                next(results)
+        begun[0].start()
+        begun[0].join(30)
+        assert not begun[0].is_alive()
+        assert cloud.count("submit") == 0

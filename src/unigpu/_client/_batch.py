@@ -8,6 +8,7 @@ blocks then stops nobody, and a database cursor stays in its thread. Memory goes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import weakref
@@ -184,6 +185,7 @@ class _Apart:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._news: asyncio.Event | None = None
+        self._stopped = False
 
     def run(self, prepare: Prepare) -> None:
         """The thread: one loop, one engine."""
@@ -204,6 +206,7 @@ class _Apart:
             self._in_loop(self._news.set)
 
     def stop(self) -> None:
+        self._stopped = True  # seen by an engine that is made after this line, as by Ctrl-C while the thread starts
         if self._engine is not None:
             self._in_loop(self._engine.cancel)
 
@@ -216,8 +219,10 @@ class _Apart:
 
     async def _main(self, prepare: Prepare) -> None:
         self._news = asyncio.Event()
-        self._engine = Engine(prepare, self._feed, self._deliver, self._sized)
         self._loop = asyncio.get_running_loop()
+        self._engine = Engine(prepare, self._feed, self._deliver, self._sized)
+        if self._stopped:
+            self._engine.cancel()
         await self._engine.run()
         self.failure = self._engine.failure
 
@@ -331,4 +336,5 @@ class Results(Unpicklable, Iterator[Result]):
 def _stop(apart: _Apart, thread: threading.Thread) -> None:
     apart.stop()
     if thread is not threading.current_thread():
-        thread.join(_STOP_SECONDS)
+        with contextlib.suppress(RuntimeError):  # Ctrl-C before it had begun: it ends as it begins
+            thread.join(_STOP_SECONDS)
