@@ -55,13 +55,9 @@ class Unmet:
     must_say: bool = False
 
 
-def demands(spec: DeploymentSpec, caps: Capabilities, *, offers: Sequence[str] = ()) -> tuple[Unmet, ...]:
-    """Everything in *spec* that *caps* cannot meet, in the order in which to tell it. Empty: it can be sent.
-
-    Args:
-        offers: Current offers as texts, for the errors that ask for a GPU or a price.
-    """
-    found = [*_content(spec, caps), *_placement(spec, caps, offers), *_ends(spec, caps), *_limits(spec, caps)]
+def demands(spec: DeploymentSpec, caps: Capabilities) -> tuple[Unmet, ...]:
+    """Everything in *spec* that *caps* cannot meet, in the order in which to tell it. Empty: it can be sent."""
+    found = [*_content(spec, caps), *_placement(spec, caps), *_ends(spec, caps), *_limits(spec, caps)]
     return tuple(sorted(found, key=lambda one: not one.must_say))
 
 
@@ -133,14 +129,13 @@ def _unless_mounted(spec: DeploymentSpec) -> Mapping[str, Any] | None:
     return None if any("${volume." in text for text in texts) else {"volumes": ()}
 
 
-def _placement(spec: DeploymentSpec, caps: Capabilities, offers: Sequence[str]) -> Iterator[Unmet]:
+def _placement(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
     provider = caps.provider
-    now = f" Offered now: {'; '.join(offers[:3])}." if offers else ""
     if caps.gpu.value == "required" and spec.gpu is None:
         yield Unmet(
             field="gpu",
             capability="gpu",
-            message=f'gpu: {provider} bills by the GPU; say which are acceptable, as in gpu=["RTX 4090", "L40S"].{now}',
+            message=f'gpu: {provider} bills by the GPU; say which are acceptable, as in gpu=["RTX 4090", "L40S"].',
             must_say=True,
         )
     if caps.max_price_required.value and spec.max_price is None:
@@ -148,7 +143,7 @@ def _placement(spec: DeploymentSpec, caps: Capabilities, offers: Sequence[str]) 
             field="max_price",
             capability="max_price_required",
             message=f"max_price: prices on {provider} are open; say the most that a worker may cost, in USD per hour, "
-            f"all its GPUs and disk.{now}",
+            "all its GPUs and disk.",
             must_say=True,
         )
     if caps.max_price.value == "none" and spec.max_price is not None:

@@ -117,19 +117,15 @@ def test_a_handler_without_an_image_says_what_the_image_must_hold(cloud: Cloud) 
     assert "cloud runs container images; give image=." in one(demands(spec(gpu="L40S"), cloud())).message
 
 
-def test_the_gpu_must_be_said_where_it_is_billed_with_three_offers(cloud: Cloud) -> None:
-    offers = ["RTX 4090 $0.35/h", "L40S $0.80/h", "H100 SXM $2.10/h", "B200 $6/h"]
-    refused = one(demands(spec(image="me/app"), cloud(), offers=offers))
-    assert refused.must_say
-    assert "Offered now: RTX 4090 $0.35/h; L40S $0.80/h; H100 SXM $2.10/h." in refused.message
-    assert "Offered" not in one(demands(spec(image="me/app"), cloud())).message
+def test_the_gpu_must_be_said_where_it_is_billed(cloud: Cloud) -> None:
+    refused = one(demands(spec(image="me/app"), cloud()))
+    assert (refused.field, refused.must_say) == ("gpu", True)
 
 
 def test_a_price_cap_must_be_said_where_prices_are_open(cloud: Cloud) -> None:
     caps = cloud(max_price_required=True, max_price="search")
-    refused = one(demands(spec(**RUNS), caps, offers=["a", "b", "c"]))
+    refused = one(demands(spec(**RUNS), caps))
     assert (refused.field, refused.must_say) == ("max_price", True)
-    assert "Offered now: a; b; c." in refused.message
     assert demands(spec(**RUNS, max_price=1), caps) == ()
 
 
