@@ -18,6 +18,7 @@ from unigpu.errors import (
     DeployOutcomeUnknown,
     InvalidResponseError,
     ProviderUnavailableError,
+    RateLimitError,
     TransportError,
     UniGPUError,
 )
@@ -35,6 +36,7 @@ CREATE_TRIES: Final = 3
 only a list tells, it is looked for in between."""
 _CREATE_SECONDS: Final = 120.0
 _LOST_PAUSE: Final = 1.0
+_LEAST_PAUSE: Final = 1.0
 
 
 def command(scope: Scope) -> str:
@@ -98,7 +100,7 @@ class Ledger:
         io = self._scope.io
         for turn in range(CREATE_TRIES):
             try:
-                return await self._span(resource, made, deadline=deadline)
+                return await self._admitted(resource, made, deadline=deadline)
             except UniGPUError as exc:
                 if self.unsure is None:
                     raise
@@ -153,6 +155,20 @@ class Ledger:
                 maybe_executed=False,
             )
         return None
+
+    async def _admitted(self, resource: Resource, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """As `_span`; where the platform's rate is used up for longer than one span lasts, the wait is out here, where
+        a cancellation cuts it, and as long as the whole deploy may take."""
+        io = self._scope.io
+        while True:
+            try:
+                return await self._span(resource, made, deadline=deadline)
+            except RateLimitError as exc:
+                pause = exc.retry_after
+                if self.unsure is not None or pause is None or io.now() + pause >= deadline:
+                    raise
+                _log.info("%s: %s; waiting for it", self._identity.name, exc.message)
+            await io.sleep(max(pause, _LEAST_PAUSE))
 
     async def _span(self, resource: Resource, made: Mapping[str, Found], *, deadline: float) -> Found:
         io = self._scope.io
