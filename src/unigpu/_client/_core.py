@@ -163,8 +163,8 @@ class Core(Finder):
         async def act(scope: Scope, seen: Seen) -> None:
             if none:
                 seen.adaptations = (self.home.gate_zero(seen.info),)
-                seen.info, seen.change = await _lifecycle.stop(scope, seen.info, deadline=deadline), "scaled"
-                seen.rate = seen.info.rate
+                self._is_now(seen, await _lifecycle.stop(scope, seen.info, deadline=deadline))
+                seen.change = "scaled"
                 return
             adapt = on_unsupported == "adapt" or self.home.adapts(seen.info)
             got, adaptations = self.home.gate_workers(seen.info, limits, adapt=adapt)
@@ -282,9 +282,10 @@ class Core(Finder):
             async def pay(_: DeploymentInfo) -> None:
                 await owed.pay(deadline=deadline)
 
-            seen.info = await _lifecycle.wait_ready(
+            now = await _lifecycle.wait_ready(
                 scope, seen.info, wake=bool(wake), need_worker=bool(wake), deadline=deadline, between=pay
             )
+            self._is_now(seen, now)
 
         try:
             return await self.on(deployment, deadline, act, reporter)
@@ -299,7 +300,7 @@ class Core(Finder):
             self.home.require("wake", seen.info, doing="wake()")
 
             async def send() -> None:
-                seen.info = await _lifecycle.wake(scope, seen.info, deadline=deadline)
+                self._is_now(seen, await _lifecycle.wake(scope, seen.info, deadline=deadline))
 
             await self._once("wake", seen.info, deadline, send)
 
@@ -311,7 +312,7 @@ class Core(Finder):
 
         async def act(scope: Scope, seen: Seen) -> None:
             self.home.require("stop", seen.info, doing="stop()")
-            seen.info = await _lifecycle.stop(scope, seen.info, deadline=deadline)
+            self._is_now(seen, await _lifecycle.stop(scope, seen.info, deadline=deadline))
 
         return await self.on(deployment, deadline, act)
 
@@ -322,9 +323,14 @@ class Core(Finder):
 
         async def act(scope: Scope, seen: Seen) -> None:
             self.home.require("stop", seen.info, doing="start()")
-            seen.info = await _lifecycle.start(scope, seen.info, deadline=deadline, wait=bool(wait))
+            self._is_now(seen, await _lifecycle.start(scope, seen.info, deadline=deadline, wait=bool(wait)))
 
         return await self.on(deployment, deadline, act)
+
+    def _is_now(self, seen: Seen, info: DeploymentInfo) -> None:
+        """What a stop or start made of it, and what it costs then."""
+        seen.info = info
+        seen.rate = info.rate if info.state is State.STOPPED else self._seen(info, seen.spec).rate
 
     # -- looking
 

@@ -15,7 +15,7 @@ from unigpu._io.record import GuardedIo
 from unigpu._io.redact import safe_url, scrub
 from unigpu._lifecycle import Scope
 from unigpu._lifecycle.rehearse import Rehearsed, rehearse
-from unigpu.driver import UNSET, DeploymentSpec, Request
+from unigpu.driver import UNSET, DeploymentInfo, DeploymentSpec, Rate, Request, State
 from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UniGPUError, UnsupportedError
 from unigpu.models import Adaptation
 from unigpu.models.plan import Action, Plan, PlannedRequest, Plans
@@ -96,7 +96,7 @@ async def _planned(
     info = done.deployed.info
     action = _action(done)
     existing = action in ("adopt", "scale")
-    rate = core.rate(info, spec) if existing else core.home.driver(where).rate(spec)
+    rate = _rate_then(core.rate(info, spec), info, spec) if existing else core.home.driver(where).rate(spec)
     made: tuple[Adaptation, ...] = (*adaptations, *done.deployed.adaptations)
     found = Plan(
         action=action,
@@ -110,6 +110,16 @@ async def _planned(
         **common,
     )
     return found, done
+
+
+def _rate_then(rate: Rate, info: DeploymentInfo, spec: DeploymentSpec) -> Rate:
+    """What exists, at its price now, with the workers it is to have: a stopped one is started."""
+    least, most = spec.workers if "workers" in spec.stated else info.workers or (0, 0)
+    changes = info.state is State.STOPPED or (least == most and info.workers != (least, most))
+    if not changes or rate.max_per_hour is None or info.workers is None or info.workers[1] < 1:
+        return rate
+    one = rate.max_per_hour / info.workers[1]
+    return rate.model_copy(update={"idle_per_hour": round(one * least, 6), "max_per_hour": round(one * most, 6)})
 
 
 async def hold_to(core: Finder, plan: Plan, scope: Scope) -> Scope:
@@ -130,7 +140,8 @@ async def hold_to(core: Finder, plan: Plan, scope: Scope) -> Scope:
             hint="Nothing was done. Plan again.",
         )
     steps = [(one.method, one.operation) for one in done.requests]
-    return replace(scope, io=GuardedIo(scope.io, steps, done.waking))
+    # A start that is shared with other callers would go out by their `Io`, unguarded and uncounted.
+    return replace(scope, io=GuardedIo(scope.io, steps, done.waking), start=None)
 
 
 def check_plan(

@@ -128,18 +128,12 @@ class Rehearsal(Run):
         self.fields = decision.fields
         return decision
 
-    async def _use(
-        self, seen: Survey, main: Found, info: DeploymentInfo, decision: Decision, *, debris: bool
-    ) -> Deployed:
+    async def _start(self, info: DeploymentInfo) -> None:
         driver = self.scope.driver
-        stopped = info.state is State.STOPPED and isinstance(driver, Pauses)
-        if stopped:
-            info = info.model_copy(update={"state": State.COLD})
-        deployed = await super()._use(seen, main, info, decision, debris=debris)
-        if stopped and isinstance(driver, Pauses):
-            await self.note(lambda io: driver.start(io, info, deadline=self.deadline))
-            deployed = replace(deployed, warnings=(*deployed.warnings, f"{self.spec.name} is stopped; it is started"))
-        return deployed
+        if not isinstance(driver, Pauses):
+            raise AssertionError("decided to start on a platform that cannot")
+        await self.note(lambda io: driver.start(io, info, deadline=self.deadline))
+        self.warnings.append(f"{self.spec.name} is stopped; it is started")
 
     async def _create(self, seen: Survey) -> Deployed:
         return self.deployed(await self._complete(seen, None), "created")

@@ -81,7 +81,6 @@ class Run(Looks):
         self, seen: Survey, main: Found, info: DeploymentInfo, decision: Decision, *, debris: bool
     ) -> Deployed:
         """Adopt what exists; complete, update and scale it as decided. It is not ours to undo."""
-        scope = self.scope
         change: Change = "adopted"
         self.ledger.release()  # a part that an earlier round made belongs to this one now
         self.info = info
@@ -92,12 +91,11 @@ class Run(Looks):
         if decision.action == "update":
             info = await self._update_in_place(main, info)
             change = "updated"
+        if info.state is State.STOPPED and isinstance(self.scope.driver, Pauses):
+            await self._start(info)  # before its limits: one platform takes none while nothing runs
         if decision.limits and not (missing or debris):
             info = await self._scale(info, decision.limits)
             change = change if change == "updated" else "scaled"
-        if info.state is State.STOPPED and isinstance(scope.driver, Pauses):
-            self.warnings.append(f"{self.spec.name} was stopped; it was started again")
-            await start_once(scope, info, deadline=self.deadline)
         if self.listed and (any(i.attempt != main.attempt for i in self.intents()) or _mains(seen) > 1):
             await self.look(main)
         self.ledger.release()
@@ -293,6 +291,10 @@ class Run(Looks):
                 )
                 seen = await self.survey(self.spec)
         return seen
+
+    async def _start(self, info: DeploymentInfo) -> None:
+        self.warnings.append(f"{self.spec.name} was stopped; it was started again")
+        await start_once(self.scope, info, deadline=self.deadline)
 
     async def _scale(self, info: DeploymentInfo, limits: Limits) -> DeploymentInfo:
         return await control.scale(

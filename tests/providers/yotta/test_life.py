@@ -419,6 +419,24 @@ def test_a_plan_sends_nothing_and_says_what_would_be(make: Make) -> None:
         app.teardown()
 
 
+def test_a_plan_for_a_stopped_one_with_another_number_is_what_its_deploy_does(make: Make) -> None:
+    bench = make()
+    with client(bench) as one:
+        app = one.deploy(name="summarize", **FIELDS)
+        assert app.stop().rate.idle_per_hour == 0.0
+        for workers, changes in ((3, ["start", "scale"]), (3, []), (1, ["scale"])):
+            fields = {**{n: v for n, v in FIELDS.items() if n != "progress"}, "workers": workers}
+            plan = one.plan(name="summarize", **fields)[0]
+            assert [one.operation.removeprefix("yotta.endpoint.") for one in plan.requests] == changes
+            assert plan.rate.idle_per_hour == pytest.approx(0.4 * workers)
+            before = sent(bench)
+            app = one.deploy(plan, progress="off")
+            done = sent(bench) - before
+            assert [name for name in ("start", "scale") if done[f"endpoint.{name}"]] == changes
+            assert (app.state, app.info.workers) == (State.READY, (workers, workers))
+        app.teardown()
+
+
 def test_offers_say_what_is_there_and_no_price(make: Make) -> None:
     bench = make(stock={"NVIDIA_H100_80G": {"eu-2": True, "eu-3": False}})
     with client(bench) as one:
