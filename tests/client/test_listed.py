@@ -207,6 +207,22 @@ def test_a_deploy_owes_three_looks_and_a_later_one_of_them_pays_for_the_earlier(
         assert world.count("template.list") == before  # all paid
 
 
+def test_a_clock_that_was_set_back_delays_no_look(make: Make) -> None:
+    world = make()
+    with world.client() as client:
+        deploy(client)
+        world.clock._wall_offset -= 86_400.0
+        before = world.count("template.list")
+        client.scale("summarize", (0, 2))
+        assert world.count("template.list") > before
+        before = world.count("template.list")
+        client.scale("summarize", (0, 1))
+        assert world.count("template.list") == before  # all paid
+        began = world.clock.now()
+        deploy(client, name="other", settle=True)
+        assert world.clock.now() - began < 200.0
+
+
 def test_closing_a_client_pays_what_is_due_and_waits_for_nothing(make: Make) -> None:
     world = make()
     client = world.client()

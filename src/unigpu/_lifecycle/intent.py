@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,7 +73,12 @@ class Intent:
 
     def still_due(self, wall: float) -> tuple[float, ...]:
         """The looks that are owed after this moment: one at this moment pays for all that were due before."""
-        return tuple(at for at in self.due if at > wall)
+        return tuple(at for at in self.due if wall < at <= wall + LOOKS[-1])
+
+    def next_look(self, wall: float) -> float:
+        """When the next look is due. One that is further off than any ever is was written under a clock that has been
+        set back since: it is due now."""
+        return min((at if at <= wall + LOOKS[-1] else wall for at in self.due), default=math.inf)
 
     def to_json(self) -> bytes:
         known = {

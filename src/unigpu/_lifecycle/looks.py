@@ -102,7 +102,7 @@ class Looks(Attempt):
             DeploymentGone: another one counts.
         """
         journal, wall = self.journal, self.scope.io.wall()
-        if journal is None or not journal.intent.due or wall < max(min(journal.intent.due), self._not_before):
+        if journal is None or wall < max(journal.intent.next_look(wall), self._not_before):
             return
         main = self._main_of(info)
         swept = await self.look(main)
@@ -129,10 +129,11 @@ class Looks(Attempt):
         Where time or the list does not allow it, the rest stays owed, and a warning says so.
         """
         io, main = self.scope.io, self._main_of(deployed.info)
-        while due := sorted(at for one in self._all_intents() for at in one.due):
-            seconds = max(0.0, due[0] - io.wall(), self._not_before - io.wall())
+        while owing := [one for one in self._all_intents() if one.due]:
+            wall = io.wall()
+            seconds = max(0.0, min(one.next_look(wall) for one in owing) - wall, self._not_before - wall)
             if io.now() + seconds >= self.deadline:
-                warning = f"{len(due)} looks at the list are still owed: the time was up"
+                warning = f"{sum(len(one.due) for one in owing)} looks at the list are still owed: the time was up"
                 return replace(deployed, warnings=(*deployed.warnings, warning)), False
             await io.sleep(seconds)
             wall, intents = io.wall(), self._all_intents()

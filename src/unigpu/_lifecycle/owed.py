@@ -48,7 +48,7 @@ async def pay(scope: Scope, *, deadline: float) -> None:
         return
     first: UniGPUError | None = None
     wall = scope.io.wall()
-    for key in dict.fromkeys(one.key for one in owed(scope) if min(one.due) <= wall):
+    for key in dict.fromkeys(one.key for one in owed(scope) if one.next_look(wall) <= wall):
         lock = store.try_lock(key)
         if lock is None:
             continue
@@ -127,6 +127,7 @@ class Owed:
 
     def _earliest(self) -> float:
         try:
-            return min((min(one.due) for one in owed(self._scope)), default=math.inf)
+            wall = self._scope.io.wall()
+            return min((one.next_look(wall) for one in owed(self._scope)), default=math.inf)
         except UniGPUError:
             return math.inf
