@@ -20,7 +20,7 @@ from unigpu import Capabilities, compare
 from unigpu._client._compare import facts_of
 from unigpu.elasticity.capabilities import FLAGS
 from unigpu.elasticity.fact import Fact
-from unigpu.elasticity.questions import QUESTIONS
+from unigpu.elasticity.questions import IN_SHORT, QUESTIONS, in_words
 from unigpu.models import Interface, Kind
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "providers"
@@ -51,39 +51,40 @@ def safe(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def shown(fact: Fact[Any]) -> str:
-    """The value as a reader takes it in: days for many seconds, and a flag's ``own_ids`` without the underscore."""
+def shown(name: str, fact: Fact[Any]) -> str:
+    """The value as a reader takes it in: plain words, days for many seconds, and no underscore."""
     value: object = fact.value
     if isinstance(value, int | float) and not isinstance(value, bool):
         for unit, size, name in (("s", 86400, "days"), ("s", 3600, "h"), ("bytes", 10**6, "MB")):
             if fact.unit == unit and value >= 2 * size:
                 return f"{value / size:g} {name}"
-    return safe(re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda found: words(found[0]), fact.shown))
+    return safe(re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda found: words(found[0]), in_words(name, fact)))
 
 
-def link(fact: Fact[Any]) -> str:
-    return f'[{shown(fact)}]({fact.source} "{fact.status}, {fact.retrieved}")'
+def link(name: str, fact: Fact[Any]) -> str:
+    return f'[{shown(name, fact)}]({fact.source} "{fact.status}, {fact.retrieved}")'
 
 
-def cell(fact: Fact[Any]) -> str:
+def cell(name: str, fact: Fact[Any]) -> str:
     """With its date only where it is not the one that the page names."""
     late = "" if fact.retrieved == READ else f", {fact.retrieved}"
-    return f"{link(fact)}{MARKS[fact.status]}{late}"
+    return f"{link(name, fact)}{MARKS[fact.status]}{late}"
+
+
+def noted(flag: str, caps: Capabilities) -> str:
+    """A cell with the way to its note."""
+    fact = caps.fact(flag)
+    return cell(flag, fact) + (f" [note]({caps.provider}-facts.md#{flag})" if fact.note else "")
 
 
 def row(flag: str, found: Iterable[Capabilities]) -> list[str]:
-    """One flag of a table, each cell with the way to its note."""
-    out = [words(flag)]
-    for one in found:
-        fact = one.fact(flag)
-        out.append(cell(fact) + (f" [note]({one.provider}-facts.md#{flag})" if fact.note else ""))
-    return out
+    return [words(flag), *(noted(flag, one) for one in found)]
 
 
-def told(fact: Fact[Any]) -> str:
+def told(name: str, fact: Fact[Any]) -> str:
     """For a list: everything."""
     status = "**contradicted**" if fact.status == "contradicted" else fact.status
-    return f"{link(fact)} ({status}, {fact.retrieved})" + (f": {safe(fact.note)}." if fact.note else "")
+    return f"{link(name, fact)} ({status}, {fact.retrieved})" + (f": {safe(fact.note)}." if fact.note else "")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -110,7 +111,7 @@ def comparison(interface: Interface, kind: Kind, *, like: tuple[Interface, Kind]
         kept = [
             flag
             for flag in flags
-            if not known or any(link(one.fact(flag)) != link(known[one.provider].fact(flag)) for one in found)
+            if not known or any(noted(flag, one) != noted(flag, known[one.provider]) for one in found)
         ]
         if kept:
             head = [f"**{question}**", *(TITLES[one.provider] for one in found)]
@@ -118,9 +119,29 @@ def comparison(interface: Interface, kind: Kind, *, like: tuple[Interface, Kind]
     return out + [f"- {why}" for why in found.absent.values()] + ([""] if found.absent else [])
 
 
+def one_look() -> list[str]:
+    """A line for each platform and each kind of deployment there; those of which all is the same share one."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for provider in PROVIDERS:
+        for caps in facts_of(provider)[0]:
+            answers = (
+                "; ".join(f"{text} {noted(flag, caps)}".strip() for text, flag in asked if known(flag, caps))
+                for asked in IN_SHORT
+            )
+            lines.setdefault((TITLES[provider], *answers), []).append(product(provider, caps))
+    head = ["", "Who adds workers?", "Cold start", "Billed", "Whose machines?"]
+    rows = ([f"**{title}** {', '.join(of)}", *answers] for (title, *answers), of in lines.items())
+    return ["## In one look", "", *table(head, rows)]
+
+
+def known(flag: str, caps: Capabilities) -> bool:
+    """Whether there is something to say: not of the signals where nothing adds workers."""
+    return caps.fact(flag).value != ()
+
+
 def said(caps: Capabilities, *flags: tuple[str, str]) -> str:
     """What decides, each with its cell: ``("cold start", "cold_start")``."""
-    return ", ".join(f"{text} {cell(caps.fact(flag))}" for text, flag in flags) + "."
+    return ", ".join(f"{text} {noted(flag, caps)}" for text, flag in flags) + "."
 
 
 def bursty(caps: Capabilities) -> str:
@@ -187,7 +208,7 @@ def which() -> list[str]:
         head = ["What it costs, and what else to know", *(TITLES[one.provider] for one in found)]
         out += table(head, (row(flag, found) for flag in flags))
     functions = compare(*PROVIDERS, interface="function", kind="serverless")
-    ends = ", ".join(f"{TITLES[one.provider]} {cell(one.max_execution_timeout)}" for one in functions)
+    ends = ", ".join(f"{TITLES[one.provider]} {noted('max_execution_timeout', one)}" for one in functions)
     return [*out, f"Should you train in a function: the longest that one may run is, on {ends}.", ""]
 
 
@@ -198,7 +219,7 @@ def doubtful(provider: str) -> list[str]:
     for name, fact in every(provider):
         if fact.status == "contradicted":
             title = safe(further[name].title) if name in further else words(name)
-            out.setdefault(f"- [{title}]({provider}-facts.md#{name}): {link(fact)}; {safe(fact.note or '')}.")
+            out.setdefault(f"- [{title}]({provider}-facts.md#{name}): {link(name, fact)}; {safe(fact.note or '')}.")
     return list(out)
 
 
@@ -226,6 +247,7 @@ def index() -> str:
         "shown that it acts; *contradicted* means that sources disagree, and the [list below](#words-and-api) says",
         "how. A *note* says what the value leaves out.", "",
         "The same in a terminal: `python -m unigpu facts`, with `--json` for programs, or `unigpu.compare()`.", "",
+        *one_look(),
         *which(),
         '## What "serverless" means there', "",
     ]  # fmt: skip
@@ -269,7 +291,7 @@ def page(provider: str) -> str:
         out += ["## And", ""]
         for name, fact in further.items():
             about = "" if fact.about == "*" else f"`{fact.about}`: "
-            out += [f"### {safe(fact.title)} {{ #{name} }}", "", f"- {about}{told(fact)}", ""]
+            out += [f"### {safe(fact.title)} {{ #{name} }}", "", f"- {about}{told(name, fact)}", ""]
     return "\n".join(out)
 
 
@@ -286,7 +308,7 @@ def fact_lines(provider: str, flag: str, shapes: Sequence[Capabilities]) -> list
     """One flag: once where all kinds of deployments agree, else by kind."""
     by: dict[str, list[str]] = {}
     for caps in shapes:
-        by.setdefault(told(caps.fact(flag)), []).append(product(provider, caps))
+        by.setdefault(told(flag, caps.fact(flag)), []).append(product(provider, caps))
     out = [f"### {words(flag)} {{ #{flag} }}", "", f"{sentence(FLAGS[flag])}.", ""]
     for text, where in by.items():
         out.append(f"- {text}" if len(by) == 1 else f"- *{', '.join(where)}*: {text}")

@@ -10,7 +10,7 @@ from .. import _registry
 from ..elasticity.capabilities import FLAGS, Capabilities, load
 from ..elasticity.fact import Fact
 from ..elasticity.further import FurtherFact, read_further, read_reading
-from ..elasticity.questions import QUESTIONS
+from ..elasticity.questions import IN_SHORT, QUESTIONS, in_words
 from ..errors import UnsupportedError
 from ..models import Interface, Kind
 
@@ -63,12 +63,15 @@ class Comparison(Sequence[Capabilities]):
         for question, flags in QUESTIONS.items():
             lines += ["", question, _line("", self.providers)]
             for flag in flags:
-                cells = [textwrap.wrap(f"{_shown(one.fact(flag))}", _WIDTH - 2) or [""] for one in self._found]
+                cells = [textwrap.wrap(_shown(flag, one.fact(flag)), _WIDTH - 2) or [""] for one in self._found]
                 for at in range(max(map(len, cells), default=0)):
                     texts = [cell[at] if at < len(cell) else "" for cell in cells]
                     lines.append(_line(flag if at == 0 else "", texts))
-        lines += [f"{name}: {why}" for name, why in self.absent.items()]
-        lines.append("* documented nowhere, or in doubt: see capabilities(...) for its status, source and note")
+        lines += ["", "Where it is written"]
+        for (_, flag), *_ in IN_SHORT:
+            lines += [f"{flag:20}  {one.provider:10}  {one.fact(flag).source}" for one in self._found]
+        lines += ["", *(f"{name}: {why}" for name, why in self.absent.items())]
+        lines.append("* documented nowhere, or in doubt. Each cell's status, source, day and note: capabilities(...)")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -113,9 +116,9 @@ def facts_of(provider: str) -> tuple[tuple[Capabilities, ...], Mapping[str, Furt
     return tuple(found), read_further(provider, facts), read_reading(provider, facts)
 
 
-def _shown(fact: Fact[Any]) -> str:
+def _shown(flag: str, fact: Fact[Any]) -> str:
     doubt = fact.status in ("contradicted", "accepted") or fact.value == "unknown"
-    return f"{fact.shown}{'*' if doubt else ''}"
+    return f"{in_words(flag, fact)}{'*' if doubt else ''}"
 
 
 def _line(first: str, cells: Sequence[str]) -> str:

@@ -40,7 +40,11 @@ class Probe:
 
 
 def _ends_by_itself(caps: Capabilities) -> bool:
-    return not caps.bills.value or caps.scale_to_zero.value == "automatic"
+    return not caps.bills.value or _ends_itself(caps)
+
+
+def _ends_itself(caps: Capabilities) -> bool:
+    return caps.scale_to_zero.value == "automatic"
 
 
 def _serverless(caps: Capabilities) -> bool:
@@ -110,6 +114,59 @@ PROBES: Final[tuple[Probe, ...]] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Agree:
+    """Two things that the flags say, of which one does not stand alone."""
+
+    said: str
+    one: Callable[[Capabilities], bool]
+    other: Callable[[Capabilities], bool]
+
+
+def _free(caps: Capabilities) -> bool:
+    told = (caps.billing_unit, caps.bills_loading, caps.bills_idle, caps.bills_stopped)
+    return all(fact.value == "nothing" for fact in told)
+
+
+AGREE: Final[tuple[Agree, ...]] = (
+    Agree("a function is invoked", lambda c: c.interface == "function", lambda c: c.invoke.value),
+    Agree("a server is asked", lambda c: c.interface == "http", lambda c: c.request.value),
+    Agree("a pod is fixed", lambda c: c.kind == "pod", lambda c: c.elasticity_model.value == "fixed"),
+    Agree("a pod is one", lambda c: c.kind == "pod", lambda c: (c.min_workers.value, c.max_workers.value) == (1, 1)),
+    Agree(
+        "what adds workers has a signal",
+        lambda c: c.elasticity_model.value == "autoscaled",
+        lambda c: bool(c.autoscaling_signals.value),
+    ),
+    Agree(
+        "zero can be asked for where it is reached without a stop",
+        lambda c: c.min_workers.value == 0,
+        lambda c: c.scale_to_zero.value == "automatic",
+    ),
+    Agree("what bills bills for something", lambda c: c.bills.value, lambda c: not _free(c)),
+    Agree("jobs have results that are kept", lambda c: c.submit.value, lambda c: c.result_retention.value != 0),
+    Agree("jobs are kept somewhere", lambda c: c.submit.value, lambda c: c.job_persistence.value != "none"),
+)
+"""Pairs of which both or neither must be so."""
+
+NEEDS: Final[tuple[Agree, ...]] = (
+    Agree("webhooks tell of jobs", lambda c: c.webhooks.value, lambda c: c.submit.value),
+    Agree("there is one machine to hold calls to", lambda c: c.kind == "pod", lambda c: c.sessions.value),
+    Agree("replies are of requests", lambda c: c.supports("streamed_replies"), lambda c: c.request.value),
+    Agree("sockets are of requests", lambda c: c.supports("websocket"), lambda c: c.request.value),
+    Agree("chunks are of calls", lambda c: c.supports("streaming"), lambda c: c.invoke.value),
+    Agree("a call wakes what goes to zero", _ends_itself, lambda c: c.wakes_on_request.value and c.idle_timeout.value),
+    Agree("a cap that must be given is held", lambda c: c.max_price_required.value, lambda c: c.supports("max_price")),
+    Agree("whose images run runs images", lambda c: c.foreign_images.value, lambda c: c.images.value == "required"),
+    Agree(
+        "a worker ends what its exit ends",
+        lambda c: c.ttl_enforced_by.value == "worker",
+        lambda c: c.worker_exit.value == "ends_billing",
+    ),
+)
+"""Pairs of which the first needs the second."""
+
+
 class DeclaredConformance:
     """Flags ⇔ behaviour, beside those that the workflows of `DriverConformance` hold."""
 
@@ -122,6 +179,16 @@ class DeclaredConformance:
             metafunc.parametrize("flavour", made, ids=self.flavours)
         if "shape" in metafunc.fixturenames:
             metafunc.parametrize("shape", SHAPES, ids=["-".join(shape) for shape in SHAPES])
+
+    def test_no_flag_contradicts_another(self, bench: Bench, shape: tuple[Interface, Kind]) -> None:
+        caps = capabilities(bench.provider, *shape)
+        if caps is None:
+            return
+        wrong = [one.said for one in AGREE if one.one(caps) != one.other(caps)]
+        wrong += [one.said for one in NEEDS if one.one(caps) and not one.other(caps)]
+        low, high = caps.cold_start.value if isinstance(caps.cold_start.value, tuple) else (0, 0)
+        assert low <= high
+        assert not wrong, f"{'-'.join(shape)}: {wrong}"
 
     def test_what_the_flags_rule_out_is_refused_and_what_they_allow_is_planned(
         self, bench: Bench, shape: tuple[Interface, Kind]
