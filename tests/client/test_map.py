@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -422,3 +424,28 @@ def test_ctrl_c_while_the_maps_thread_begins_is_not_hidden_and_nothing_is_sent(
         begun[0].join(30)
         assert not begun[0].is_alive()
         assert cloud.count("submit") == 0
+
+
+def test_a_forked_child_is_told_that_a_map_is_its_parents(cloud: Any) -> None:
+    with Client("fake") as client:
+        app = client.deploy(**HELLO)
+        results = app.map(inputs(20), progress="off")
+        next(results)
+        read, write = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 and later: the process has threads
+            child = os.fork()
+        if child == 0:
+            said = "it went on"
+            try:
+                next(results)
+            except ClientClosed as exc:
+                said = exc.message
+            finally:
+                os.write(write, said.encode())
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            assert "forked" in pipe.read()
+        os.waitpid(child, 0)
+        assert len(list(results)) == 19

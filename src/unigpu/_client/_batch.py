@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 import weakref
@@ -186,6 +187,7 @@ class _Apart:
         self._engine: Engine | None = None
         self._news: asyncio.Event | None = None
         self._stopped = False
+        self.pid = os.getpid()
 
     def run(self, prepare: Prepare) -> None:
         """The thread: one loop, one engine."""
@@ -262,6 +264,11 @@ class Results(Unpicklable, Iterator[Result]):
     def __next__(self) -> Result:
         if self._closed:
             raise StopIteration
+        if self._apart is not None and self._apart.pid != os.getpid():
+            raise ClientClosed(
+                "this map runs in the process that was forked; it can be read there only.",
+                hint="Begin a map in the child: a client works on in a fork.",
+            )
         try:
             self._giving.took()
             result = self._next(self._apart or self._start())
