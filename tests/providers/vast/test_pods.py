@@ -13,6 +13,7 @@ from unigpu import Client
 from unigpu._io.clock import InstantClock
 from unigpu.errors import (
     ConfigurationError,
+    DeploymentGone,
     DeployOutcomeUnknown,
     NoCapacityError,
     UnsupportedError,
@@ -190,6 +191,67 @@ def test_a_machine_that_never_becomes_running_ends_the_wait_at_once(
     assert clock.now() - began < 120
     account.before = lambda request: None
     assert list(client.deployments()) == []  # it was taken back
+
+
+@pytest.mark.parametrize("word", ["stopped", "exited", "created"])
+def test_a_stopped_machine_is_known_by_what_was_wanted_whatever_its_container_is_called(
+    client: Client, account: Account, word: str
+) -> None:
+    """Not for a program that crashed, neither while it is stopped nor in the moment in which it is started again."""
+    app = client.deploy(**POD)
+    stale: list[int] = []
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        path = request.url.path.rstrip("/")
+        if request.method == "PUT" and b"running" in request.content:
+            stale.extend([1, 1])
+        if request.method != "GET" or not path.startswith("/api/v0/instances/"):
+            return None
+        row = json.loads(account._inner.handle_request(request).read())["instances"]
+        if row is not None and (row["intended_status"] == "stopped" or stale):
+            row["actual_status"] = word
+            if row["intended_status"] == "running":
+                stale.pop()
+        return answer(request, 200, {"instances": row})
+
+    account.before = before
+    assert client.stop(app).state is State.STOPPED
+    assert client.start(app).state is State.READY
+    client.teardown(app)
+
+
+def test_a_machine_that_was_taken_by_another_is_waited_for(client: Client, account: Account) -> None:
+    """As an interruptible one is, or one whose GPU somebody rented while it was stopped."""
+    app = client.deploy(**POD)
+    taken = [1, 1, 1]
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "GET" or not request.url.path.startswith("/api/v0/instances/"):
+            return None
+        row = json.loads(account._inner.handle_request(request).read())["instances"]
+        if taken:
+            taken.pop()
+            row |= {"actual_status": "exited", "cur_state": "stopped", "intended_status": "running"}
+        return answer(request, 200, {"instances": row})
+
+    account.before = before
+    assert "GPU is free" in str(client.explain(app))
+    assert client.wait_ready(app).state is State.READY
+    client.teardown(app)
+
+
+def test_starting_one_that_is_gone_says_so(client: Client, account: Account) -> None:
+    app = client.deploy(**POD)
+    client.stop(app)
+    account.before = lambda request: (
+        answer(request, 404, {"success": False, "error": "no_such_instance", "msg": "instance not found"})
+        if request.method == "PUT"
+        else None
+    )
+    with pytest.raises(DeploymentGone):
+        client.start(app)
+    account.before = lambda request: None
+    client.teardown(app)
 
 
 def test_a_pod_is_one_machine(client: Client, account: Account) -> None:

@@ -24,7 +24,7 @@ from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError,
 from unigpu.models import GPURequest
 
 from . import _body, _ending, _map
-from ._line import Line, no_capacity, no_offer
+from ._line import Line, gone, no_capacity, no_offer
 from ._options import SpecOptions
 from ._parts import Part
 from ._search import as_json, disk_of, machines, of_spec
@@ -32,6 +32,8 @@ from ._wire import PROVIDER, ContractWire, InstanceWire, OfferWire, items, mappi
 
 _PROBE_S: Final = 10.0
 _MOST: Final = 64
+_LEAVES: Final = 15
+_LEAVE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,23 @@ async def start(line: Line, io: Io, id: str, *, deadline: float) -> bool:
     )
     body: Any = reply.json() if reply.content else {}
     return mapping(body).get("success") is not False
+
+
+async def resume(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+    """Start a stopped one, and see it leave its stop: an "exited" of before would be taken for a program that ended.
+
+    Raises:
+        DeploymentGone: there is none.
+    """
+    try:
+        runs = await start(line, io, info.id, deadline=deadline)
+    except NotFoundError as exc:
+        raise gone(info, exc.operation) from exc
+    for _ in range(_LEAVES if runs and not is_rehearsal(io) else 0):
+        wire = await instance_of(line, io, info.id, deadline=deadline)
+        if wire is None or wire.actual_status != "exited" or io.now() + _LEAVE_S >= deadline:
+            return
+        await io.sleep(_LEAVE_S)
 
 
 async def probed(line: Line, io: Io, wire: InstanceWire, *, deadline: float) -> DeploymentInfo:

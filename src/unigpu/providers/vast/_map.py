@@ -63,6 +63,9 @@ _BROKEN: Final = (
 )  # fmt: skip
 _LOST: Final = frozenset({"exited", "unknown", "offline"})
 """States of an instance that never become "running" by themselves."""
+IDLE: Final = frozenset({"stopped", "exited", "created", None})
+"""What a stopped instance is called: by the documents "stopped", by its container's own state elsewhere. SkyPilot takes
+"exited" for it, too: https://github.com/skypilot-org/skypilot, ``sky/provision/vast/instance.py`` at 04698d7."""
 
 
 def tag_of(identity: Identity) -> str:
@@ -291,16 +294,20 @@ def instance_state(wire: InstanceWire) -> tuple[State, str | None]:
     """``running`` is not ready: its program may still load. The driver asks its port."""
     word, wanted = wire.actual_status, wire.intended_status
     said = (wire.status_msg or "").strip()[:300] or None
+    if wanted == "stopped" and word in IDLE:
+        return State.STOPPED, None
+    if wanted is not None and (word == "stopped" or (word == "exited" and wire.cur_state == "stopped")):
+        return State.STARTING, "stopped: Vast starts it as soon as its GPU is free"
     if word in _LOST:
         reason = "crash_loop" if word == "exited" else "host_lost"
         return State.FAILED, f"{reason}: {said or f'the instance is {word}'}"
     if said and any(words in said.lower() for words in _BROKEN) and word != "running":
         return State.FAILED, f"image_pull: {said}"
-    if word == "stopped" and wanted in ("stopped", None):
+    if word == "stopped":
         return State.STOPPED, None
     if word == "running":
         return State.STARTING if wanted != "stopped" else State.STOPPED, said
-    if word in (None, "created", "loading", "rebooting", "scheduling", "stopped"):
+    if word in (None, "created", "loading", "rebooting", "scheduling"):
         return State.STARTING, said or f"the instance is {word or 'placed'}"
     if word == "frozen":
         return State.DEGRADED, "frozen: it does nothing, and its GPU is billed"

@@ -85,6 +85,7 @@ class InstanceWire(WireModel):
     label: str | None = None
     actual_status: str | None = None
     intended_status: str | None = None
+    cur_state: str | None = None
     status_msg: str | None = None
     public_ipaddr: str | None = None
     ports: Any = None

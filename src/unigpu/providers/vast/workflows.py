@@ -424,7 +424,7 @@ class VastDriver:
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """A stopped pod holds no GPU: where it is not free, Vast keeps the wish and starts it later."""
         if info.kind == "pod":
-            await _instances.start(self._line, io, info.id, deadline=deadline)
+            await _instances.resume(self._line, io, info, deadline=deadline)
         else:
             await self._put(io, info, {"endpoint_state": "active"}, deadline=deadline)
 
