@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from unigpu.driver import ListsOffers
 from unigpu.errors import UniGPUError, UnsupportedError
 from unigpu.models import DeploymentSpec, GPURequest
+from unigpu.models.deployment import usd
 from unigpu.models.gpu import matches
 from unigpu.models.offer import Offer, Offers
 
@@ -55,7 +56,7 @@ async def with_offers(core: Finder, error: UniGPUError, spec: DeploymentSpec, pr
         return error
     fitting = [one for one in listed if one.price_per_hour is not None and _fits(one, spec.gpu, None, None)]
     cheapest = sorted(fitting, key=lambda one: one.price_per_hour or 0.0)[:3]
-    shown = [f"{one.count} x {one.gpu} at ${one.price_per_hour:.2f}/h" for one in cheapest]
+    shown = [f"{one.count} x {one.gpu} at {usd(one.price_per_hour)}/h" for one in cheapest]
     if shown:
         now = f"Offered now: {'; '.join(shown)}."
         error.hint = f"{error.hint} {now}" if error.hint else now

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from unigpu.errors import ConfigurationError
 from unigpu.models import Progress
+from unigpu.models.deployment import usd
 
 ProgressMode = Literal["auto", "off"] | Callable[[Progress], None]
 
@@ -81,7 +82,7 @@ def describe(progress: Progress) -> str:
         low, high = progress.expected
         text += f" (usually {low:.0f}–{high:.0f} s)"
     if progress.rate is not None:
-        text += f", ${progress.rate:.2f}/h"
+        text += f", {usd(progress.rate)}/h"
     if progress.spent is not None:
         text += f", ${progress.spent:.2f} so far"
     return text + (f": {progress.message}" if progress.message else "")

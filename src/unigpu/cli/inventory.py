@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from ..models.deployment import usd
 from ..models.inventory import Inventory
 
 
@@ -32,12 +33,8 @@ def _run(args: argparse.Namespace) -> int:
 def _show(found: Inventory) -> None:
     for item in found:
         words = [f"{item.name or item.id} ({item.kind} {item.id} on {item.provider}, {item.owner})"]
-        words.append(f"{item.state or '–'}, {_usd(item.per_hour)}/h, {_usd(item.per_month)}/month")
+        words.append(f"{item.state or '–'}, {usd(item.per_hour)}/h, {usd(item.per_month)}/month")
         print(": ".join(words) + (f" – {item.note}" if item.note else ""))
-    print(f"in all: {_usd(found.per_hour)}/h, {_usd(found.per_month)}/month")
+    print(f"in all: {usd(found.per_hour)}/h, {usd(found.per_month)}/month")
     for provider, error in found.unreadable.items():
         print(f"{provider} could not be read: {error}", file=sys.stderr)
-
-
-def _usd(amount: float | None) -> str:
-    return "unknown" if amount is None else f"${amount:.2f}"

@@ -1,47 +1,23 @@
-"""What a deployment costs by the hour, from the price of one worker. Pure."""
+"""Price arithmetic. Pure.
+
+All prices are in US dollars an hour. They are rounded to millionths when they are put together, once: three GPUs at
+$0.10 cost $0.30, and meet a cap of 0.3.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from ..models import DeploymentSpec, Rate
-
-HERE: Final = "this machine"
+_PLACES: Final = 6
 
 
-def rate_of(
-    spec: DeploymentSpec,
-    price_per_hour: float | None,
-    source: str | None,
-    *,
-    idle_price_per_hour: float | None = None,
-    storage_per_month: float | None = None,
-) -> Rate:
-    """The rate of *spec*: idle at its least number of workers, at most with all of them.
-
-    Args:
-        price_per_hour: USD for one busy worker, all its GPUs and disk; ``None``: unknown.
-        source: Where the price comes from, with its date, as in ``"list price, 2026-11-24"``.
-        idle_price_per_hour: USD for one worker that has nothing to do; ``None``: the same.
-        storage_per_month: USD for what is kept and billed whatever runs; ``None``: unknown.
-    """
-    least, most = spec.workers
-    idle = price_per_hour if idle_price_per_hour is None else idle_price_per_hour
-    return Rate(
-        idle_per_hour=_times(least, idle),
-        max_per_hour=_times(most, price_per_hour),
-        storage_per_month=storage_per_month,
-        source=source,
-    )
+def worker_hour(price_of_one: float, gpus: int, *, more: float = 0.0) -> float:
+    """What one worker costs: so many GPUs, and what else belongs to it, as its disk."""
+    return round(price_of_one * gpus + more, _PLACES)
 
 
-def free(spec: DeploymentSpec) -> Rate:
-    """The rate of what runs on this machine: $0, and known."""
-    return rate_of(spec, 0.0, HERE, storage_per_month=0.0)
-
-
-def _times(workers: int, price: float | None) -> float | None:
-    """No worker costs nothing, also where the price of one is unknown."""
+def workers_hour(workers: int, price: float | None) -> float | None:
+    """What so many workers cost; ``None``: unknown. No worker costs nothing, also where the price of one is unknown."""
     if workers == 0:
         return 0.0
-    return None if price is None else round(workers * price, 6)
+    return None if price is None else round(workers * price, _PLACES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -65,14 +66,19 @@ class Rate(Data):
     source: str | None = None
 
     def __str__(self) -> str:
-        text = f"idle {_usd(self.idle_per_hour)}/h, at most {_usd(self.max_per_hour)}/h"
+        text = f"idle {usd(self.idle_per_hour)}/h, at most {usd(self.max_per_hour)}/h"
         if self.storage_per_month:
-            text += f", storage {_usd(self.storage_per_month)}/month"
+            text += f", storage {usd(self.storage_per_month)}/month"
         return text
 
 
-def _usd(amount: float | None) -> str:
-    return "unknown" if amount is None else f"${amount:.2f}"
+def usd(amount: float | None, *, unknown: str = "unknown") -> str:
+    """In cents; below a cent as far as it takes, so that what costs something is never shown as ``$0.00``."""
+    if amount is None:
+        return unknown
+    if not 0 < amount < 0.01:
+        return f"${amount:.2f}"
+    return "$" + f"{amount:.{1 - math.floor(math.log10(amount))}f}".rstrip("0")
 
 
 class Adaptation(Data):

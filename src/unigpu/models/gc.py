@@ -7,7 +7,7 @@ from typing import Literal, overload
 
 from ..errors import UniGPUError
 from ._base import Data
-from .deployment import State
+from .deployment import State, usd
 
 GcReason = Literal["failed", "abandoned", "duplicate", "expired", "unclaimed"]
 
@@ -46,7 +46,7 @@ class GcRow(Data):
 
     def __str__(self) -> str:
         what = f"{self.kind} {self.id} of {self.name or self.provider_name} on {self.provider}"
-        cost = "" if self.per_hour is None else f", ${self.per_hour:.2f}/h"
+        cost = "" if self.per_hour is None else f", {usd(self.per_hour)}/h"
         state = "deleted" if self.deleted else self.error or ("to be deleted" if self.deletable else "left")
         return f"{what}{cost}: {self.reason} ({self.why}): {state}"
 

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from ..errors import UniGPUError
 from ._base import Data
-from .deployment import Kind
-from .plan import table, usd
+from .deployment import Kind, usd
+from .plan import table
 
 
 class Offer(Data):
@@ -46,7 +46,8 @@ class Offer(Data):
         gpu = self.gpu or "no GPU"
         count = f"{self.count} × " if self.count != 1 else ""
         where = f" in {self.region}" if self.region else ""
-        return f"{count}{gpu} at {usd(self.price_per_hour)}/h on {self.provider}{where}"
+        price = usd(self.price_per_hour, unknown="–")
+        return f"{count}{gpu} at {price}/h on {self.provider}{where}"
 
 
 class Offers(Sequence[Offer]):
@@ -78,7 +79,7 @@ class Offers(Sequence[Offer]):
         for one in self._offers:
             memory = "–" if one.memory_gb is None else f"{one.memory_gb:g} GB"
             there = "–" if one.available is None else str(one.available)
-            price = usd(one.price_per_hour)
+            price = usd(one.price_per_hour, unknown="–")
             gpus = "–" if one.gpu is None else str(one.count)
             rows.append((one.provider, one.gpu or "none", gpus, memory, price, one.region or "–", there))
         rows += [(name, "–", "–", "–", "–", "–", str(exc)) for name, exc in sorted(self.unreadable.items())]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ..errors import UniGPUError
 from ._base import Data
-from .deployment import Adaptation, Rate
+from .deployment import Adaptation, Rate, usd
 from .spec import DeploymentSpec
 
 Action = Literal["create", "adopt", "scale", "update", "recreate", "excluded"]
@@ -150,18 +150,13 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def usd(amount: float | None) -> str:
-    return "–" if amount is None else f"${amount:.2f}"
-
-
 def _row(plan: Plan) -> tuple[str, ...]:
     if not plan.ok:
         return plan.provider, "excluded", "–", "–", "–", plan.reason or ""
     notes = [f"adapts {', '.join(a.field for a in plan.adaptations)}"] if plan.adaptations else []
     notes += [f"differs in {', '.join(plan.fields)}"] if plan.fields else []
-    rate = plan.rate
-    sent = str(len(plan.requests))
-    return plan.provider, plan.action, usd(rate.idle_per_hour), usd(rate.max_per_hour), sent, "; ".join(notes)
+    idle, most = (usd(price, unknown="–") for price in (plan.rate.idle_per_hour, plan.rate.max_per_hour))
+    return plan.provider, plan.action, idle, most, str(len(plan.requests)), "; ".join(notes)
 
 
 def _order(plan: Plan) -> tuple[bool, bool, float, str]:

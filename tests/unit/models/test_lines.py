@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from unigpu.elasticity.price import free, rate_of
-from unigpu.models import DeploymentInfo, DeploymentSpec, TtlEnforcer, deploy_line
+from unigpu.elasticity.price import workers_hour
+from unigpu.models import DeploymentInfo, DeploymentSpec, Rate, TtlEnforcer, deploy_line
 from unigpu.models._lines import seconds
 
 
@@ -17,7 +17,8 @@ def line(provider: str, price: float | None, source: str | None, by: TtlEnforcer
         provider=provider, name="summarize", provider_name="summa-ugaaaabbbbbbbb", id="e1", workers=spec.workers
     )
     gpu = "" if provider == "local" else None
-    rate = free(spec) if provider == "local" else rate_of(spec, price, source)
+    idle, most = (workers_hour(count, price) for count in spec.workers)
+    rate = Rate(idle_per_hour=idle, max_per_hour=most, source=source)
     return deploy_line(info, spec, rate, ttl_enforced_by=by, gpu=gpu)
 
 
@@ -47,7 +48,7 @@ def test_an_unknown_price_is_unknown_and_no_worker_costs_nothing() -> None:
 
 
 def test_local_costs_nothing_and_names_no_gpu() -> None:
-    assert line("local", None, None, gpu="RTX 4090", workers=(0, 3)) == (
+    assert line("local", 0.0, "this machine", gpu="RTX 4090", workers=(0, 3)) == (
         "summarize on local: 0–3 workers, idle $0.00/h, at most $0.00/h (this machine), no ttl"
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from unigpu.driver import DeploymentSpec, Offer
+from unigpu.elasticity.price import worker_hour
 from unigpu.errors import NoCapacityError
 from unigpu.models import GPURequest
 from unigpu.models.gpu import canonical, matches, members, pools
@@ -153,7 +154,7 @@ def serverless_price(one: GpuTypeWire, count: int, disk: int | None = None) -> f
     price = one.price.serverless
     if price is None and one.pool is not None:
         price = LIST_PRICES.get(one.pool)
-    return None if price is None else round(price * count + disk_price(disk), 6)
+    return None if price is None else worker_hour(price, count, more=disk_price(disk))
 
 
 def disk_price(disk: float | None) -> float:
@@ -173,7 +174,7 @@ def candidates(spec: DeploymentSpec, catalogue: Sequence[GpuTypeWire], cloud: st
             places = _places(one) if spec.regions is not None else ()
             if spec.regions is not None and not places:
                 continue
-            whole = None if not price else round(price * request.count + disk_price(spec.disk), 6)
+            whole = None if not price else worker_hour(price, request.count, more=disk_price(spec.disk))
             if spec.max_price is None or _within(whole, spec.max_price):
                 found.append(Candidate(type=one.id, count=request.count, cloud=cloud, price=whole, places=places))
         for each in sorted(found, key=lambda one: (one.price is None, one.price or 0.0, one.type)):
@@ -187,7 +188,7 @@ def list_price(spec: DeploymentSpec) -> float | None:
     found: list[float | None] = []
     for request in spec.gpu or ():
         found += [LIST_PRICES.get(pool) for pool in pools(request)] if any(members(request)) else [None]
-    known = [round(price * count + disk_price(spec.disk), 6) for price in found if price is not None]
+    known = [worker_hour(price, count, more=disk_price(spec.disk)) for price in found if price is not None]
     if spec.max_price is not None:
         known = [price for price in known if price <= spec.max_price] or [spec.max_price]
     return max(known) if known else None

@@ -19,6 +19,7 @@ from unigpu.driver import (
     WorkerState,
     is_ours,
 )
+from unigpu.elasticity.price import workers_hour
 from unigpu.models.gpu import canonical
 from unigpu.models.spec import DEFAULT_PORT
 
@@ -379,7 +380,7 @@ def rate_of(env: Mapping[str, str], limits: tuple[int, int], created: str, *, ke
     """By the price that was written at create: an endpoint does not tell its own. *kept*: it has volumes, of which it
     does not tell the size."""
     price = number(env.get(PRICE))
-    idle, most = (0.0 if count == 0 else None if price is None else round(count * price, 6) for count in limits)
+    idle, most = (workers_hour(count, price) for count in limits)
     source = None if price is None else f"RunPod's catalogue at create, {created[:10]}"
     return Rate(idle_per_hour=idle, max_per_hour=most, storage_per_month=None if kept else 0.0, source=source)
 

@@ -20,6 +20,7 @@ from unigpu.driver import (
     WorkerState,
     is_ours,
 )
+from unigpu.elasticity.price import worker_hour, workers_hour
 from unigpu.models.gpu import canonical, matches, spelling
 
 from . import _known
@@ -78,7 +79,7 @@ def gpu_codes(spec: DeploymentSpec, prices: Mapping[str, float]) -> list[str]:
     for request in spec.gpu or ():
         for code in spelling(request, PROVIDER):
             price = price_in(prices, code)
-            if spec.max_price is None or price is None or price * request.count <= spec.max_price:
+            if spec.max_price is None or price is None or worker_hour(price, request.count) <= spec.max_price:
                 codes.append(code)
     return list(dict.fromkeys(codes))
 
@@ -339,17 +340,18 @@ def worker_of(wire: WorkerWire) -> Worker:
 
 def worker_price(wire: EndpointWire, options: Options) -> float | None:
     """USD of one worker-hour; ``None``: not told. Zero is what an endpoint shows before it is placed."""
-    told = wire.per_hour_price or (None if wire.per_second_price is None else wire.per_second_price * 3600)
+    told = wire.per_hour_price or (wire.per_second_price or 0.0) * 3600
     if not told:
         return None
-    return told / max(1, wire.total_workers or 1) if options.price_of == "endpoint" else told
+    workers = max(1, wire.total_workers or 1) if options.price_of == "endpoint" else 1
+    return worker_hour(told / workers, 1)
 
 
 def rate_of(price: float | None, workers: int | None, *, stopped: bool = False) -> Rate:
     """What that many workers cost; unknown where their number is not told. A stopped endpoint costs nothing."""
     if price is None or workers is None:
         return Rate()
-    total = round(price * workers, 6)
+    total = workers_hour(workers, price)
     return Rate(idle_per_hour=0.0 if stopped else total, max_per_hour=total, source="as Yotta shows it")
 
 

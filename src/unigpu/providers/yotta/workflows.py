@@ -38,6 +38,7 @@ from unigpu.driver import (
     Worker,
     is_rehearsal,
 )
+from unigpu.elasticity.price import worker_hour, workers_hour
 from unigpu.errors import (
     APIStatusError,
     ConflictError,
@@ -94,7 +95,7 @@ class YottaDriver:
         known = [price for price in prices if price is not None]
         if not known or len(known) != len(prices):
             return Rate()
-        most = max(known) * _map.gpu_count(spec) * max(1, spec.workers[0])
+        most = workers_hour(max(1, spec.workers[0]), worker_hour(max(known), _map.gpu_count(spec)))
         return Rate(idle_per_hour=most, max_per_hour=most, source="your own price table (driver_options)")
 
     def _codes(self, spec: DeploymentSpec) -> Sequence[str]:
