@@ -281,6 +281,14 @@ def test_more_workers_are_not_allowed_when_the_price_has_risen_above_the_cap(
     assert account.count("PATCH", ".*") == 1
 
 
+def test_the_disk_counts_when_prices_have_risen(client: Client, account: Account, fields: dict[str, Any]) -> None:
+    price = account.gpus[0]["price"]["serverless"]
+    app = client.deploy(**fields, disk=730, max_price=price + 0.15)  # the disk costs $0.10 an hour
+    account.gpus[0]["price"]["serverless"] = price + 0.1
+    with pytest.raises(NoCapacityError, match="max_price"):
+        client.scale(app, (0, 4))
+
+
 def test_lists_are_walked_to_their_end(client: Client, account: Account, fields: dict[str, Any]) -> None:
     account.page = 1
     for name in ("one", "two", "three"):

@@ -43,6 +43,7 @@ class EndpointWire(WireModel):
     env: Mapping[str, str] = Field(default_factory=dict)
     ports: tuple[str, ...] | None = None
     registry: str | None = None
+    disk: float | None = None
     gpu: GpuWire | None = None
     workers: WorkersWire
     scaling: ScalingWire

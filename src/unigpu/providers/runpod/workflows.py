@@ -325,12 +325,13 @@ class RunPodDriver:
         if cap is None or now.gpu is None:
             return
         query = _gpus.catalogue_query("SERVERLESS", count=now.gpu.count)
+        disk = now.disk if ",disk=" in now.env.get("UNIGPU_SPEC", "") else None  # as at create: where it was stated
         dear = [
             one
             for one in await gpu_types(self._line, io, query, deadline=deadline)
             if one.pool in now.gpu.pools
             and one.id not in (now.gpu.excludedTypes or ())
-            and (_gpus.serverless_price(one, now.gpu.count) or math.inf) > cap
+            and (_gpus.serverless_price(one, now.gpu.count, disk) or math.inf) > cap
         ]
         if dear:
             raise NoCapacityError(
