@@ -281,6 +281,12 @@ def test_more_workers_are_not_allowed_when_the_price_has_risen_above_the_cap(
     assert account.count("PATCH", ".*") == 1
 
 
+def test_a_cap_is_read_back_to_the_last_digit(client: Client, account: Account, fields: dict[str, Any]) -> None:
+    account.gpus[0]["price"]["serverless"] = 1.234564  # six digits of it are 1.23456: less than the price
+    app = client.deploy(**fields, max_price=1.234564)
+    assert client.scale(app, (0, 4)).info.workers == (0, 4)
+
+
 def test_the_disk_counts_when_prices_have_risen(client: Client, account: Account, fields: dict[str, Any]) -> None:
     price = account.gpus[0]["price"]["serverless"]
     app = client.deploy(**fields, disk=730, max_price=price + 0.15)  # the disk costs $0.10 an hour

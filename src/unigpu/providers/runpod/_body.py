@@ -104,7 +104,7 @@ def env_of(spec: DeploymentSpec, identity: Identity, *, price: float | None = No
     if price is not None:
         env[PRICE] = f"{price:g}"
     if spec.max_price is not None:
-        env[MAX_PRICE] = f"{spec.max_price:g}"
+        env[MAX_PRICE] = str(spec.max_price)
     if spec.kind == "pod" or type_of(spec) == "LOAD_BALANCER":
         # Set together: where one is left to RunPod its documents disagree on the default, and workers stay unready.
         env["PORT"] = env["UNIGPU_PORT"] = str(port_of(spec))
