@@ -242,6 +242,8 @@ def test_stop_and_start_pause_and_resume(flavour: Any, cloud: Any) -> None:
         assert (await app.wake()).state is State.READY
         assert (await app.wait_ready()).state is State.READY
         assert [w.id for w in await app.workers()] == ["w1"]
+        await app.stop()
+        assert (await app.wake()).state is State.READY, "one worker, also where a start alone brings none"
 
     flavour.run(work, "fake")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from unigpu.driver import DeploymentInfo, Pauses, Scaling, State, poll, provider_name
+from unigpu.driver import DeploymentInfo, Pauses, Scaling, State, Wakes, poll, provider_name
 from unigpu.errors import ConflictError, NotFoundError, TransportError, UniGPUError, UnsupportedError
 
 from ._pace import state_pace
@@ -106,7 +106,11 @@ async def wake(scope: Scope, info: DeploymentInfo, *, deadline: float) -> Deploy
     if now.state not in (State.COLD, State.STOPPED):
         return now
     await wake_once(scope, now, deadline=deadline)
-    return await read(scope, now, deadline=deadline)
+    seen = await read(scope, now, deadline=deadline)
+    if now.state is State.STOPPED and seen.state is State.COLD and isinstance(scope.driver, Wakes):
+        await wake_once(scope, seen, deadline=deadline)  # it runs again, and without any worker
+        seen = await read(scope, now, deadline=deadline)
+    return seen
 
 
 async def stop(scope: Scope, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
