@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import unigpu
 from unigpu.errors import ConfigurationError
 from unigpu.worker.dockerfile import dockerfile
 
@@ -48,3 +52,21 @@ def test_a_python_that_is_too_old_or_not_a_version_is_refused(python: str) -> No
 def test_an_unknown_provider_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="modal"):
         dockerfile("app:f", providers=["modal"])
+
+
+def test_a_server_s_image_runs_its_command_and_can_be_put_behind_pyworker_on_vast() -> None:
+    text = dockerfile(command=["python", "server.py"])
+    assert json.loads(text.splitlines()[-1].removeprefix("CMD ")) == ["python", "server.py"]
+    assert "/opt/pyworker/bin/pip install --no-deps unigpu" in text
+    assert "runpod" not in text.replace("RunPod", "")
+    assert "unigpu" not in dockerfile(command=["serve"], providers=["runpod"])
+    for both in ({}, {"target": "app:f", "command": ["serve"]}):
+        with pytest.raises(ConfigurationError, match="one of them"):
+            dockerfile(**both)  # type: ignore[arg-type] - wrong on purpose
+
+
+def test_pyworker_s_program_is_found_without_any_package_of_ours() -> None:
+    """The image has unigpu there without what it depends on, and the interpreter looks nowhere else."""
+    source = str(Path(unigpu.__file__).parents[1])
+    program = "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_module('unigpu.worker.pyworker')"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program, source], check=True)

@@ -342,10 +342,14 @@ def test_a_server_of_the_user_s_is_reached_on_the_paths_it_names() -> None:
         "UNIGPU_PYWORKER_LOG": "/log",
     }
     found = pyworker.config(env)
-    assert [handler.route for handler in found.handlers] == ["/v1/completions", "/generate", "/unigpu/benchmark"]
+    ours = ["/unigpu/http", "/unigpu/benchmark"]
+    assert [handler.route for handler in found.handlers] == [ours[0], "/v1/completions", "/generate", ours[1]]
     assert found.model_healthcheck_url == "/health"
-    with pytest.raises(SystemExit, match="PYWORKER_ROUTES"):
-        pyworker.config({"UNIGPU_INTERFACE": "http", "UNIGPU_PYWORKER_LOG": "/log"})
+    env = {"UNIGPU_INTERFACE": "http", "UNIGPU_PYWORKER_LOG": "/log", "UNIGPU_ROUTE": "/unigpu/http"}
+    for sample in ("", '{"a": 1}'):  # which no path is there for: a worker without a benchmark is never ready
+        found = pyworker.config({**env, "PYWORKER_BENCHMARK": sample})
+        assert [handler.route for handler in found.handlers] == ours
+        assert found.handlers[-1].benchmark_config is not None
 
 
 def test_pyworker_s_file_needs_the_standard_library_alone() -> None:

@@ -7,7 +7,7 @@ It runs in an environment of its own (``/opt/pyworker``), since its packages cla
 ``python -m unigpu.worker TARGET`` starts it beside itself where it wakes up on Vast. For a server of the user's it is
 started by itself, with the server's command; it ends when that ends:
 
-    /opt/pyworker/bin/python -I pyworker.py python server.py
+    /opt/pyworker/bin/python -I -m unigpu.worker.pyworker python server.py
 
 (``-I``: the files beside this one are not to be found instead of the standard library's.)
 
@@ -16,14 +16,16 @@ What a caller sends as ``payload`` (PyWorker passes it on as the body, and no he
 
 * ``POST /invoke``, for a handler: ``{"input": {…}}``; beside it, all optional: ``"stream": true`` (the answer is
   NDJSON, as with ``Accept: application/x-ndjson``), ``"timeout": seconds``, ``"job": "an id for the log"``.
-* for a server: the JSON body for the same path. PyWorker knows the paths it was told, and POST alone.
+* for a server: ``POST /unigpu/http`` with ``{"method", "target", "headers": [[name, value], …], "content": base64}``:
+  any request, which is made here; the answer is the server's own, marked by a header ``x-unigpu-http``. PyWorker itself
+  knows POST with a JSON object alone, at the paths it was told (``PYWORKER_ROUTES``), for Vast's own client.
 
 Environment: what Vast sets (``CONTAINER_ID``, ``PUBLIC_IPADDR``, ``VAST_TCP_PORT_…``, ``REPORT_ADDR``,
 ``MASTER_TOKEN``, ``WORKER_PORT``, ``USE_SSL``); what the deployment says (``UNIGPU_INTERFACE``, where ``http`` is a
 server of the user's; ``UNIGPU_PORT``, ``UNIGPU_ROUTE``, ``UNIGPU_CONCURRENCY``); what the worker beside it says
 (``UNIGPU_PYWORKER_LOG``, where its marks are); and what anybody may set:
 
-``PYWORKER_ROUTES``           the server's paths, with commas between them
+``PYWORKER_ROUTES``           paths of the server for Vast's own client, with commas between them
 ``PYWORKER_HEALTH``           a path that answers 200 when the server is ready; without it PyWorker waits 10 s
 ``PYWORKER_MAX_QUEUE_TIME``   seconds of work before it that a call may find; above it is 429 (30)
 ``PYWORKER_BENCHMARK``        a payload to measure the real work with, as JSON or as a file of it
@@ -38,11 +40,13 @@ read as calls.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import importlib
 import json
 import logging
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -64,6 +68,12 @@ _DEFAULT_CONSOLE = "https://console.vast.ai"
 _CERTIFICATE = Path("/etc/instance.crt")
 _CERTIFICATE_KEY = Path("/etc/instance.key")
 _TRIES = 5
+TUNNEL = "/unigpu/http"
+MARK = "x-unigpu-http"
+_ONE_CONNECTION = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+     "upgrade", "host"}
+)  # fmt: skip
 
 
 async def nominal() -> str:
@@ -88,7 +98,20 @@ def config(environ: dict[str, str]) -> Any:
     serves = environ.get("UNIGPU_INTERFACE") == "http"
     sample = _sample(environ.get("PYWORKER_BENCHMARK"))
     routes = _routes(environ) if serves else ["/invoke"]
+    if sample is not None and not routes:
+        sys.stderr.write("pyworker: PYWORKER_BENCHMARK is for the first of PYWORKER_ROUTES, and there is none\n")
+        sample = None
     handlers: list[Any] = []
+    if serves:
+        handlers.append(
+            vastai.HandlerConfig(
+                route=TUNNEL,
+                allow_parallel_requests=True,
+                max_queue_time=most,
+                workload_calculator=_cost,
+                response_generator=_passed_on,
+            )
+        )
     for position, route in enumerate(routes):
         measured = sample is not None and position == 0
         benchmark = vastai.BenchmarkConfig(dataset=[sample], runs=2, concurrency=slots) if measured else None
@@ -113,7 +136,7 @@ def config(environ: dict[str, str]) -> Any:
         )
     return vastai.WorkerConfig(
         model_server_url="http://127.0.0.1",
-        model_server_port=int(environ.get("UNIGPU_PORT") or 8000),
+        model_server_port=int(environ.get("UNIGPU_PYWORKER_TO") or environ.get("UNIGPU_PORT") or 8000),
         model_log_file=environ["UNIGPU_PYWORKER_LOG"],
         model_healthcheck_url=environ.get("PYWORKER_HEALTH") or None,
         handlers=handlers,
@@ -133,7 +156,9 @@ def main(command: list[str]) -> None:
         log = Path(folder) / "server.log"
         log.touch()
         environ["UNIGPU_PYWORKER_LOG"] = str(log)
-        _beside(command, log, int(environ.get("UNIGPU_PORT") or 8000))
+        port = int(environ.get("UNIGPU_PORT") or 8000)
+        _beside(command, log, port)
+        environ["UNIGPU_PYWORKER_TO"] = str(_tunnel(port))
     else:
         signal.signal(
             signal.SIGTERM, signal.SIG_IGN
@@ -158,10 +183,87 @@ def _sample(text: str | None) -> Any:
 
 def _routes(environ: dict[str, str]) -> list[str]:
     named = [*environ.get("PYWORKER_ROUTES", "").split(","), environ.get("UNIGPU_ROUTE", "")]
-    found = list(dict.fromkeys(route.strip() for route in named if route.strip()))
-    if not found:
-        raise SystemExit("pyworker: PYWORKER_ROUTES must name the server's paths, as in /v1/completions,/generate")
-    return found
+    found = dict.fromkeys(route.strip() for route in named)
+    return [route for route in found if route and route != TUNNEL]
+
+
+# -- any request for a server -----------------------------------------------------------------------------------------
+
+
+def _tunnel(server: int) -> int:
+    """Stand between PyWorker and the server on a port of loopback, which is returned: what PyWorker posts to `TUNNEL`
+    is made a request of its own, all else goes to the server as it is."""
+    ready: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=lambda: asyncio.run(_stand_between(server, ready)), daemon=True).start()
+    return ready.get()
+
+
+async def _stand_between(server: int, ready: queue.SimpleQueue[int]) -> None:
+    aiohttp, web = importlib.import_module("aiohttp"), importlib.import_module("aiohttp.web")
+    url = importlib.import_module("yarl").URL
+
+    async def pass_on(request: Any) -> Any:
+        if request.path == TUNNEL:
+            given = await request.json()
+            method, target, headers = given["method"], given["target"], [(k, v) for k, v in given["headers"]]
+            content = base64.b64decode(given.get("content") or "")
+            if not target.startswith("/"):
+                return web.Response(status=400, text="a target is a path")
+        else:
+            method, target, headers = request.method, request.raw_path, list(request.headers.items())
+            content = await request.read()
+        answer = None
+        try:
+            async with session.request(
+                method,
+                url(f"http://127.0.0.1:{server}{target}", encoded=True),
+                headers=_kept(headers, "content-length"),
+                data=content or None,
+                allow_redirects=False,
+            ) as reply:
+                # The length of an answer to HEAD is that of a body which is not there.
+                passed = _kept(reply.headers.items(), *(["content-length"] if method == "HEAD" else []))
+                answer = web.StreamResponse(status=reply.status, headers=[*passed, (MARK, "1")])
+                await answer.prepare(request)
+                async for piece in reply.content.iter_any():
+                    await answer.write(piece)
+                await answer.write_eof()
+                return answer
+        except aiohttp.ClientConnectorError:
+            return web.json_response({"error": "the server does not listen"}, status=503)  # so it did not run
+        except aiohttp.ClientError:
+            if answer is None:
+                return web.Response(status=502)
+            raise  # an answer that broke off breaks off for the caller, too
+
+    settings = {"auto_decompress": False, "timeout": aiohttp.ClientTimeout(total=None),
+                "connector": aiohttp.TCPConnector(limit=0), "cookie_jar": aiohttp.DummyCookieJar(),
+                "skip_auto_headers": ["User-Agent", "Accept", "Accept-Encoding", "Content-Type"]}  # fmt: skip
+    async with aiohttp.ClientSession(**settings) as session:
+        app = web.Application(client_max_size=0)
+        app.router.add_route("*", "/{path:.*}", pass_on)
+        runner = web.AppRunner(app, handler_cancellation=True)  # who leaves ends the server's work
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        ready.put(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+
+async def _passed_on(request: Any, reply: Any) -> Any:
+    """The server's answer as it is; PyWorker has undone a compression."""
+    web = importlib.import_module("aiohttp.web")
+    squeezed = ["content-encoding", "content-length"] if "content-encoding" in reply.headers else []
+    answer = web.StreamResponse(status=reply.status, headers=_kept(reply.headers.items(), *squeezed))
+    await answer.prepare(request)
+    async for piece in reply.content.iter_any():
+        await answer.write(piece)
+    await answer.write_eof()
+    return answer
+
+
+def _kept(headers: Any, *but: str) -> list[tuple[str, str]]:
+    """Without what belongs to one connection."""
+    return [(name, value) for name, value in headers if name.lower() not in _ONE_CONNECTION and name.lower() not in but]
 
 
 def _until_closed() -> None:

@@ -144,7 +144,8 @@ def test_a_server_of_the_user_s_answers_on_the_paths_that_it_names(cloud: Any) -
             max_price=1.0,
             port=8791,
             env={"PYWORKER_ROUTES": "/v1/echo,/v1/events", "PYWORKER_HEALTH": "/health"},
-            provider_options={"vast": {"tls": False}},
+            # The command has what the driver puts before it: PyWorker is elsewhere on this machine.
+            provider_options={"vast": {"tls": False, "pyworker": "image", "route": "/unigpu/http"}},
             wait="worker",
             timeout=WAIT,
         )
@@ -153,6 +154,16 @@ def test_a_server_of_the_user_s_answers_on_the_paths_that_it_names(cloud: Any) -
         assert app.request("POST", "/v1/echo", json={"status": 418}).status == 418
         with app.request("POST", "/v1/events", json={"events": 3}, stream=True) as stream:
             assert b"".join(stream) == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+        told = app.request("PUT", "/any?x=1&y=%2F", content=b"\x00\xff" * 70_000, headers={"x-mine": "me"})
+        assert (told.status, told.headers["x-server"]) == (201, "PUT")
+        assert told.json() == {"path": "/any?x=1&y=%2F", "bytes": 140_000, "mine": "me"}
+        assert app.request("GET", "/health").status == 200
+        assert app.request("HEAD", "/health").status == 200
+        squeezed = app.request("PUT", "/gzip", content=b"x")
+        assert squeezed.json()["bytes"] == 1
+        name = cloud.endpoint("server")["endpoint_name"]
+        theirs = cloud.run("serverless.py", name, json.dumps([[{"a": 2}, False]]), "/v1/echo")
+        assert theirs["answers"][0][1] == {"path": "/v1/echo", "got": {"a": 2}}
 
 
 def test_workers_serve_tls_with_a_certificate_that_the_platform_signs(serve: Any, tmp_path: Path) -> None:

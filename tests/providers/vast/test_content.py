@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from vast_world import FIELDS, Account, Script, ready
 
 from unigpu import Client
 from unigpu.driver import State, WorkerState
-from unigpu.errors import UnsupportedError
+from unigpu.errors import InvalidRequestError, InvalidResponseError, UnsupportedError, WorkerLost
 from unigpu.providers.vast import VastDriver, _env, _map, _search
 from unigpu.providers.vast._options import SpecOptions
 from unigpu.providers.vast._wire import EndpointWire, InstanceWire, WorkerWire
@@ -162,7 +163,11 @@ def test_a_server_behind_pyworker_gets_the_json_of_a_post_and_answers_itself(
     assert (template["runtype"], template["onstart"]) == ("ssh", "entrypoint.sh")
     assert "-e PORT=8000" in template["env"]
     script.route = ready()
-    for status, body in ((200, {"id": "c1"}), (400, {"error": "too long"}), (500, {"error": "out of memory"})):
+    for status, body in (
+        (200, {"id": "c1"}), (400, {"error": "too long"}), (500, {"error": "out of memory"}),
+        (422, {"detail": [{"loc": ["body", "model"], "msg": "field required"}]}), (429, {"error": "your quota"}),
+        (503, {"error": "the model is reloaded"}), (401, {"error": "no such user"}),
+    ):  # fmt: skip
         script.worker = (status, body)
         reply = client.request(app, "POST", "/v1/completions", json={"prompt": "hi"})
         assert (reply.status, reply.json()) == (status, body)
@@ -190,6 +195,59 @@ def test_a_busy_server_is_waited_for_and_one_that_is_lost_is_told(
     script.worker = lambda request: httpx.Response(200, content=events, headers=headers, request=request)
     with client.request(app, "POST", "/v1/completions", json={"stream": True}, stream=True) as stream:
         assert b"".join(stream) == events
+
+
+SERVER: dict[str, Any] = {
+    "name": "server", "interface": "http", "image": "me/server:1", "gpu": "RTX 4090", "max_price": 1.0, "port": 8000,
+    "command": ["python", "server.py"],
+}  # fmt: skip
+
+
+def test_a_server_s_own_command_is_started_behind_pyworker_and_gets_any_request(
+    client: Client, account: Account, script: Script
+) -> None:
+    client.deploy(**SERVER, wait=False)
+    (template,) = account.bodies("POST", "/api/v0/template/")
+    assert template["args_str"] == "/opt/pyworker/bin/python -I -m unigpu.worker.pyworker python server.py"
+    script.route = ready()
+    answered = {"x-unigpu-http": "1", "etag": '"7"', "content-type": "text/plain"}
+    script.worker = lambda request: httpx.Response(404, content=b"none", headers=answered, request=request)
+    reply = client.request("server", "PUT", "/v1/things/3?x=1", content=b"\x00raw", headers={"x-mine": "1"})
+    assert (reply.status, reply.content, reply.headers["etag"]) == (404, b"none", '"7"')
+    (*_, sent) = account.to_workers
+    assert sent.url.path == "/unigpu/http"
+    payload = json.loads(sent.content)["payload"]
+    assert (payload["method"], payload["target"]) == ("PUT", "/v1/things/3?x=1")
+    assert base64.b64decode(payload["content"]) == b"\x00raw"
+    assert ["x-mine", "1"] in payload["headers"]
+
+
+def test_behind_pyworker_only_what_the_server_said_is_its_answer(
+    client: Client, account: Account, script: Script
+) -> None:
+    app = client.deploy(**SERVER, wait=False)
+    script.route = ready()
+    good = lambda request: httpx.Response(200, content=b"x", headers={"x-unigpu-http": "1"}, request=request)  # noqa: E731 - one line
+    script.worker = [(503, {"error": "the server does not listen"}), (429, b""), good]
+    assert client.request(app, "GET", "/").content == b"x"
+    for answer, error in (
+        ((404, b""), InvalidRequestError),
+        ((200, b"?"), InvalidResponseError),
+        ((502, b""), WorkerLost),
+    ):
+        script.worker = answer
+        script.dialled.clear()
+        with pytest.raises(error):
+            client.request(app, "POST", "/", json={})
+        assert len(script.dialled) == 1
+
+
+def test_an_image_that_starts_pyworker_by_itself_gets_its_command_as_it_is(client: Client, account: Account) -> None:
+    client.deploy(**SERVER, provider_options={"vast": {"pyworker": "image"}}, wait=False)
+    (template,) = account.bodies("POST", "/api/v0/template/")
+    assert template["args_str"] == "python server.py"
+    with pytest.raises(UnsupportedError, match="PyWorker"):
+        client.request("server", "GET", "/")
 
 
 def test_an_image_that_is_not_ours_is_called_at_its_route(client: Client, account: Account, script: Script) -> None:

@@ -19,7 +19,7 @@ from unigpu.models.spec import DEFAULT_PORT
 
 from . import _env
 from ._map import MAX_PRICE, tag_of
-from ._options import WORKER_PORT, SpecOptions
+from ._options import PYWORKER, TUNNEL, WORKER_PORT, SpecOptions
 from ._search import as_text, disk_of, of_spec
 from ._wire import PROVIDER
 
@@ -41,7 +41,14 @@ def command_words(spec: DeploymentSpec) -> tuple[str, ...]:
     """What runs; nothing where the image's own command does."""
     if spec.handler is not None:
         return ("python", "-m", "unigpu.worker", spec.handler)
-    return tuple(spec.command or ())
+    return (*(PYWORKER if is_tunnelled(spec) else ()), *(spec.command or ()))
+
+
+def is_tunnelled(spec: DeploymentSpec) -> bool:
+    """Whether unigpu's PyWorker is started before the user's server."""
+    options = options_of(spec)
+    serves = spec.kind == "serverless" and spec.interface == "http" and bool(spec.command)
+    return serves and options.pyworker == "unigpu" and options.onstart is None
 
 
 def image_of(image: str) -> tuple[str, str]:
@@ -63,6 +70,8 @@ def env_of(spec: DeploymentSpec, identity: Identity) -> dict[str, str]:
     env |= identity.constants
     if spec.max_price is not None:
         env[MAX_PRICE] = f"{spec.max_price:g}"
+    if is_tunnelled(spec):
+        env["UNIGPU_ROUTE"] = TUNNEL
     return env
 
 

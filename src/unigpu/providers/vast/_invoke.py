@@ -7,6 +7,7 @@ for an envelope that it cannot read, 429 without a body above its queue, 404 and
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -42,9 +43,11 @@ from unigpu.errors import (
 
 from ._calls import Way, envelope, is_late, to_worker, wrong_call
 from ._line import Line
+from ._options import TUNNEL
 from ._wire import PROVIDER, OutputWire, mapping, shaped
 
 INVOKE: Final = "/invoke"
+MARK: Final = "x-unigpu-http"
 NDJSON: Final = "application/x-ndjson"
 _LONGEST_LINE: Final = 32 * 1024 * 1024
 _GATEWAY: Final = frozenset({502, 504})
@@ -106,13 +109,14 @@ async def stream(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> 
 
 @contextlib.asynccontextmanager
 async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
-    """As `unigpu.driver.Requests.request`, for an endpoint: PyWorker takes POST with a JSON object, at its own paths,
-    and passes no header on."""
-    payload = _posted(info, call)
+    """As `unigpu.driver.Requests.request`, for an endpoint. Any request, where unigpu's PyWorker is in the image; any
+    other takes POST with a JSON object, at its own paths, and passes no header on."""
+    tunnelled = info.route == TUNNEL
+    path, payload = (TUNNEL, _packed(call)) if tunnelled else (call.target, _posted(info, call))
     way = Way(line, io, info, min(call.deadline, io.now() + call.hold), call.deadline)
     while True:
         url, route = await way.next()
-        asked = to_worker(way, url, call.target, envelope(route, payload, line.secret))
+        asked = to_worker(way, url, path, envelope(route, payload, line.secret))
         opening = io.stream(asked)
         try:
             reply = await opening.__aenter__()
@@ -122,18 +126,24 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
                 continue
             raise _broken(way, exc, call.idempotent) from exc
         try:
-            if reply.status < 300 or (reply.status not in (401, 422, 429, 503) and reply.status < 500):
+            if MARK in reply.headers if tunnelled else reply.status not in (401, 422, 429) and reply.status < 500:
                 yield reply
                 return
             said = await _whole(reply, asked)
         finally:
             await opening.__aexit__(None, None, None)
-        if said.content and said.status not in (422, 429, 503):
+        if said.content and not tunnelled and not _is_pyworkers(said):
             yield Whole(said)  # the server's own answer
             return
         if not await _again(way, said, idempotent=call.idempotent):
-            yield Whole(said)
-            return
+            raise InvalidResponseError(
+                f"{info.name}: not unigpu's PyWorker answers there (HTTP {said.status})",
+                provider=PROVIDER,
+                operation=said.operation,
+                deployment=info.name,
+                maybe_executed=True,
+                hint='The image must be made as `python -m unigpu image dockerfile --command "..."` prints it.',
+            )
 
 
 @contextlib.asynccontextmanager
@@ -211,6 +221,18 @@ def _payload(info: DeploymentInfo, call: Invocation, *, stream: bool) -> tuple[s
     return info.route, {**call.input, **({"stream": True} if stream else {})}
 
 
+def _packed(call: HTTPCall) -> dict[str, Any]:
+    """A request for unigpu's PyWorker, which makes it inside the container (``unigpu/worker/pyworker.py``)."""
+    content = base64.b64encode(call.content or b"").decode()
+    return {"method": call.method, "target": call.target, "headers": list(map(list, call.headers)), "content": content}
+
+
+def _is_pyworkers(reply: Response) -> bool:
+    """Whether PyWorker says that it cannot read the envelope: else a 422 is the server's own."""
+    body = _body(reply)
+    return reply.status == 422 and (body == {"error": "invalid JSON"} or "auth_data" in body or "payload" in body)
+
+
 def _posted(info: DeploymentInfo, call: HTTPCall) -> dict[str, Any]:
     path = call.target.partition("?")[0]
     if call.method.upper() != "POST" or call.target != path:
@@ -230,7 +252,8 @@ def _not_passed(info: DeploymentInfo, what: str) -> UnsupportedError:
         capability="request",
         provider=PROVIDER,
         deployment=info.name,
-        hint='kind="pod" serves any request.',
+        hint="With command= in the spec, and an image as `python -m unigpu image dockerfile --command` prints it, it "
+        'takes any request; so does kind="pod".',
     )
 
 
@@ -319,14 +342,15 @@ async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncGenerat
 
 
 async def _lines(reply: StreamResponse) -> AsyncGenerator[str]:
-    rest = b""
+    rest = bytearray()  # grows in place: a long line comes in thousands of pieces
     pieces = reply.chunks()
     try:
         async for piece in pieces:
-            rest += piece
-            *whole, rest = rest.split(b"\n")
-            for one in whole:
-                yield one.decode("utf-8", "replace").rstrip("\r")
+            first, *others = piece.split(b"\n")
+            rest += first
+            for one in others:
+                yield rest.decode("utf-8", "replace").rstrip("\r")
+                rest = bytearray(one)
             if len(rest) > _LONGEST_LINE:
                 raise InvalidResponseError("a line of the stream is too long", provider=PROVIDER, maybe_executed=True)
     finally:

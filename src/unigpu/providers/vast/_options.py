@@ -14,6 +14,10 @@ CONSOLE_URL: Final = "https://console.vast.ai"
 ENGINE_URL: Final = "https://run.vast.ai"
 WORKER_PORT: Final = 3000
 """PyWorker's port by convention: https://github.com/vast-ai/pyworker."""
+TUNNEL: Final = "/unigpu/http"
+"""Where unigpu's PyWorker takes any request for the server behind it (``unigpu/worker/pyworker.py``)."""
+PYWORKER: Final = ("/opt/pyworker/bin/python", "-I", "-m", "unigpu.worker.pyworker")
+"""What starts it, with the server's command after it, in an image of the recipe."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f\\?#]")
 
@@ -87,6 +91,8 @@ class SpecOptions(InputModel):
         runtype: How Vast starts the container. ``"args"``: the image's own entry point, with the command as its
             arguments. ``"ssh"``: Vast's entry point (a shell over the net), then ``onstart`` or the command.
         onstart: A shell script, for ``"ssh"``.
+        pyworker: http with a ``command``, on an endpoint. ``"unigpu"``: the server is started behind unigpu's PyWorker,
+            which the image holds (``python -m unigpu image dockerfile --command``). ``"image"``: it starts one itself.
         tls: The workers serve TLS with a certificate that Vast signs. ``False`` needs ``driver_options`` to allow it.
         tries: Pods: how many offers are tried, the cheapest first.
     """
@@ -108,6 +114,7 @@ class SpecOptions(InputModel):
     target_queue_time: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     runtype: Literal["args", "ssh"] = "args"
     onstart: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    pyworker: Literal["unigpu", "image"] = "unigpu"
     tls: StrictBool = True
     tries: Annotated[int, Field(ge=1, le=64, strict=True)] = 10
 

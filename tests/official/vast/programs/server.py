@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import time
@@ -13,6 +14,26 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(200 if self.path == "/health" else 404, {})
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "4711")
+        self.end_headers()
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        told = {"path": self.path, "bytes": len(body), "mine": self.headers["x-mine"]}
+        data = json.dumps(told).encode()
+        squeezed = self.path == "/gzip"
+        self.send_response(201)
+        self.send_header("x-server", "PUT")
+        self.send_header("content-type", "application/json")
+        if squeezed:
+            data = gzip.compress(data)
+            self.send_header("content-encoding", "gzip")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

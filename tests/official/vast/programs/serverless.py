@@ -8,6 +8,7 @@ from vastai import CoroutineServerless
 
 base, key, name = sys.argv[1:4]
 calls = json.loads(sys.argv[4])  # [[payload, stream], …]
+route = sys.argv[5] if len(sys.argv) > 5 else "/invoke"
 CoroutineServerless.SSL_CERT_URL = f"{base}/static/jvastai_root.cer"
 
 
@@ -27,7 +28,7 @@ async def main():
         out["endpoint"] = endpoint.name
         out["answers"] = []
         for payload, stream in calls:
-            answer = await endpoint.request("/invoke", payload, cost=100, stream=stream, timeout=50, retry=False)
+            answer = await endpoint.request(route, payload, cost=100, stream=stream, timeout=50, retry=False)
             out["answers"].append([answer["ok"], await collect(answer)])
             out["url"] = answer["url"]
         out["workers"] = [[one.status, one.measured_perf > 0] for one in await client.get_endpoint_workers(endpoint)]
