@@ -7,7 +7,17 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from unigpu._io.poll import JOB_PACE, poll
-from unigpu.driver import ChunkPage, DeploymentInfo, Invocation, JobStatus, Result, Streams, StreamsJobs, Timing
+from unigpu.driver import (
+    ChunkPage,
+    DeploymentInfo,
+    Invocation,
+    JobsBySome,
+    JobStatus,
+    Result,
+    Streams,
+    StreamsJobs,
+    Timing,
+)
 from unigpu.errors import (
     DeadlineExceeded,
     DeploymentGone,
@@ -98,7 +108,8 @@ class StreamRun:
 
     def _open(self) -> AsyncIterator[Any]:
         driver = self._scope.driver
-        if isinstance(driver, StreamsJobs):
+        jobless = isinstance(driver, JobsBySome) and not driver.has_jobs(self._info)
+        if isinstance(driver, StreamsJobs) and not jobless:
             return self._by_cursor(driver)
         if isinstance(driver, Streams) and self._input is not None:
             return self._by_connection(driver, self._input)
@@ -198,7 +209,10 @@ class StreamRun:
                     raise
                 await patience.look(started=False, ready_workers=None)  # starts one that is stopped
             except TransportError as exc:
-                if not self._seen or isinstance(exc, StreamInterrupted):
+                if isinstance(exc, StreamInterrupted):
+                    exc.partial = exc.partial or tuple(self._seen)  # what a driver yielded, it does not keep
+                    raise
+                if not self._seen:
                     raise
                 raise self._broken(exc) from exc
             finally:

@@ -255,6 +255,8 @@ def older(body: Any) -> Any:
 def response(request: httpx.Request, status: int, body: Any) -> httpx.Response:
     if body is None:
         return httpx.Response(status, request=request)
+    if isinstance(body, bytes):
+        return httpx.Response(status, content=body, headers={"content-type": "application/x-ndjson"}, request=request)
     kind = "application/problem+json" if status >= 400 else "application/json"
     return httpx.Response(status, content=json.dumps(body), headers={"content-type": kind}, request=request)
 

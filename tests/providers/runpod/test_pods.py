@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from unigpu.errors import (
     NameConflict,
     NoCapacityError,
     NoWorkerReady,
+    StreamInterrupted,
+    UniGPUError,
     UnsupportedError,
     WorkerLost,
 )
@@ -172,15 +175,112 @@ def test_a_function_on_a_pod_is_called_at_its_worker_with_its_own_token(
         client.submit(pod, {"n": 1})
 
 
-@pytest.mark.parametrize(("status", "error"), [(524, WorkerLost), (429, DeadlineExceeded), (502, DeadlineExceeded)])
+@pytest.mark.parametrize(
+    ("status", "idempotent", "error"),
+    [
+        (524, False, WorkerLost),
+        (429, False, DeadlineExceeded),
+        (503, False, DeadlineExceeded),
+        (502, False, WorkerLost),
+        (502, True, DeadlineExceeded),
+    ],
+)
 def test_what_the_proxy_says_by_itself_is_told_from_an_answer(
-    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch, status: int, error: type[Exception]
+    client: Client,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    idempotent: bool,
+    error: type[Exception],
 ) -> None:
     monkeypatch.setenv("TOK", "t")
     pod = client.deploy(**FUNCTION)
     account.before = lambda m, p: (status, {}) if p == "/invoke" else None
     with pytest.raises(error):
-        client.invoke(pod, {"n": 1}, start_timeout=10, timeout=20)
+        client.invoke(pod, {"n": 1}, start_timeout=10, timeout=20, idempotent=idempotent)
+
+
+def test_a_worker_that_dies_with_a_call_does_not_get_it_twice_unless_it_may(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy says 502 for "nobody listens" and for "it died" alike."""
+    monkeypatch.setenv("TOK", "t")
+    pod = client.deploy(**FUNCTION)
+    account.before = lambda m, p: (502, {}) if p == "/invoke" else None
+    with pytest.raises(WorkerLost) as caught:
+        client.invoke(pod, {"n": 1})
+    assert caught.value.maybe_executed is True
+    assert account.count("POST", "/invoke") == 1
+    monkeypatch.delenv("TOK")
+    web = client.deploy(**POD)
+    account.before = lambda m, p: (502, {}) if p == "/pay" else None
+    with pytest.raises(WorkerLost):
+        client.request(web, "POST", "/pay", json={})
+    assert account.count("POST", "/pay") == 1
+
+
+def test_a_call_waits_for_a_pod_that_starts_and_is_sent_once(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOK", "t")
+    pod = client.deploy(**FUNCTION)
+    looks = iter([(502, {}), (204, None), (503, {})])
+    account.before = lambda m, p: next(looks, None) if p == "/ping" else None
+    account.proxy = 200, {"output": 2}
+    assert client.invoke(pod, {"n": 1}).output == 2
+    assert account.count("POST", "/invoke") == 1
+
+
+def test_a_generator_on_a_pod_streams_and_its_end_is_said(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOK", "very-secret-token")
+    pod = client.deploy(**FUNCTION)
+    account.before = lambda m, p: (200, {}) if p == "/ping" else None
+    account.proxy = 200, b'{"chunk":1}\n{"chunk":{"two":"\xc3\xa4"}}\n{"done":true,"execution_s":0.5}\n'
+    with client.stream(pod, {"n": 2}) as stream:
+        assert list(stream) == [1, {"two": "ä"}]
+        assert stream.result is not None
+        assert stream.result.output == [1, {"two": "ä"}]
+    last = account.sent[-1]
+    assert last.headers["accept"] == "application/x-ndjson"
+    assert last.headers["authorization"] == "Bearer very-secret-token"
+    assert json.loads(last.content) == {"input": {"n": 2}}
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "partial"),
+    [
+        (b'{"chunk":1}\n', StreamInterrupted, (1,)),
+        (b'{"chunk":1}\n{"chunk', StreamInterrupted, (1,)),
+        (b"<html>oops</html>\n", StreamInterrupted, ()),
+        (b'{"chunk":1}\n{"error":{"type":"ValueError","message":"no such page"}}\n', JobFailed, None),
+    ],
+)
+def test_a_stream_of_a_pod_that_breaks_off_says_so_and_is_not_asked_again(
+    client: Client,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    body: bytes,
+    error: type[UniGPUError],
+    partial: tuple[int, ...] | None,
+) -> None:
+    monkeypatch.setenv("TOK", "t")
+    pod = client.deploy(**FUNCTION)
+    account.before = lambda m, p: (200, {}) if p == "/ping" else None
+    account.proxy = 200, body
+    with pytest.raises(error) as caught, client.stream(pod, {"n": 2}) as stream:
+        list(stream)
+    assert account.count("POST", "/invoke") == 1
+    if partial is not None:
+        assert caught.value.partial == partial
+
+
+def test_another_program_on_a_pod_does_not_stream(client: Client, account: Account) -> None:
+    pod = client.deploy(**{**POD, "interface": "function"}, provider_options={"runpod": {"route": "/run"}})
+    with pytest.raises(UnsupportedError, match="invoke"), client.stream(pod, {"n": 2}) as stream:
+        list(stream)
+    assert account.count("POST", "/run") == 0
 
 
 def test_a_worker_that_loads_is_not_ready(client: Client, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

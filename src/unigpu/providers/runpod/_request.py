@@ -23,6 +23,7 @@ from unigpu.driver import (
     Request,
     Response,
     Role,
+    State,
     StreamResponse,
     check,
 )
@@ -73,7 +74,7 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
         said = Response(
             status=reply.status, headers=reply.headers, content=await reply.read(), operation=asked.operation
         )
-    error = _pod_error(said, info) if info.kind == "pod" else _edge_error(said, info)
+    error = _pod_error(said, info, idempotent=call.idempotent) if info.kind == "pod" else _edge_error(said, info)
     if error is not None:
         raise error
     yield _Whole(said)
@@ -158,9 +159,13 @@ def _edge_error(said: Response, info: DeploymentInfo) -> UniGPUError | None:
     return None
 
 
-def _pod_error(said: Response, info: DeploymentInfo) -> UniGPUError | None:
-    """What the proxy says by itself: nobody listens on that port (yet), or it took longer than 100 s."""
-    if said.status == 524:
+def _pod_error(said: Response, info: DeploymentInfo, *, idempotent: bool) -> UniGPUError | None:
+    """What the proxy says by itself: nobody listens on that port (yet), or it took longer than 100 s.
+
+    Where somebody listened when last seen, a 502 may be a server that died with the request in hand: one that must not
+    run twice is not sent again.
+    """
+    if said.status == 524 or (said.status == 502 and info.state is State.READY and not idempotent):
         return _lost(said, info)
     if said.status == 502:
         return NoWorkerReady(

@@ -481,6 +481,10 @@ class RunPodDriver:
             self._line, io, info, job_id, after=after, wait=wait, status=status, deadline=deadline
         )
 
+    def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
+        """Of a pod: its worker's answer, line by line. The stream of an endpoint is its job's (`chunks`)."""
+        return _pods.stream(io, info, call)
+
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         return _request.request(self._line, io, info, call)
 
