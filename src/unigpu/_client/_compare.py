@@ -11,12 +11,15 @@ from ..elasticity.capabilities import FLAGS, Capabilities, load
 from ..elasticity.fact import Fact
 from ..elasticity.further import FurtherFact, read_further, read_reading
 from ..elasticity.questions import IN_SHORT, QUESTIONS, in_words
-from ..errors import UnsupportedError
+from ..errors import ConfigurationError, UnsupportedError
 from ..models import Interface, Kind
+from . import _values
 
 __all__ = ["Comparison", "compare", "facts_of"]
 
 _WIDTH = 34
+_INTERFACES: tuple[Interface, ...] = ("function", "http")
+_KINDS: tuple[Kind, ...] = ("serverless", "pod")
 
 
 class Comparison(Sequence[Capabilities]):
@@ -60,6 +63,8 @@ class Comparison(Sequence[Capabilities]):
 
     def __str__(self) -> str:
         lines = [f"{self.interface}, {self.kind}"]
+        if not self._found:
+            return "\n".join([*lines, "", *self.absent.values()])
         for question, flags in QUESTIONS.items():
             lines += ["", question, _line("", self.providers)]
             for flag in flags:
@@ -70,7 +75,7 @@ class Comparison(Sequence[Capabilities]):
         lines += ["", "Where it is written"]
         for (_, flag), *_ in IN_SHORT:
             lines += [f"{flag:20}  {one.provider:10}  {one.fact(flag).source}" for one in self._found]
-        lines += ["", *(f"{name}: {why}" for name, why in self.absent.items())]
+        lines += ["", *self.absent.values()]
         lines.append("* documented nowhere, or in doubt. Each cell's status, source, day and note: capabilities(...)")
         return "\n".join(lines)
 
@@ -84,8 +89,12 @@ def compare(*providers: str, interface: Interface = "function", kind: Kind = "se
         providers: Their names; none: all that are installed.
 
     Raises:
-        ConfigurationError: there is no such provider.
+        ConfigurationError: there is no such provider, interface or kind.
     """
+    _values.choice(interface, "interface", _INTERFACES)
+    _values.choice(kind, "kind", _KINDS)
+    if not all(isinstance(name, str) for name in providers):  # pyright: ignore[reportUnnecessaryIsInstance] - users give lists
+        raise ConfigurationError('compare: give names, as in compare("runpod", "vast").')
     found: list[Capabilities] = []
     absent: dict[str, str] = {}
     for name in dict.fromkeys(providers or _registry.installed()):
@@ -105,10 +114,8 @@ def facts_of(provider: str) -> tuple[tuple[Capabilities, ...], Mapping[str, Furt
     """
     facts = getattr(_registry.load(provider), "facts", None)
     found: list[Capabilities] = []
-    interfaces: tuple[Interface, ...] = ("function", "http")
-    kinds: tuple[Kind, ...] = ("serverless", "pod")
-    for kind in kinds:
-        for interface in interfaces:
+    for kind in _KINDS:
+        for interface in _INTERFACES:
             try:
                 found.append(load(provider, interface=interface, kind=kind, facts=facts))
             except UnsupportedError:

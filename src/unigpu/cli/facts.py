@@ -35,7 +35,8 @@ def _run(args: argparse.Namespace) -> int:
         shapes, further, reading = facts_of(names[0])
         if reading:
             print(reading, end="\n\n")
-        print("\n\n".join(str(one) for one in shapes if (one.interface, one.kind) == (args.interface, args.kind)))
+        asked = [one for one in shapes if (one.interface, one.kind) == (args.interface, args.kind)]
+        print(asked[0] if asked else compare(names[0], interface=args.interface, kind=args.kind))
         for name, fact in further.items():
             print(f"\n{fact.title}\n  {name} = {fact}\n  {fact.source}" + (f"\n  {fact.note}" if fact.note else ""))
     else:

@@ -53,6 +53,38 @@ def test_an_unknown_provider_is_an_error_with_the_nearest() -> None:
         unigpu.compare("locl")
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"kind": "pods"}, "did you mean 'pod'"), ({"interface": "grpc"}, "give one of 'function', 'http'")],
+)
+def test_an_unknown_kind_or_interface_is_an_error_and_no_empty_table(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        unigpu.compare("local", **asked)
+
+
+def test_a_list_of_providers_is_told_how_to_be_given() -> None:
+    with pytest.raises(ConfigurationError, match=r'compare\("runpod", "vast"\)'):
+        unigpu.compare(["local", "reference"])  # type: ignore[arg-type]  # what users try
+
+
+def test_where_nobody_has_such_deployments_the_reasons_are_all_that_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    why = "reference has no http deployments of the kind 'pod'; it has: function/serverless."
+    assert str(unigpu.compare("reference", interface="http", kind="pod")) == f"http, pod\n\n{why}"
+    assert cli.main(["facts", "reference", "--interface", "http", "--kind", "pod"]) == 0
+    assert why in capsys.readouterr().out
+
+
+def test_the_table_says_where_the_four_answers_are_written_and_what_they_mean() -> None:
+    both = unigpu.compare("runpod", "vast")
+    text = str(both)
+    for flag in ("elasticity_model", "cold_start", "billing_unit", "inventory"):
+        assert all(one.fact(flag).source in text for one in both), flag
+    assert "storage only" in text
+    assert "partners' data centres" in text
+
+
 def test_the_command_prints_the_same_facts_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["facts", "local", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["local"]

@@ -145,3 +145,23 @@ def test_every_cell_has_its_source_status_and_day() -> None:
         if line.startswith("| ") and "](" in line:
             for cell in line.strip("| ").split(" | ")[1:]:
                 assert re.match(r'\[.+\]\(https://\S+ "(documented|observed|accepted|contradicted), \d{4}', cell), cell
+
+
+def test_one_look_answers_the_four_questions_for_each_kind_of_deployment_with_the_source() -> None:
+    look = page("index.md").partition("## In one look")[2].partition("\n## ")[0]
+    lines = [line.strip("| ").split(" | ") for line in look.splitlines() if line.startswith("| **")]
+    for provider in PROVIDERS:
+        title = script()["TITLES"][provider]
+        told = {
+            of.strip(): answers
+            for first, *answers in lines
+            if title in first
+            for of in first.split("** ")[1].split(",")
+        }
+        for caps in facts_of(provider)[0]:
+            answers = told[script()["product"](provider, caps)]
+            assert len(answers) == 4
+            for answer, flag in zip(
+                answers, ("elasticity_model", "cold_start", "billing_unit", "inventory"), strict=True
+            ):
+                assert answer.startswith(script()["link"](flag, caps.fact(flag)))
