@@ -96,6 +96,7 @@ class StreamReply:
                     f"{self._request.operation}: the reply is larger than {self._limit:,} bytes",
                     operation=self._request.operation,
                     maybe_executed=True,
+                    hint="As a stream it may have any size.",
                 )
             pieces.append(piece)
         return whole(self._status, self._headers, b"".join(pieces), self._request, self._prepared).content

@@ -103,7 +103,8 @@ class Exchange:
                     sent = True
                     await self._rest(body)
         except (h11.ProtocolError, OSError) as exc:
-            raise UpstreamError(f"no HTTP answer: {_words(exc)}", never_sent=not sent) from None
+            words = "the connection was closed" if self._reader.at_eof() else _words(exc)  # h11 names its own states
+            raise UpstreamError(f"no HTTP answer: {words}", never_sent=not sent) from None
 
     async def _rest(self, body: bytes) -> None:
         if body:

@@ -43,6 +43,7 @@ _PROBE_CAP: Final = 0.25
 _PROBE_S: Final = 5.0
 _LOST_S: Final = 0.5  # how long a broken connection waits for the process's own end, which explains more
 _LAST_LINES: Final = 20
+_OUR_NEWS: Final = " unigpu.worker INFO "  # in lines of our own worker that explain no end
 
 
 class Backend(Protocol):
@@ -217,8 +218,9 @@ class ProcessBackend:
         killed = before is not None and after is not None and after > before
         if _launch.out_of_memory(code, worker.last, kernel_killed=killed):
             return f"{words}: out of memory", "out_of_memory"
-        if code and worker.last:
-            return f"{words}: {worker.last[-1].strip()[:300]}", None
+        said = next((line for line in reversed(worker.last) if _OUR_NEWS not in line), None)
+        if code and said is not None:
+            return f"{words}: {said.strip()[:300]}", None
         return words, None
 
     async def _until_ready(self, worker: _Worker) -> None:
