@@ -12,6 +12,7 @@ from .owed import Owed, pay, pay_quietly
 from .ready import read, wait_ready
 from .reconcile import deploy, update
 from .request import Asking, OpenReply, request
+from .shared_looks import SharedLooks
 from .stream import StreamRun, job_stream, stream
 from .teardown import end_expired, known, teardown
 
@@ -25,6 +26,7 @@ __all__ = [
     "OpenReply",
     "Owed",
     "Scope",
+    "SharedLooks",
     "StreamRun",
     "collect",
     "deploy",

@@ -21,6 +21,7 @@ from unigpu.errors import UniGPUError
 from unigpu.models import Change, Event, Progress
 
 from .intent import IntentStore
+from .shared_looks import SharedLooks
 
 _log = logging.getLogger("unigpu.lifecycle")
 
@@ -49,6 +50,7 @@ class Scope:
         unsaid: What of the spec must be said before something is created; what exists is adopted without it.
         ends_expired: Nobody ends a deployment at its ttl but the next control call of a client.
         start: Starts a stopped deployment, where the client lets many callers share one start.
+        looks: What other calls of the client have just seen; ``None``: each looks for itself.
     """
 
     io: Io
@@ -63,6 +65,7 @@ class Scope:
     unsaid: UniGPUError | None = None
     ends_expired: bool = False
     start: Callable[[DeploymentInfo, float], Awaitable[None]] | None = None
+    looks: SharedLooks | None = None
 
     @property
     def provider(self) -> str:

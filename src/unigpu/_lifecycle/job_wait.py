@@ -25,7 +25,7 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
-from ._pace import shielded, state_pace
+from ._pace import shielded
 from ._scope import CANCEL_SECONDS, CallOptions, Scope
 from .patience import Patience
 from .ready import gone
@@ -83,10 +83,7 @@ class JobWait:
             except DeploymentGone:
                 raise
             except NoWorkerReady:  # refused while nothing runs: it is started, and asked again
-                await self.patience.look(started=False, ready_workers=None)
-                pause = state_pace(self.scope.driver).delay(io.now() - self.began, io.random())
-                if io.now() - asked < pause:
-                    await io.sleep(min(pause, self.patience.left))
+                await self.patience.refused(asked)
                 continue
             except NotFoundError as exc:
                 raise gone(self.scope, self.info) from exc
@@ -157,7 +154,8 @@ class JobWait:
             raise
         if job.status.is_terminal:
             return job
-        await patience.look(started=job.status is JobStatus.RUNNING, ready_workers=job.ready_workers)
+        queued = job.status is JobStatus.QUEUED
+        await patience.look(started=job.status is JobStatus.RUNNING, ready_workers=job.ready_workers, queued=queued)
         return None
 
     def _pause(self) -> float:

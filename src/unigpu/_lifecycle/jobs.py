@@ -24,7 +24,6 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from ._pace import state_pace
 from ._scope import CallOptions, Scope
 from .diagnose import cannot_start
 from .job_wait import JobWait, is_unknown
@@ -200,7 +199,7 @@ async def _held(
         except NoWorkerReady:
             if scope.io.now() >= call.start_deadline:
                 raise  # the platform held it that long
-            await patience.look(started=False, ready_workers=None)
+            info = await patience.refused(asked)
         except WorkerLost:
             turns, job_id = turns - 1, None
             if turns < 1 or scope.io.now() >= call.deadline:
@@ -213,10 +212,6 @@ async def _held(
         else:
             total = scope.io.now() - began
             return result.model_copy(update={"timing": result.timing.model_copy(update={"total": total})})
-        pause = state_pace(scope.driver).delay(scope.io.now() - began, scope.io.random())
-        if scope.io.now() - asked < pause:
-            await scope.io.sleep(min(pause, patience.left))
-        patience.check()
 
 
 def submits(scope: Scope) -> Submits:

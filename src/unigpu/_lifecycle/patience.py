@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Final
 
-from unigpu.driver import DeploymentInfo, State, WorkerState
+from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
 from unigpu.errors import DeadlineExceeded, NoWorkerReady, TransportError
 
 from ._pace import state_pace
@@ -14,6 +16,8 @@ from .ready import bills, is_stopped, read, start_once
 
 _UNREADY_HOLD: Final = 5.0
 """Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""
+_ASK_ANYWAY: Final = 60.0
+"""Seconds after which a call that was refused is made again, whatever looks say."""
 
 
 class Patience:
@@ -33,6 +37,7 @@ class Patience:
         self._diagnosis = Diagnosis(scope, info)
         self._start_asked = False
         self.info: DeploymentInfo = info
+        self._given = info
         self.is_ready = False
         self.unready = 0.0
 
@@ -69,12 +74,13 @@ class Patience:
         if self._scope.io.now() >= self.deadline:
             raise self.late()
 
-    async def look(self, *, started: bool, ready_workers: int | None) -> None:
+    async def look(self, *, started: bool, ready_workers: int | None, queued: bool = False) -> None:
         """Take in what a look showed.
 
         Args:
             started: A worker has the job now.
             ready_workers: Of the deployment, where the platform told it with the job.
+            queued: It is in the platform's queue, so that a short one needs no look at the deployment.
 
         Raises:
             NoWorkerReady, DeadlineExceeded: it is over.
@@ -82,6 +88,8 @@ class Patience:
             DeploymentGone: the deployment does not exist any more.
         """
         scope, now = self._scope, self._scope.io.now()
+        if queued and not started and ready_workers is None and self._may_be_short(now):
+            return
         if started:
             self.is_ready = True
         elif ready_workers is not None:
@@ -98,6 +106,13 @@ class Patience:
         if scope.io.now() >= self.deadline:
             raise self.late() if self.is_ready else self.no_worker()
 
+    def _may_be_short(self, now: float) -> bool:
+        """Whether the deployment, ready when it was last seen, need not be looked at yet for the sake of one job."""
+        if self._looked_at is not None or self.info.state is not State.READY:
+            return False
+        soon = min(state_pace(self._scope.driver).floor, self._options.start_timeout, self._options.whole)
+        return now - self._began < soon
+
     async def _inspect(self, now: float, *, tells: bool) -> None:
         """Look at the deployment itself, now and then: is it stopped, failing, or ready after all?"""
         scope = self._scope
@@ -106,19 +121,16 @@ class Patience:
             return
         self._looked_at = now
         try:
-            seen = await read(scope, self.info, deadline=self.deadline)
+            seen, workers = await self._seen(now, within=0.75 * pace.floor, tells=tells)
         except TransportError:
             return  # the job's own look decides whether the platform can be reached
+        if seen is None:
+            return  # another call looks right now
         self.info = seen
-        if not tells:
-            if seen.ready_workers is not None:
-                self.is_ready = seen.ready_workers > 0
-            elif seen.state is not State.UNKNOWN:
-                self.is_ready = seen.state is State.READY
+        self.is_ready = self._says_ready(seen, tells=tells)
         if seen.state is State.STOPPED:
             await self._start(seen)
         elif not self.is_ready and seen.state is not State.COLD:
-            workers = await scope.driver.workers(scope.io, seen, deadline=self.deadline)
             await self._diagnosis.look(seen, workers)
             if seen.reason is None:
                 said = next((w.reason for w in workers if w.reason and w.state is not WorkerState.EXITED), None)
@@ -129,12 +141,63 @@ class Patience:
                 waited_s=round(now - self._began, 3), most_s=self._options.start_timeout,
             )  # fmt: skip
 
+    async def _seen(self, now: float, *, within: float, tells: bool) -> tuple[DeploymentInfo | None, Sequence[Worker]]:
+        """The deployment, and its workers where they may say why none is ready: as a call of this client has just
+        seen it, else by a look of our own."""
+        scope, key = self._scope, (self._scope.base, self.info.id)
+        newest = None if scope.looks is None else scope.looks.newest(key, now, within=within)
+        if newest is not None:
+            return newest.seen, newest.workers
+        seen = await read(scope, self.info, deadline=self.deadline)
+        workers: Sequence[Worker] = ()
+        if seen.state not in (State.COLD, State.STOPPED) and not self._says_ready(seen, tells=tells):
+            workers = await scope.driver.workers(scope.io, seen, deadline=self.deadline)
+        if scope.looks is not None:
+            scope.looks.show(key, now, seen, workers)
+        return seen, workers
+
+    def _says_ready(self, seen: DeploymentInfo, *, tells: bool) -> bool:
+        """Whether *seen* has a ready worker; what a job told before (*tells*) counts more."""
+        if tells or (seen.ready_workers is None and seen.state is State.UNKNOWN):
+            return self.is_ready
+        return seen.state is State.READY if seen.ready_workers is None else seen.ready_workers > 0
+
     async def _start(self, seen: DeploymentInfo) -> None:
         if not self._options.wake:
             raise is_stopped(self._scope, seen)
         if not self._start_asked:
             self._start_asked = True
             await start_once(self._scope, seen, deadline=self.deadline)
+            if self._scope.looks is not None:
+                self._scope.looks.forget((self._scope.base, self.info.id), self._scope.io.now())
+
+    async def refused(self, asked: float) -> DeploymentInfo:
+        """After a call that nobody took: return when it is worth making again, with the deployment to call.
+
+        A platform that holds no request starts nothing for one either: there it is made again once a worker is ready,
+        or after a while, should looks never say so. Elsewhere after a pause. *asked*: when it was made.
+
+        Raises:
+            As `look`.
+        """
+        io, pace = self._scope.io, state_pace(self._scope.driver)
+        in_vain = getattr(self._scope.driver, "request_hold", math.inf) == 0
+        if await self._finds_ready() or not in_vain:
+            pause = pace.delay(io.now() - self._began, io.random())
+            if io.now() - asked < pause:
+                await io.sleep(min(pause, self.left))
+            if self.left <= 0:
+                await self._finds_ready()
+        else:
+            while io.now() - asked < _ASK_ANYWAY:
+                await io.sleep(min(pace.delay(io.now() - self._began, io.random()), self.left))
+                if await self._finds_ready():
+                    break
+        return self.info if in_vain else self._given
+
+    async def _finds_ready(self) -> bool:
+        await self.look(started=False, ready_workers=None)
+        return self.is_ready
 
     def no_worker(self) -> NoWorkerReady:
         scope, info = self._scope, self.info

@@ -166,11 +166,14 @@ async def request(scope: Scope, info: DeploymentInfo, asking: Asking, options: C
             reply = await opening.__aenter__()
         except NoWorkerReady:
             # It was handed to nobody. Who waits behind other requests, while a worker is ready, goes on waiting.
-            await patience.look(started=False, ready_workers=None)
+            info = await patience.refused(asked)
         except WorkerLost:
             turns -= 1
             if turns < 1 or io.now() >= patience.deadline:
                 raise
+            pause = state_pace(driver).delay(io.now() - began, io.random())
+            if io.now() - asked < pause:
+                await io.sleep(min(pause, patience.left))
         except WorkerFailed as exc:
             raise _cannot_start(scope, info, exc) from None
         except TransportError as exc:
@@ -181,9 +184,6 @@ async def request(scope: Scope, info: DeploymentInfo, asking: Asking, options: C
             raise is_unknown(scope, info, None, exc) from exc
         else:
             return OpenReply(scope, info, opening, reply)
-        pause = state_pace(driver).delay(io.now() - began, io.random())
-        if io.now() - asked < pause:
-            await io.sleep(min(pause, patience.left))
 
 
 def _cannot_start(scope: Scope, info: DeploymentInfo, exc: WorkerFailed) -> WorkerFailed:

@@ -186,8 +186,13 @@ def test_fifty_threads_that_find_it_stopped_send_one_start_and_are_all_answered(
     assert bench.left() == []
 
 
-def test_fifty_tasks_of_one_loop_send_one_start_and_are_held_until_it_is_ready(tmp_path: Path) -> None:
-    """On exact virtual time: who is held waits as long as the start takes, and no longer than his own deadline."""
+@pytest.mark.parametrize("mode", ["queue", "gateway", "request"])
+def test_fifty_tasks_of_one_loop_send_one_start_and_are_held_until_it_is_ready(tmp_path: Path, mode: str) -> None:
+    """On exact virtual time: who is held waits as long as the start takes, and no longer than his own deadline.
+
+    Fifty callers look as one does: a control plane whose rates are not published is not asked fifty times as much.
+    """
+    fields = {"queue": FIELDS, "gateway": {**FIELDS, **ALB}, "request": SERVER}[mode]
     clock = VirtualClock()
     cloud = VirtualCloud(clock=clock, behavior=Behavior(run=lambda given: given, cold_start=300.0, duration=0.1))
     face = YottaFace(cloud.engine, token="key")
@@ -202,19 +207,24 @@ def test_fifty_tasks_of_one_loop_send_one_start_and_are_held_until_it_is_ready(t
             "yotta", api_key="key", transport=transport, state_dir=tmp_path / "state", config=tmp_path / "none.toml",
             on_event=lambda event: events.append(event.kind),
         ) as one:  # fmt: skip
-            app = await one.deploy(name="summarize", **FIELDS)
+            app = await one.deploy(name="summarize", **fields)
             await app.stop()
             transport.calls.clear()
             began = clock.now()
 
+            async def asked(n: int, **more: float) -> object:
+                if mode == "request":
+                    return (await one.request(app, "POST", "/x", json={"n": n}, **more)).status
+                return (await app.invoke({"n": n}, **more)).output["n"]
+
             async def call(n: int) -> None:
                 if n % 10 == 0:
                     with pytest.raises(errors.NoWorkerReady) as caught:
-                        await app.invoke({"n": n}, start_timeout=60)
+                        await asked(n, start_timeout=60)
                     late.append(clock.now() - began)
                     assert caught.value.maybe_executed is False
                     return
-                assert (await app.invoke({"n": n})).output == {"n": n}
+                assert await asked(n) == (200 if mode == "request" else n)
                 done.append(clock.now() - began)
 
             async with anyio.create_task_group() as group:
@@ -225,13 +235,43 @@ def test_fifty_tasks_of_one_loop_send_one_start_and_are_held_until_it_is_ready(t
     (tmp_path / "none.toml").write_text("")
     with use_clock(clock):
         anyio.run(main)
-    assert transport.calls.count("yotta.endpoint.start") == 1
+    seen = Counter(transport.calls)
+    assert seen["yotta.endpoint.start"] == 1
+    assert seen["yotta.worker.list"] <= 400, seen  # about one a second, whoever waits
+    assert seen["yotta.endpoint.get"] <= 1000, seen
+    assert seen["yotta.job.submit"] <= 500, seen
     assert events.count("worker.woken") == 1
     assert "call.held" in events  # how long each has waited is told meanwhile
     assert len(late) == 5
     assert all(60 <= seconds < 70 for seconds in late)
     assert len(done) == 45
     assert all(300 <= seconds < 330 for seconds in done), sorted(done)
+
+
+def test_a_short_task_needs_no_look_at_its_deployment(make: Make) -> None:
+    bench = make()
+    with client(bench) as one:
+        app = one.deploy(name="summarize", **FIELDS)
+        before = sent(bench)
+        for n in range(5):
+            app.invoke({"n": n})
+        assert set(sent(bench) - before) == {"job.submit", "job.get"}
+        app.teardown()
+
+
+def test_who_waits_in_vain_hears_that_no_worker_was_ready(make: Make) -> None:
+    """And not that a request was too late to be sent, whichever of the two deadlines comes first."""
+    bench = make()
+    behaves(bench, lambda given: given, cold_start=900.0)
+    with client(bench) as one:
+        for name, fields in (("queue", FIELDS), ("gate", {**FIELDS, **ALB}), ("server", SERVER)):
+            app = one.deploy(name=name, **fields, wait=False)
+            for more in ({"start_timeout": 30.0}, {"timeout": 30.0}, {"start_timeout": 30.0, "timeout": 30.0}):
+                asked = partial(one.request, app, "GET", "/") if fields is SERVER else partial(app.invoke, {"n": 1})
+                with pytest.raises(errors.NoWorkerReady) as caught:
+                    asked(**more)
+                assert any(name in each for each in caught.value.may_bill), caught.value.may_bill
+            app.teardown()
 
 
 @pytest.mark.parametrize("fields", [FIELDS, {**FIELDS, **ALB}, SERVER], ids=["queue", "gateway", "request"])
