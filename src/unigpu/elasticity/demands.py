@@ -245,19 +245,20 @@ def check_workers(workers: tuple[int, int], caps: Capabilities) -> Unmet | None:
     low, high = max(least, smallest), max(most, smallest)
     if isinstance(largest, int):
         low, high = min(low, largest), min(high, largest)
-    why = ""
+    flag = why = ""
     if least < smallest:
-        why = f"the least on {caps.provider} is {smallest}"
+        flag, why = "min_workers", f"the least on {caps.provider} is {smallest}"
     elif (low, high) != workers:
-        why = f"the most on {caps.provider} is {largest}"
+        flag, why = "max_workers", f"the most on {caps.provider} is {largest}"
     if caps.elasticity_model.value != "autoscaled" and low != high:
-        why = why or f"{caps.provider} adds no workers by itself: it keeps the number that it is told"
+        if not why:
+            flag, why = "elasticity_model", f"{caps.provider} adds no workers by itself: it keeps the number it is told"
         high = low
     if not why:
         return None
     return Unmet(
         field="workers",
-        capability="min_workers" if least < smallest else "elasticity_model" if low == high else "max_workers",
+        capability=flag,
         message=f"workers: {why} ({_a(caps)}); say workers={low if low == high else (low, high)}.",
         nearest={"workers": (low, high)},
         got=worker_range_text((low, high)),

@@ -310,6 +310,12 @@ def test_the_nearest_range_of_workers_can_be_met_and_is_not_refused_again(
     refused = check_workers(asked, caps)
     if refused is None:
         return
+    holds = {
+        "min_workers": asked[0] < low,
+        "max_workers": asked[1] > max(1, low + span),
+        "elasticity_model": fixed and asked[0] != asked[1],
+    }
+    assert holds[refused.capability], "the flag that is named is not why"
     assert refused.nearest is not None
     low_got, high_got = refused.nearest["workers"]
     assert low <= low_got <= high_got <= max(1, low + span)
