@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from ..errors import ConfigurationError, UniGPUError, UnsupportedError
 from ..models import Adaptation, DeploymentSpec, InputModel, SecretRef, TtlEnforcer
 from ..models._lines import seconds, worker_range_text
 from .capabilities import FLAGS, Capabilities
+
+_TIMES: Final = frozenset({"idle_timeout", "execution_timeout", "ttl"})
 
 
 class Refused(Protocol):
@@ -253,7 +255,7 @@ def check_workers(workers: tuple[int, int], caps: Capabilities) -> Unmet | None:
     if caps.elasticity_model.value != "autoscaled" and low != high:
         if not why:
             flag, why = "elasticity_model", f"{caps.provider} adds no workers by itself: it keeps the number it is told"
-        high = low
+        low = high = max(1, low)
     if not why:
         return None
     return Unmet(
@@ -335,7 +337,7 @@ def adapt(
     for one in all_refused:
         changes.update(one.nearest or {})
         source = caps.fact(one.capability).source if one.capability in FLAGS else None
-        asked = _shown(getattr(spec, one.field, None))
+        asked = _asked(spec, one.field)
         out.append(Adaptation(field=one.field, asked=asked, got=one.got, reason=one.message, source=source))
     blank = {name for name, value in changes.items() if value == DeploymentSpec.model_fields[name].get_default()}
     kept = {name: getattr(spec, name) for name in spec.model_fields_set if name not in blank}
@@ -367,6 +369,13 @@ def _note(
 
 def _a(caps: Capabilities) -> str:
     return "a pod" if caps.kind == "pod" else f"a serverless {caps.interface} deployment"
+
+
+def _asked(spec: DeploymentSpec, field: str) -> str:
+    value: object = getattr(spec, field, None)
+    if field == "workers":
+        return worker_range_text(spec.workers)
+    return seconds(value) if field in _TIMES and isinstance(value, float) else _shown(value)
 
 
 def _shown(value: object) -> str:

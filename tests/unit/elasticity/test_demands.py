@@ -197,6 +197,14 @@ def test_a_demand_that_cannot_be_met_is_refused_or_becomes_the_nearest(
     assert adapted.stated <= made.stated
 
 
+def test_what_was_asked_is_told_as_it_is_said(cloud: Cloud) -> None:
+    caps = cloud(idle_timeout=False, max_execution_timeout=3600, elasticity_model="declared")
+    made = spec(**RUNS, idle_timeout=90, execution_timeout="2h", workers=(0, 3))
+    _, changes = adapt(made, demands(made, caps), caps)
+    told = {change.field: change.asked for change in changes}
+    assert told == {"idle_timeout": "90 s", "execution_timeout": "2 h", "workers": "0–3"}
+
+
 def test_a_default_is_no_demand(cloud: Cloud) -> None:
     caps = cloud(idle_timeout=False, max_workers=1, concurrency="none", max_execution_timeout=60, min_workers=1)
     assert demands(spec(**RUNS), caps) == ()
@@ -319,5 +327,5 @@ def test_the_nearest_range_of_workers_can_be_met_and_is_not_refused_again(
     assert refused.nearest is not None
     low_got, high_got = refused.nearest["workers"]
     assert low <= low_got <= high_got <= max(1, low + span)
-    if high_got > 0:
-        assert check_workers((low_got, high_got), caps) is None
+    assert high_got > 0, "a deployment without any worker cannot answer"
+    assert check_workers((low_got, high_got), caps) is None
