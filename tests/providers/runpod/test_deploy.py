@@ -388,6 +388,17 @@ def test_teardown_deletes_and_reads_that_it_is_gone(client: Client, account: Acc
     assert account.count("PATCH", ".*") == 0  # workers need not be set to none before
 
 
+def test_two_workers_of_five_are_told_and_the_next_deploy_raises_them(
+    client: Client, account: Account, fields: dict[str, Any]
+) -> None:
+    app = client.deploy(**fields, workers=(0, 5))
+    assert not any("lowers it" in line for line in client.explain(app).evidence)
+    account.only("serverless")["workers"]["max"] = 2
+    assert any("deployed with 5: RunPod itself lowers it" in line for line in client.explain(app).evidence)
+    assert client.deploy(**fields, workers=(0, 5)).change == "scaled"
+    assert account.only("serverless")["workers"]["max"] == 5
+
+
 def test_max_workers_that_runpod_lowered_itself_are_told(
     client: Client, account: Account, fields: dict[str, Any]
 ) -> None:

@@ -33,6 +33,8 @@ DEFAULT_TTL: Final = 86400.0
 
 PRICE: Final = "UNIGPU_PRICE"
 MAX_PRICE: Final = "UNIGPU_MAX_PRICE"
+MOST: Final = "UNIGPU_MAX_WORKERS"
+"""The most workers that an endpoint was deployed with: RunPod itself may lower what it keeps of them."""
 
 GROUP: Final = re.compile(r"([a-z][a-z0-9_]{0,4}_ug[a-z2-7]{12}_[0-9a-f]{32})_")
 """How the name of an account secret of ours begins: whose it is, and of which create."""
@@ -105,6 +107,8 @@ def env_of(spec: DeploymentSpec, identity: Identity, *, price: float | None = No
         env[PRICE] = f"{price:g}"
     if spec.max_price is not None:
         env[MAX_PRICE] = str(spec.max_price)
+    if spec.kind == "serverless":
+        env[MOST] = str(spec.workers[1])
     if spec.kind == "pod" or type_of(spec) == "LOAD_BALANCER":
         # Set together: where one is left to RunPod its documents disagree on the default, and workers stay unready.
         env["PORT"] = env["UNIGPU_PORT"] = str(port_of(spec))

@@ -23,7 +23,7 @@ from unigpu.elasticity.price import workers_hour
 from unigpu.models.gpu import canonical
 from unigpu.models.spec import DEFAULT_PORT
 
-from ._body import GROUP, MAX_PRICE, PRICE
+from ._body import GROUP, MAX_PRICE, MOST, PRICE
 from ._gpus import DISK_GB_MONTH
 from ._wire import (
     PROVIDER,
@@ -51,6 +51,8 @@ LOWERED: Final = (
     "it may have no worker (workers.max is 0): RunPod itself lowers it after a week without a request, or when workers "
     "keep failing; scale(workers=(0, n)) raises it again"
 )
+
+_LOWERED_TO: Final = 2
 
 # -- what a name carries ----------------------------------------------------------------------------------------------
 
@@ -105,6 +107,8 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
         ready = ready_of(health.workers, balanced=balanced)
     elif wire.workers.max == 0:
         state, reason = State.DEGRADED, LOWERED
+    if lowered := _lowered(wire):
+        reason = f"{reason}; {lowered}" if reason else lowered
     tagged: dict[str, Any] = {
         **_tagged(env, wire.name),
         "execution_timeout": wire.timeout / 1000 if wire.timeout else 600.0,
@@ -133,6 +137,17 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
             "max_price": number(env.get(MAX_PRICE)),
         },
         **tagged,
+    )
+
+
+def _lowered(wire: EndpointWire) -> str | None:
+    """Whether RunPod may have lowered the most workers to two, as it does after three days without a request."""
+    most = number(wire.env.get(MOST))
+    if most is None or not 0 < wire.workers.max <= _LOWERED_TO < most:
+        return None
+    return (
+        f"it may have {wire.workers.max} workers at most and was deployed with {most:.0f}: RunPod itself lowers it "
+        f"after three days without a request; scale(workers=({wire.workers.min}, {most:.0f})) raises it again"
     )
 
 
