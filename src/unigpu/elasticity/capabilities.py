@@ -269,7 +269,7 @@ def refuse(caps: Capabilities, flag: str, *, doing: str, instead: str | None = N
         fact=f"{flag} = {fact}",
         source=fact.source,
         provider=caps.provider,
-        hint=f"{instead or _INSTEAD.get((flag, caps.interface), '')} [{flag} = {fact}, {fact.source}]".strip(),
+        hint=f"{instead or _instead(caps, flag)} [{flag} = {fact}, {fact.source}]".strip(),
     )
 
 
@@ -290,18 +290,35 @@ VERBS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """The flag that each verb of the client stands on."""
 
-_CALLS: Final = "Use request() or openai(): it is an http deployment."
-_INSTEAD: Final[Mapping[tuple[str, str], str]] = {
-    ("invoke", "http"): _CALLS,
-    ("submit", "http"): _CALLS,
-    ("streaming", "http"): "Use request(..., stream=True): it is an http deployment.",
-    ("request", "function"): "Use invoke(), submit(), stream() or map(): it is a function deployment.",
-    ("submit", "function"): "Use invoke(), which waits for the answer.",
-    ("streaming", "function"): "Use invoke(), which returns the whole.",
-    ("stop", "function"): "Use teardown(), and deploy() again.",
-    ("stop", "http"): "Use teardown(), and deploy() again.",
-    ("wake", "function"): "It always has its workers, or a call wakes it.",
-    ("wake", "http"): "It always has its workers, or a request wakes it.",
-    ("scale", "function"): 'A pod is exactly one worker; deploy more of them, or use kind="serverless".',
-    ("scale", "http"): 'A pod is exactly one worker; deploy more of them, or use kind="serverless".',
-}
+_HTTP: Final = "it is an http deployment."
+
+
+def _instead(caps: Capabilities, flag: str) -> str:
+    """What is known of a platform beside the flags: a way that there is, for each verb that is refused."""
+    http = caps.interface == "http"
+    match flag:
+        case "invoke" | "submit" if http:
+            return f"Use request() or openai(): {_HTTP}"
+        case "streaming" if http:
+            return f"Use request(..., stream=True): {_HTTP}"
+        case "request":
+            more = [f"{verb}()" for verb in ("submit", "stream") if caps.supports(VERBS[verb])]
+            return f"Use {', '.join(['invoke()', *more])} or map(): it is a function deployment."
+        case "submit":
+            return "Use invoke(), which waits for the answer."
+        case "streaming":
+            return "Use invoke(), which returns the whole."
+        case "cancel":
+            return (
+                "It runs to its end, or to its execution_timeout; teardown() ends its workers, and it too."
+            )
+        case "stop":
+            return "Use teardown(), and deploy() again."
+        case "wake":
+            return f"It always has its workers, or a {'request' if http else 'call'} wakes it."
+        case "scale" if caps.kind == "pod":
+            return 'A pod is exactly one worker; deploy more of them, or use kind="serverless".'
+        case "logs":
+            return "Use explain() for what the platform tells of its workers; their logs are in its console."
+        case _:
+            return ""

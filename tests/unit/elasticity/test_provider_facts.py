@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from unigpu._client._compare import facts_of
-from unigpu.elasticity.capabilities import FLAGS, load
+from unigpu.elasticity.capabilities import FLAGS, VERBS, load, refuse
 from unigpu.elasticity.fact import Fact, read_facts
 from unigpu.elasticity.further import FurtherFact, read_reading
 
@@ -165,3 +165,14 @@ def test_one_look_answers_the_four_questions_for_each_kind_of_deployment_with_th
                 answers, ("elasticity_model", "cold_start", "billing_unit", "inventory"), strict=True
             ):
                 assert answer.startswith(script()["link"](flag, caps.fact(flag)))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_verb_that_is_refused_names_a_way_that_there_is(provider: str) -> None:
+    for caps in facts_of(provider)[0]:
+        for verb, flag in VERBS.items():
+            if not caps.supports(flag):
+                hint = refuse(caps, flag, doing=verb).hint or ""
+                told = re.findall(r"\b(\w+)\(", hint.partition(" [")[0])
+                assert told or verb in ("wake", "scale"), f"{verb}: {hint}"
+                assert all(caps.supports(VERBS[one]) for one in told if one in VERBS), f"{verb}: {hint}"
