@@ -309,9 +309,7 @@ def _instead(caps: Capabilities, flag: str) -> str:
         case "streaming":
             return "Use invoke(), which returns the whole."
         case "cancel":
-            return (
-                "It runs to its end, or to its execution_timeout; teardown() ends its workers, and it too."
-            )
+            return "It runs to its end, or to its execution_timeout; teardown() ends its workers, and it too."
         case "stop":
             return "Use teardown(), and deploy() again."
         case "wake":
