@@ -149,7 +149,7 @@ def choose(spec: DeploymentSpec, catalogue: Sequence[GpuTypeWire]) -> Choice:
     )
 
 
-def serverless_price(one: GpuTypeWire, count: int, disk: int | None = None) -> float | None:
+def serverless_price(one: GpuTypeWire, count: int, disk: float | None = None) -> float | None:
     """USD of one worker-hour: the catalogue's price of one GPU, times the number, and the disk."""
     price = one.price.serverless
     if price is None and one.pool is not None:
