@@ -23,6 +23,7 @@ from unigpu import (
     NoWorkerReady,
     PayloadTooLarge,
     State,
+    StreamInterrupted,
     UnsupportedError,
     WorkerLost,
     _registry,
@@ -174,6 +175,24 @@ def test_a_leaked_async_stream_warns(cloud: Any) -> None:
 
 
 @instant
+def test_a_stream_whose_loop_has_ended_says_so_instead_of_ending(cloud: Any) -> None:
+    client = AsyncClient("fake")
+
+    async def begin() -> Any:
+        app = await client.deploy(**HELLO)
+        stream = app.stream({"endless": True})
+        assert await anext(stream) == 0
+        return stream
+
+    async def go_on(stream: Any) -> None:
+        with pytest.raises(StreamInterrupted, match="has ended") as caught:
+            await anext(stream)
+        assert caught.value.partial == (0,)
+        await client.aclose()
+
+    asyncio.run(go_on(asyncio.run(begin())))
+
+
 def test_a_stream_that_failed_is_over_and_warns_of_nothing(cloud: Any) -> None:
     async def work() -> None:
         async with AsyncClient("fake") as client:

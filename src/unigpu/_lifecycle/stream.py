@@ -87,6 +87,8 @@ class StreamRun:
             return await self._chunks.__anext__()
         except StopAsyncIteration:
             self._ended = True
+            if self.result is None:  # nobody may take that for the end of the chunks
+                raise self._broken("the loop that read it has ended") from None
             raise
         except UniGPUError:
             self._ended = True  # what raised has decided about the job
@@ -187,7 +189,7 @@ class StreamRun:
             exc.maybe_executed = True  # the job was in its queue
             raise
         except _NO_NEWS as exc:
-            raise self._broken(exc) from exc
+            raise self._broken(exc.message, exc.operation) from exc
 
     async def _by_connection(self, driver: Streams, input: Mapping[str, Any]) -> AsyncIterator[Any]:
         scope, io = self._scope, self._scope.io
@@ -214,7 +216,7 @@ class StreamRun:
                     raise
                 if not self._seen:
                     raise
-                raise self._broken(exc) from exc
+                raise self._broken(exc.message, exc.operation) from exc
             finally:
                 closing = getattr(chunks, "aclose", None)
                 if closing is not None:
@@ -227,14 +229,13 @@ class StreamRun:
     def _call(self, input: Mapping[str, Any], began: float) -> Invocation:
         return invocation(self._scope.io.now(), input, self._options, self._given_id, began=began)
 
-    def _broken(self, exc: UniGPUError) -> StreamInterrupted:
+    def _broken(self, why: str, operation: str | None = None) -> StreamInterrupted:
         return StreamInterrupted(
-            f"the stream of {self._info.name or self._info.provider_name} broke after {len(self._seen)} chunks "
-            f"({exc.message})",
+            f"the stream of {self._info.name or self._info.provider_name} broke after {len(self._seen)} chunks ({why})",
             partial=tuple(self._seen),
             provider=self._scope.provider,
             deployment=self._info.name,
-            operation=exc.operation,
+            operation=operation,
         )
 
 
