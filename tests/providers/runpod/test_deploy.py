@@ -281,6 +281,19 @@ def test_more_workers_are_not_allowed_when_the_price_has_risen_above_the_cap(
     assert account.count("PATCH", ".*") == 1
 
 
+def test_secrets_do_not_go_to_strangers_hosts_unless_the_spec_says_so(
+    client: Client, account: Account, fields: dict[str, Any]
+) -> None:
+    pod = {**fields, "kind": "pod", "ttl": None, "auth": "none", "wait": False, "secrets": {"TOKEN": "value"}}
+    strangers = {"provider_options": {"runpod": {"cloud": ["SECURE", "COMMUNITY"]}}}
+    with pytest.raises(UnsupportedError, match="stranger") as refused:
+        client.deploy(**pod, **strangers)
+    assert refused.value.capability == "host_trust"
+    assert account.count("POST", ".*") == 0
+    client.deploy(**pod, **strangers, secrets_ok=True)
+    client.deploy(**{**pod, "name": "other"})
+
+
 def test_a_cap_is_read_back_to_the_last_digit(client: Client, account: Account, fields: dict[str, Any]) -> None:
     account.gpus[0]["price"]["serverless"] = 1.234564  # six digits of it are 1.23456: less than the price
     app = client.deploy(**fields, max_price=1.234564)

@@ -52,6 +52,12 @@ def _content(spec: DeploymentSpec) -> Iterator[Refusal]:
     if spec.kind == "serverless" and options.route is not None:
         text = "route: RunPod hands a job to the worker's own loop, not to a route; leave it out."
         yield Refusal(field="provider_options", capability="request", message=text)
+    if spec.kind == "pod" and "COMMUNITY" in options.cloud and spec.secrets and not spec.secrets_ok:
+        text = (
+            "secrets: a pod of the COMMUNITY cloud runs on a stranger's machine, whose host can read its disk and "
+            "environment. secrets_ok=True sends them all the same; or take COMMUNITY out of provider_options."
+        )
+        yield Refusal(field="secrets", capability="host_trust", message=text)
     braces = sorted(name for name, text in spec.env.items() if "{{" in text)
     if braces:
         text = (
