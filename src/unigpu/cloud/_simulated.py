@@ -6,7 +6,7 @@ import heapq
 import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from ._simulated_body import Ask, of_call, of_push
@@ -145,7 +145,7 @@ class Simulation:
                 reply = ask.reply(_late(ask) if seconds > ask.timeout else _run(behavior, ask, seconds))
             else:
                 reply = behavior.http(call) if behavior.http is not None else _echo(call)
-            answer(reply)
+            answer(replace(reply, headers=(*reply.headers, *forward.marks)) if forward.marks else reply)
             self._emit(ForwardDone(worker_id=worker.id, lease=forward.lease, status=reply.status), then)
 
         self._at(now + (seconds if ask is None else min(seconds, ask.timeout)), end)

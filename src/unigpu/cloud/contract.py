@@ -56,11 +56,15 @@ class Forward:
     """Hand this request to a worker's own port, and stream its answer back.
 
     The driver reports `ForwardDone` with the lease when the answer ended or the caller left.
+
+    Attributes:
+        marks: Headers of the worker's answer, besides its own: what a program before its server adds.
     """
 
     worker_id: str
     lease: str
     call: HttpCall
+    marks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -278,8 +278,15 @@ class CloudServer:
     ) -> _forward.NoAnswer | None:
         """Let a worker answer, and return why the caller has nothing of an answer yet, where that is so."""
         status: int | None = None
+
+        async def marked(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                also = [(name.encode(), value.encode()) for name, value in answer.marks]
+                message = {**message, "headers": [*message["headers"], *also]}
+            await send(message)
+
         try:
-            status = await _forward.forward(answer.call, self.backend.address(answer.worker_id), gone, send)
+            status = await _forward.forward(answer.call, self.backend.address(answer.worker_id), gone, marked)
         except _forward.NoAnswer as exc:
             log.info("worker %s: %s", answer.worker_id, exc)
             return exc

@@ -3,15 +3,18 @@
 As the real one (vastai 1.9.1, ``serverless/server/lib/backend.py`` and ``data_types.py``): POST alone (405), 422 for an
 envelope that lacks something, 401 without a body for a wrong signature, 429 without a body when the work before it is
 over the queue limit, the model server's answer passed through, and a closed connection as the cancel. Behind it stands
-the portable worker of ours (``POST /invoke``), or for ``interface="http"`` the user's server.
+the portable worker of ours (``POST /invoke``), or for ``interface="http"`` the user's server: at the same path, or by
+``/unigpu/http``, where our set-up of PyWorker makes a request of what it is handed (`unigpu.worker.pyworker`).
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
+from urllib.parse import parse_qsl, unquote
 
 from unigpu.cloud.contract import JSON, Answer, Dropped, Forward, Hold, HttpCall, Reply
 from unigpu.cloud.engine import Deployment, Job, Refused, Worker
@@ -24,6 +27,8 @@ from ._vast_state import Account
 _AUTH: Final = ("cost", "endpoint", "reqnum", "request_idx", "signature", "url")
 _MAX_QUEUE_S: Final = 30.0
 _FOR_EVER_S: Final = 86_400.0
+_TUNNEL: Final = "/unigpu/http"
+_MARKS: Final = (("x-unigpu-http", "1"),)
 _LOST: Final = Dropped(how="drop")
 
 
@@ -77,8 +82,10 @@ class Hop:
     def _forward(
         self, endpoint: Deployment, worker: Worker, key: str, call: HttpCall, payload: Mapping[str, JSON], now: float
     ) -> Forward:
-        """The payload alone, posted to the same path of the server behind."""
+        """The payload alone, posted to the same path of the server behind; or the request that it describes."""
         self._engine.claim(endpoint.id, worker.id, key, now, keep=None)
+        if call.path == _TUNNEL:
+            return Forward(worker_id=worker.id, lease=key, call=_unpacked(call, payload), marks=_MARKS)
         inner = Reply.json(payload).body
         headers = {"content-type": "application/json", "content-length": str(len(inner))}
         sent = replace(call, body=inner, headers=headers, query={}, target=call.path)
@@ -116,6 +123,22 @@ class Hop:
                 self._engine.jobs.cancel(endpoint, job.id, then)
 
         return Hold(until=now + _FOR_EVER_S, poll=poll, abandoned=abandoned)
+
+
+def _unpacked(call: HttpCall, payload: Mapping[str, JSON]) -> HttpCall:
+    target = str(payload.get("target") or "/")
+    path, _, query = target.partition("?")
+    body = base64.b64decode(str(payload.get("content") or ""))
+    headers = {str(name).lower(): str(value) for name, value in payload.get("headers") or ()}
+    return replace(
+        call,
+        method=str(payload.get("method") or "GET"),
+        path=unquote(path),
+        query=dict(parse_qsl(query, keep_blank_values=True)),
+        headers={**headers, "content-length": str(len(body))},
+        body=body,
+        target=target,
+    )
 
 
 def _answer(job: Job, *, raw: bool, stream: bool) -> Reply | Dropped:
