@@ -24,6 +24,7 @@ from unigpu import (
     PayloadTooLarge,
     State,
     StreamInterrupted,
+    TransportTimeout,
     UnsupportedError,
     WorkerLost,
     _registry,
@@ -175,6 +176,30 @@ def test_a_leaked_async_stream_warns(cloud: Any) -> None:
 
 
 @instant
+@instant
+@pytest.mark.parametrize(("sent", "job"), [(False, False), (True, True)])
+def test_a_submit_that_takes_the_whole_time_is_a_deadline_and_its_job_is_cancelled(
+    flavour: Any, cloud: Any, instant: Any, sent: bool, job: bool
+) -> None:
+    class Silent(_registry.load("fake")):  # type: ignore[misc]  # a driver whose platform does not answer
+        async def submit(self, io: Any, info: Any, call: Any) -> Any:
+            if sent:
+                await super().submit(io, info, call)
+            await io.sleep(call.deadline - io.now())
+            raise TransportTimeout("no answer in time", never_sent=not sent, stop_reason="deadline")
+
+    async def work(client: Any) -> None:
+        app = await client.deploy(**HELLO)
+        with pytest.raises(DeadlineExceeded) as caught:
+            await app.invoke({"sleep": 1000}, timeout=5)
+        assert (caught.value.maybe_executed, caught.value.job_id is not None) == (sent, job)
+        assert [entry.cancelled for entry in cloud.jobs.values()] == [True] * job
+        cloud.jobs.clear()
+
+    with _registry.using("fake", Silent):
+        flavour.run(work, "fake")
+
+
 def test_a_stream_whose_loop_has_ended_says_so_instead_of_ending(cloud: Any) -> None:
     client = AsyncClient("fake")
 

@@ -15,11 +15,13 @@ from unigpu._io.clock import InstantClock
 from unigpu.cloud.contract import Reply
 from unigpu.errors import (
     ConfigurationError,
+    DeadlineExceeded,
     DeploymentGone,
     DeployOutcomeUnknown,
     InvalidResponseError,
     NameConflict,
     PartialDeployError,
+    ResultUnknown,
     UniGPUError,
 )
 from unigpu.testing.reference import ReferenceDriver
@@ -36,6 +38,33 @@ def make(tmp_path: Path, instant: InstantClock, monkeypatch: pytest.MonkeyPatch)
 
 def deploy(client: Any, **more: Any) -> Any:
     return client.deploy(progress="off", **{**FIELDS, **more})
+
+
+SILENT: dict[str, Callable[[Any], Any]] = {
+    "deploy": lambda client: deploy(client, name="other", timeout=5),
+    "teardown": lambda client: client.teardown("summarize", timeout=5),
+    "wait_ready": lambda client: client.wait_ready("summarize", timeout=5),
+    "update": lambda client: client.update("summarize", image="me/app:2", timeout=5),
+    "invoke": lambda client: client.invoke("summarize", {"n": 1}, timeout=5),
+    "submit": lambda client: client.submit("summarize", {"n": 1}, timeout=5),
+}
+
+
+@pytest.mark.parametrize("verb", SILENT)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_time_that_passes_while_a_platform_is_silent_is_a_deadline(make: Make, verb: str, known: bool) -> None:
+    world = make()
+    with world.client() as client:
+        deploy(client)
+    with world.client() as client:
+        if known:
+            client.get("summarize")
+        world.faults.add("reference.*", times=None, reply="timeout")
+        world.transport.on_call = lambda when, _: world.clock.advance(70.0) if when == "after" else None
+        with pytest.raises((DeadlineExceeded, ResultUnknown)) as caught:
+            SILENT[verb](client)
+        assert isinstance(caught.value, TimeoutError) or caught.value.may_bill
+        world.transport.on_call = None
 
 
 # -- a lost answer

@@ -29,7 +29,7 @@ from unigpu.models.spec import Secrets
 
 from . import _plan, _values
 from ._base import CLOSE_SECONDS, CONTROL_SECONDS, GC_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
-from ._find import Finder
+from ._find import Finder, in_time
 from ._offers import with_offers
 from ._progress import ProgressMode, Reporter, check_progress
 from ._view import DeploymentView
@@ -42,6 +42,7 @@ class Core(Finder):
 
     # -- deploy and its kin
 
+    @in_time
     async def deploy(
         self,
         given: object,
@@ -178,6 +179,7 @@ class Core(Finder):
 
         return await self.on(deployment, deadline, act)
 
+    @in_time
     async def teardown(self, deployment: object, *, timeout: object, missing_ok: object, volumes: object) -> None:
         self.home.open()
         _values.flag(missing_ok, "missing_ok")

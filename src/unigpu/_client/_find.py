@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from unigpu import _lifecycle
 from unigpu._lifecycle import IntentStore, Scope
 from unigpu._lifecycle.ready import start_once
-from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError, UniGPUError
+from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError, TransportTimeout, UniGPUError
 from unigpu.models import DeploymentInfo, DeploymentSpec, Interface, Progress, Rate, provider_name
 from unigpu.models._lines import deploy_line
 
@@ -22,8 +23,36 @@ from ._progress import Reporter
 from ._view import DeploymentView, inside
 from ._ways import Ways
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _FLIGHT_TICK: Final = 0.05
 _log: Final = logging.getLogger("unigpu.client")
+
+
+def in_time(verb: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """*verb*, where a time that passes while a request is on its way is a `DeadlineExceeded`, as anywhere else."""
+
+    @functools.wraps(verb)
+    async def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await verb(*args, **kwargs)
+        except TransportTimeout as exc:
+            if exc.stop_reason != "deadline":
+                raise
+            error = DeadlineExceeded(
+                f"it was not done in time ({exc.message})",
+                provider=exc.provider,
+                operation=exc.operation,
+                deployment=exc.deployment,
+                maybe_executed=exc.maybe_executed,
+                may_bill=exc.may_bill,
+                hint=exc.hint,
+                stop_reason="deadline",
+            )
+            raise error from exc
+
+    return timed
 
 
 class Finder:
@@ -44,6 +73,7 @@ class Finder:
             return self._store
         return self._elsewhere.setdefault(state, IntentStore(state))
 
+    @in_time
     async def on(
         self,
         deployment: object,

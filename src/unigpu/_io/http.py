@@ -33,7 +33,7 @@ from .pool import AsyncPool, SyncPool
 from .prepare import Prepared, prepare
 from .proxy import Proxies
 from .redact import terminal
-from .reply import StreamReply, no_redirect, whole
+from .reply import StreamReply, is_over, no_redirect, whole
 from .shield import shield_async, shield_sync
 from .wire import Raw, Timing, Wire
 
@@ -193,7 +193,7 @@ class _HttpIo:
         except PASSES:
             raise
         except Exception as exc:
-            error = failure(exc, request, expired=time.monotonic() >= timing.until)
+            error = failure(exc, request, expired=is_over(request, timing))
         else:
             return whole(raw.status, headers, b"".join(pieces), request, prepared)
         finally:
@@ -221,7 +221,7 @@ class _HttpIo:
                 await raw.close()
             raise
         except Exception as exc:
-            error = failure(exc, request, expired=time.monotonic() >= timing.until)
+            error = failure(exc, request, expired=is_over(request, timing))
         else:
             try:
                 yield StreamReply(raw, headers, decoder, request, timing, prepared, self._config.max_response)

@@ -8,6 +8,7 @@ from urllib.parse import urljoin, urlsplit
 
 from unigpu.errors import InvalidResponseError, UniGPUError
 
+from .clock import get_clock
 from .contract import CallClass, Headers, Request, Response
 from .decode import Decoder
 from .failures import PASSES, failure
@@ -15,7 +16,12 @@ from .prepare import Prepared, secrets_of
 from .redact import terminal
 from .wire import Raw, Timing
 
-__all__ = ["Chunks", "StreamReply", "no_redirect", "whole"]
+__all__ = ["Chunks", "StreamReply", "is_over", "no_redirect", "whole"]
+
+
+def is_over(request: Request, timing: Timing) -> bool:
+    """Whether the whole deadline has passed, by the real clock or by the one that a mock moves."""
+    return time.monotonic() >= timing.until or get_clock().now() >= request.deadline
 
 
 def no_redirect(status: int, headers: Headers, request: Request, prepared: Prepared) -> None:
@@ -127,7 +133,7 @@ class Chunks:
         except PASSES:
             raise
         except Exception as exc:
-            error = failure(exc, self._request, expired=time.monotonic() >= self._timing.until)
+            error = failure(exc, self._request, expired=is_over(self._request, self._timing))
         else:
             if self._ready:
                 return self._ready.popleft()

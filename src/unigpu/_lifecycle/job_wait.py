@@ -20,6 +20,7 @@ from unigpu.errors import (
     RateLimitError,
     ResultUnknown,
     TransportError,
+    TransportTimeout,
     UniGPUError,
     UnsupportedError,
     WorkerFailed,
@@ -70,6 +71,7 @@ class JobWait:
 
         Raises:
             ResultUnknown: it may be in the queue, and the platform cannot be asked by an id of ours.
+            DeadlineExceeded: the whole is over, and no answer came.
             DeploymentGone: the deployment does not exist any more.
         """
         io, jobs = self.scope.io, self.jobs
@@ -88,14 +90,24 @@ class JobWait:
             except NotFoundError as exc:
                 raise gone(self.scope, self.info) from exc
             except UniGPUError as exc:
+                acted = turn > 0 or may_have_acted(exc)
+                self.job_id = self.job_id if acted else None
+                if isinstance(exc, TransportTimeout) and io.now() >= call.deadline and (own_id or not acted):
+                    return await self._was_late(exc, acted=acted)
                 if not may_have_acted(exc):
-                    self.job_id = None if turn == 0 else self.job_id
                     raise
                 repeat = own_id or self.options.idempotent
                 if not repeat or turn + 1 == _SUBMIT_TRIES or io.now() >= call.deadline:
                     raise is_unknown(self.scope, self.info, self.job_id, exc) from exc
             turn += 1
             await io.sleep(JOB_PACE.delay(io.now() - self.began, io.random()))
+
+    async def _was_late(self, exc: TransportTimeout, *, acted: bool) -> JobInfo:
+        late = self.patience.late()
+        late.maybe_executed = acted
+        if acted:
+            return await self.give_up(late)
+        raise late from exc
 
     async def _send_once(self, call: Invocation, *, own_id: bool) -> JobInfo:
         io = self.scope.io
