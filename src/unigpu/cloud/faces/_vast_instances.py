@@ -47,9 +47,15 @@ class Instances:
         self._engine = account.engine
         self._logs: dict[str, str] = {}
         self._destroyed: set[str] = set()
+        self._queued: set[str] = set()
+        """Stopped ones that start as soon as their GPU is free."""
 
     def answer(self, operation: str, ids: tuple[str, ...], call: HttpCall, now: float, base: str) -> Reply | None:
         """The answer of one of these routes; ``None``: it is none of them."""
+        for one in [one for one in self._account.all(INSTANCE, now) if one.id in self._queued]:
+            if not self._is_taken(one, now):
+                self._queued.discard(one.id)
+                self._engine.deployments.start(one.id, now)
         match operation:
             case "instance.create":
                 return self._create(_integer(ids[0]), body_of(call), now)
@@ -202,9 +208,9 @@ class Instances:
         row = self._common(number_of(one), one, cast("Mapping[str, JSON]", data["offered"]), address)
         return row | {
             "actual_status": status,
-            "intended_status": "stopped" if one.stopped else "running",
+            "intended_status": "stopped" if one.stopped and one.id not in self._queued else "running",
             "cur_state": "stopped" if one.stopped else "running",
-            "next_state": "stopped" if one.stopped else "running",
+            "next_state": "stopped" if one.stopped and one.id not in self._queued else "running",
             "label": data["label"],
             "status_msg": words_of,
             "image_uuid": data["image"],
@@ -271,16 +277,21 @@ class Instances:
             raise Wrong(400, "invalid_args", "state must be running or stopped")
         if state == "stopped":
             # Its processes are killed at once, and its GPU is free for others.
+            self._queued.discard(one.id)
             self._engine.deployments.stop(one.id, now)
             for worker in list(one.workers.values()):
                 self._engine.end_worker(one.id, worker.id, now)
             return Reply.json({"success": True})
-        offer = whole(one.terms.data, "offer", 0)
-        others = (other for other in self._account.all(INSTANCE, now) if other.id != one.id and not other.stopped)
-        if not offer or any(other.terms.data["offer"] == offer for other in others):
+        if self._is_taken(one, now):
+            self._queued.add(one.id)
             return Reply.json({"success": False, "error": "resources_unavailable", "msg": "the change is queued"})
         self._engine.deployments.start(one.id, now)
         return Reply.json({"success": True})
+
+    def _is_taken(self, one: Deployment, now: float) -> bool:
+        offer = whole(one.terms.data, "offer", 0)
+        others = (other for other in self._account.all(INSTANCE, now) if other.id != one.id and not other.stopped)
+        return not offer or any(other.terms.data["offer"] == offer for other in others)
 
     def _delete(self, id: int, now: float) -> Reply:
         one = self._instance(id, now)

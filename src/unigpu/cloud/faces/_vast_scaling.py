@@ -229,8 +229,8 @@ def command(source: Mapping[str, JSON]) -> tuple[str, ...]:
 
 
 def taken_offers(account: Account, now: float) -> frozenset[int]:
-    """The machines that somebody rents."""
-    return frozenset(whole(one.terms.data, "offer", 0) for one in account.all(INSTANCE, now))
+    """The machines that somebody rents; a stopped one holds no GPU, so it is offered again."""
+    return frozenset(whole(one.terms.data, "offer", 0) for one in account.all(INSTANCE, now) if not one.stopped)
 
 
 def _flags(text: str) -> tuple[dict[str, str], list[str]]:
