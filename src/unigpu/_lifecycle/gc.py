@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from unigpu._io.around import Around
 from unigpu._io.contract import Request, Response
-from unigpu.driver import DeploymentInfo, Found, Io, Resource, is_in_namespace, is_ours
+from unigpu.driver import DeploymentInfo, Found, Io, Resource, State, is_in_namespace, is_ours
 from unigpu.errors import UniGPUError
 from unigpu.models.gc import GcReason, GcRow
 
@@ -209,11 +209,22 @@ class _Judge:
             namespace=self.scope.namespace,
             state=None if info is None else info.state,
             age=None if one.created_at is None else max(0.0, self.wall - one.created_at),
-            per_hour=None if info is None else info.rate.idle_per_hour,
+            per_hour=_per_hour(info),
             reason=reason,
-            why=why,
+            why=why + _stopped(info),
             deletable=deletable,
         )
+
+
+def _per_hour(info: DeploymentInfo | None) -> float | None:
+    """USD per hour without a call; of a stopped one its rate says nothing."""
+    return None if info is None or info.state is State.STOPPED else info.rate.idle_per_hour
+
+
+def _stopped(info: DeploymentInfo | None) -> str:
+    if info is None or info.state is not State.STOPPED:
+        return ""
+    return f"; it is stopped, and still costs {info.bills}" if info.bills else "; it is stopped"
 
 
 def _of_another_namespace(scope: Scope, info: DeploymentInfo) -> Group:
@@ -228,9 +239,9 @@ def _of_another_namespace(scope: Scope, info: DeploymentInfo) -> Group:
         namespace=info.namespace,
         state=info.state,
         age=None if info.created_at is None else max(0.0, wall - info.created_at),
-        per_hour=info.rate.idle_per_hour,
+        per_hour=_per_hour(info),
         reason="unclaimed",
-        why="of another namespace; gc with that namespace judges it",
+        why="of another namespace; gc with that namespace judges it" + _stopped(info),
     )
     parts = scope.driver.parts(info)
     namespace = info.namespace or "another"

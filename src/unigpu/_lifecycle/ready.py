@@ -6,7 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from unigpu.driver import DeploymentInfo, Pauses, State, Wakes, Worker, WorkerState, poll
-from unigpu.errors import ConflictError, DeadlineExceeded, DeploymentGone, NoWorkerReady, UnsupportedError
+from unigpu.errors import (
+    ConflictError,
+    DeadlineExceeded,
+    DeploymentGone,
+    NoCapacityError,
+    NoWorkerReady,
+    UnsupportedError,
+)
 from unigpu.models import Progress
 
 from ._pace import state_pace
@@ -167,7 +174,11 @@ async def wake_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> N
 
 
 async def start_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> None:
-    """Start a stopped deployment; through the client's single flight where it has one."""
+    """Start a stopped deployment; through the client's single flight where it has one.
+
+    Raises:
+        NoCapacityError: its GPU is gone; ``may_bill`` says what it costs where it is.
+    """
     driver = scope.driver
     if scope.start is not None:
         await scope.start(info, deadline)
@@ -184,6 +195,11 @@ async def start_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> 
         await driver.start(scope.io, info, deadline=deadline)
     except ConflictError:  # it is stopping, or starting already: the next look tells
         return
+    except NoCapacityError as exc:
+        exc.deployment = exc.deployment or info.name
+        exc.may_bill = (bills(info),) if info.bills else ()
+        exc.hint = "It stays stopped. Try again later; or tear it down, with what is on its disk, and deploy it again."
+        raise
     scope.event("worker.woken", deployment=info.name)
 
 
