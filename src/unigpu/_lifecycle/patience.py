@@ -193,7 +193,8 @@ class Patience:
                 await io.sleep(min(pace.delay(io.now() - self._began, io.random()), self.left))
                 if await self._finds_ready():
                     break
-        return self.info if in_vain else self._given
+        moved = self.info.url != self._given.url  # a pod has no address while it is stopped, and then another one
+        return self.info if in_vain or moved else self._given
 
     async def _finds_ready(self) -> bool:
         await self.look(started=False, ready_workers=None)
