@@ -87,9 +87,10 @@ def _late(seconds: float, *, silent: bool) -> Callable[[Place, Request, Act], Re
     return strike
 
 
-def _status(
-    status: int, *, acts: bool = False, body: bytes = b'{"error":{"code":"x","message":"injected"}}', **headers: str
+def answered(
+    status: int, body: bytes = b'{"error":{"code":"x","message":"injected"}}', *, acts: bool = False, **headers: str
 ) -> Callable[[Place, Request, Act], Response]:
+    """This answer, whatever was asked."""
     pairs = tuple((name.replace("_", "-"), value) for name, value in headers.items())
 
     def strike(place: Place, request: Request, act: Act) -> Response:
@@ -162,19 +163,19 @@ KINDS: tuple[Kind, ...] = (
     Kind("late, then timeout", "late", _late(29.0, silent=True)),
     # statuses that say nothing of whether it acted
     *(
-        Kind(f"HTTP {status} {when}", "after" if when == "after" else "never", _status(status, acts=when == "after"))
+        Kind(f"HTTP {status} {when}", "after" if when == "after" else "never", answered(status, acts=when == "after"))
         for status in (408, 500, 502, 503, 504, 520, 522, 524)
         for when in ("before", "after")
     ),
-    Kind("HTTP 503 before, Retry-After 5", "never", _status(503, retry_after="5")),
-    Kind("HTTP 503 after, Retry-After 5", "after", _status(503, acts=True, retry_after="5")),
-    Kind("HTML 502 after", "after", _status(502, acts=True, body=_HTML)),
+    Kind("HTTP 503 before, Retry-After 5", "never", answered(503, retry_after="5")),
+    Kind("HTTP 503 after, Retry-After 5", "after", answered(503, acts=True, retry_after="5")),
+    Kind("HTML 502 after", "after", answered(502, acts=True, body=_HTML)),
     # it says no
-    *(Kind(f"HTTP {status}", "never", _status(status)) for status in (400, 401, 402, 403, 404, 409, 410, 422, 429)),
-    Kind("HTTP 429, Retry-After 3", "never", _status(429, retry_after="3")),
-    Kind("HTTP 429, Retry-After 600", "never", _status(429, retry_after="600")),
+    *(Kind(f"HTTP {status}", "never", answered(status)) for status in (400, 401, 402, 403, 404, 409, 410, 422, 429)),
+    Kind("HTTP 429, Retry-After 3", "never", answered(429, retry_after="3")),
+    Kind("HTTP 429, Retry-After 600", "never", answered(429, retry_after="600")),
     # bodies
-    Kind("redirect", "never", _status(302, location="https://elsewhere.test/")),
+    Kind("redirect", "never", answered(302, location="https://elsewhere.test/")),
     Kind("HTML 200 before", "never", _mangled(lambda _: _HTML, acts=False)),
     Kind("HTML 200 after", "after", _mangled(lambda _: _HTML)),
     Kind("truncated JSON", "after", _mangled(lambda b: b[: len(b) // 2])),

@@ -13,6 +13,7 @@ from unigpu import Client
 from unigpu._io.clock import InstantClock
 from unigpu.errors import (
     ConfigurationError,
+    DeadlineExceeded,
     DeploymentGone,
     DeployOutcomeUnknown,
     NoCapacityError,
@@ -238,6 +239,21 @@ def test_a_machine_that_was_taken_by_another_is_waited_for(client: Client, accou
     assert "GPU is free" in str(client.explain(app))
     assert client.wait_ready(app).state is State.READY
     client.teardown(app)
+
+
+def test_a_gpu_that_was_rented_while_it_was_free_is_waited_for_and_what_waits_is_told(
+    client: Client, account: Account
+) -> None:
+    """Vast keeps the wish: it starts by itself as soon as the other one is gone, and is billed from then on."""
+    first = client.deploy(**POD)
+    client.stop(first)
+    other = client.deploy(**{**POD, "name": "other"})
+    with pytest.raises(DeadlineExceeded, match="as soon as its GPU is free") as caught:
+        client.start(first, timeout=120)
+    assert caught.value.may_bill
+    client.teardown(other)
+    assert client.wait_ready(first).state is State.READY
+    client.teardown(first)
 
 
 def test_starting_one_that_is_gone_says_so(client: Client, account: Account) -> None:
