@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from runpod_script import Account, problem
+from runpod_script import pod as pod_row
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock
@@ -422,6 +423,26 @@ def test_a_queue_workers_openai_route_is_an_http_deployment_on_a_queue(client: C
 # -- what costs money ------------------------------------------------------------------------------
 
 
+def test_the_inventory_counts_workers_that_start_disks_that_stay_and_machines_of_clusters(
+    client: Client, account: Account, fields: dict[str, Any]
+) -> None:
+    client.deploy(**fields, workers=(0, 3))
+    account.health = {"workers": {"running": 1, "ready": 1, "initializing": 1}}
+    gpu = {"id": "NVIDIA L4", "count": 1}
+    body = {"env": {}, "ports": [], "image": "i", "cloud": "SECURE", "gpu": gpu, "disk": 50}
+    disks = {"mounts": {"persistent": {"size": 100, "path": "/workspace"}}}
+    account.rows["pods"] = {
+        "p1": {**pod_row(body), **disks, "id": "p1", "name": "runs", "cost": 0.5},
+        "p2": {**pod_row(body), **disks, "id": "p2", "name": "stopped", "status": "EXITED", "cost": 0.0},
+    }
+    items = {one.name: one for one in client.inventory(provider="runpod")}
+    assert items["summarize"].per_hour == pytest.approx(2.2)
+    assert (items["runs"].per_hour, items["runs"].per_month) == (0.5, 15.0)
+    assert (items["stopped"].per_hour, items["stopped"].per_month) == (0.0, 20.0)
+    (listed,) = [one for one in account.sent if "includeClusterPods=true" in str(one.url)]
+    assert listed.url.path == "/v2/pods"
+
+
 def test_the_inventory_shows_endpoints_pods_and_volumes_whoever_made_them(
     client: Client, account: Account, fields: dict[str, Any]
 ) -> None:
@@ -429,8 +450,13 @@ def test_the_inventory_shows_endpoints_pods_and_volumes_whoever_made_them(
     account.rows["network-volumes"]["v9"] = {
         "id": "v9", "name": "theirs", "size": 2000, "dataCenter": "EU-RO-1", "type": "STANDARD",
     }  # fmt: skip
+    account.rows["network-volumes"]["v8"] = {
+        "id": "v8", "name": "fast", "size": 100, "dataCenter": "EU-RO-1", "type": "HIGH_PERFORMANCE",
+    }  # fmt: skip
     account.health = {"workers": {"running": 1, "ready": 1}}
     items = {(one.kind, one.owner): one for one in client.inventory(provider="runpod")}
     assert items["endpoint", "ours"].per_hour == pytest.approx(1.1)
     assert items["volume", "ours"].per_month == pytest.approx(7.0)
-    assert items["volume", "foreign"].per_month == pytest.approx(100.0)
+    kept = {one.name: one.per_month for one in client.inventory(provider="runpod") if one.kind == "volume"}
+    assert kept["theirs"] == pytest.approx(70.0 + 50.0)  # the first 1000 GB, and what is above them
+    assert kept["fast"] == pytest.approx(14.0)

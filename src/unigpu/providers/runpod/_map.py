@@ -39,8 +39,10 @@ from ._wire import (
 )
 
 VOLUME_GB_MONTH: Final = 0.07
-"""USD a month for a gigabyte of network volume up to 1 TB; above it, 0.05: https://docs.runpod.io/storage/network-volumes
-(2026-08)."""
+"""USD a month for each of the first 1000 gigabytes of a network volume; what is above them costs 0.05, and the faster
+tier 0.14: https://github.com/runpod/docs/blob/07bdf6d7/storage/network-volumes.mdx."""
+FAST_GB_MONTH: Final = 0.14
+_ABOVE_GB_MONTH: Final = 0.05
 STOPPED_GB_MONTH: Final = 0.20
 """USD a month for a gigabyte of a stopped pod's own disk: https://docs.runpod.io/pods/pricing (2026-08)."""
 _TB: Final = 1000
@@ -310,9 +312,11 @@ def found_volume(wire: VolumeWire) -> Found:
     return Found(kind="volume", id=wire.id, name=wire.name)
 
 
-def volume_month(size_gb: float) -> float:
-    """USD a month for a network volume."""
-    return round(size_gb * (VOLUME_GB_MONTH if size_gb <= _TB else 0.05), 4)
+def volume_month(size_gb: float, tier: str | None = None) -> float:
+    """USD a month for a network volume. Ours are of the standard tier."""
+    if tier == "HIGH_PERFORMANCE":
+        return round(size_gb * FAST_GB_MONTH, 4)
+    return round(min(size_gb, _TB) * VOLUME_GB_MONTH + max(0.0, size_gb - _TB) * _ABOVE_GB_MONTH, 4)
 
 
 def volume_item(wire: VolumeWire) -> InventoryItem:
@@ -324,13 +328,16 @@ def volume_item(wire: VolumeWire) -> InventoryItem:
         name=wire.name,
         state="kept",
         per_hour=0.0,
-        per_month=volume_month(wire.size),
+        per_month=volume_month(wire.size, wire.type),
         note=f"{wire.size:g} GB in {wire.dataCenter}; billed until it is deleted",
     )
 
 
 def pod_item(wire: PodWire, info: DeploymentInfo) -> InventoryItem:
+    """A pod with its disks: the container's ends with a stop, a persistent one then costs twice as much."""
     stopped = info.state is State.STOPPED
+    kept = wire.mounts.persistent.size if wire.mounts is not None and wire.mounts.persistent is not None else 0.0
+    month = kept * STOPPED_GB_MONTH if stopped else ((wire.disk or 0) + kept) * DISK_GB_MONTH
     return InventoryItem(
         provider=PROVIDER,
         id=wire.id,
@@ -340,17 +347,18 @@ def pod_item(wire: PodWire, info: DeploymentInfo) -> InventoryItem:
         namespace=info.namespace,
         state=wire.status,
         per_hour=0.0 if stopped else wire.cost,
-        per_month=None if stopped else round((wire.disk or 0) * DISK_GB_MONTH, 4),
+        per_month=round(month, 4),
         created_at=info.created_at,
-        note=info.bills,
+        note=info.bills or (None if wire.cluster is None else "one machine of a cluster"),
     )
 
 
 def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) -> InventoryItem:
-    """An endpoint by its workers now. Which of them RunPod bills while they start is not settled in its documents."""
+    """An endpoint by its workers now. RunPod's pages contradict each other on whether one that initialises is billed;
+    it is counted."""
     workers, price = health.workers, number(wire.env.get(PRICE))
     running = max(workers.ready, workers.idle + workers.running)
-    alive = max(running, wire.workers.min)
+    alive = max(running + workers.initializing, wire.workers.min)
     return InventoryItem(
         provider=PROVIDER,
         id=wire.id,

@@ -60,7 +60,9 @@ async def inventory(
         info = _map.endpoint_info(wire, lb_url=options.lb_url)
         found = await health(io, info, deadline=deadline)
         items.append(_map.endpoint_item(wire, info, found))
-    for row in await line.rows(io, "/pods", "pods", "pod.list", deadline=deadline):
+    # Members of clusters are left out unless they are asked for, and cost as much.
+    also = (("includeClusterPods", "true"),)
+    for row in await line.rows(io, "/pods", "pods", "pod.list", params=also, deadline=deadline):
         pod = shaped(PodWire, row, "runpod.pod.list")
         if pod.status != "TERMINATED":
             items.append(_map.pod_item(pod, _map.pod_info(pod, proxy_url=options.proxy_url)))

@@ -97,7 +97,12 @@ class NetworkMountWire(WireModel):
     volumeId: str
 
 
+class PersistentMountWire(WireModel):
+    size: float = 0.0
+
+
 class MountsWire(WireModel):
+    persistent: PersistentMountWire | None = None
     network: tuple[NetworkMountWire, ...] | None = None
 
 
@@ -110,6 +115,7 @@ class PodWire(WireModel):
     registry: str | None = None
     gpu: PodGpuWire | None = None
     mounts: MountsWire | None = None
+    cluster: Mapping[str, Any] | None = None
     cloud: str | None = None
     dataCenterId: str | None = None
     cost: float | None = None
