@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -449,3 +450,20 @@ def test_a_forked_child_is_told_that_a_map_is_its_parents(cloud: Any) -> None:
             assert "forked" in pipe.read()
         os.waitpid(child, 0)
         assert len(list(results)) == 19
+
+
+def test_results_do_not_wait_for_inputs_that_are_slow_to_come(cloud: Any) -> None:
+    pulled = 0
+
+    def slowly() -> Iterator[dict[str, Any]]:
+        nonlocal pulled
+        for i in range(100):
+            time.sleep(0.06)
+            pulled += 1
+            yield {"i": i}
+
+    with Client("fake") as client:
+        app = client.deploy(**HELLO)
+        with app.map(slowly(), concurrency=60, progress="off") as results:
+            assert [next(results).output["i"] for _ in range(3)] == [0, 1, 2]
+            assert pulled < 100, "not two windows first"

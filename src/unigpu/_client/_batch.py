@@ -12,6 +12,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,6 +31,7 @@ from ._view import Unpicklable
 
 _STOP_SECONDS: Final = 15.0
 """How long leaving a sync `map` waits for its jobs to be cancelled."""
+_SLOW_INPUT: Final = 0.05  # seconds
 _ENDED: Final = "this map was ended while it was read."
 _AHEAD: Final = 2
 """How many windows of inputs are pulled before the consumer takes a result."""
@@ -256,7 +258,7 @@ class Results(Unpicklable, Iterator[Result]):
     def __init__(self, plan: Plan) -> None:
         self._giving = Giving(plan)
         self._apart: _Apart | None = None
-        self._closed = self._exhausted = False
+        self._closed = self._exhausted = self._slow = False
 
     def __iter__(self) -> Self:
         return self
@@ -325,10 +327,14 @@ class Results(Unpicklable, Iterator[Result]):
         return result
 
     def _pull(self, apart: _Apart) -> None:
-        """Hand inputs over, two windows ahead of what was taken."""
+        """Hand inputs over, two windows ahead of what was taken; where they are slow to come, results go first."""
         arrivals = self._giving.arrivals
         while not self._exhausted and arrivals.outstanding < _AHEAD * apart.window:
+            if self._slow and self._has_news(apart):
+                return
+            began = time.monotonic()
             item = self._giving.plan.intake.next()
+            self._slow = time.monotonic() - began > _SLOW_INPUT
             if item is None:
                 self._exhausted = True
             else:
@@ -338,6 +344,15 @@ class Results(Unpicklable, Iterator[Result]):
                     continue
             apart.inputs.append(item)
             apart.wake()
+
+    def _has_news(self, apart: _Apart) -> bool:
+        """Whether a result, or the end, may be given now."""
+        with contextlib.suppress(queue.Empty):
+            while (got := apart.out.get_nowait()) is not None:
+                self._giving.arrivals.put(*got)
+            apart.out.put(None)
+            return True
+        return self._giving.arrivals.ready
 
 
 def _stop(apart: _Apart, thread: threading.Thread) -> None:

@@ -119,6 +119,11 @@ class Arrivals:
         return self._queue.popleft()
 
     @property
+    def ready(self) -> bool:
+        """Whether `next` has one."""
+        return bool(self._queue) or (bool(self._expected) and self._expected[0] in self._arrived)
+
+    @property
     def outstanding(self) -> int:
         """Inputs that were pulled and whose result was not given yet."""
         return self._open
