@@ -48,6 +48,8 @@ CONTROL_SECONDS: Final = 60.0
 _COLD_START_MOST: Final = 1800.0
 _COLD_START_LOCAL: Final = 60.0
 _MOCKED: Final = 60.0  # seconds beyond a mock's longest start
+_CALLS: Final = frozenset({"invoke", "submit", "streaming", "request"})
+"""Flags that one interface has, and the other has not."""
 # Parameters of deploy, update and plan: what a mistyped keyword may have been meant to be.
 _PARAMETERS: Final = (
     "spec", "provider", "wait", "timeout", "if_exists", "ephemeral", "on_unsupported", "on_failure", "settle",
@@ -307,6 +309,12 @@ class Home:
             UnsupportedError: the platform cannot do that for this deployment.
         """
         caps = self.of(info)
+        if "interface" in info.assumed and flag in _CALLS:
+            other = "function" if info.interface == "http" else "http"
+            instead = (
+                f"{info.provider} does not tell what {info.name} is, so it was taken for one of interface "
+                f'{info.interface!r}; get({info.name!r}, interface="{other}") says otherwise.'
+            )
         _flags.require(caps, flag, doing=doing, instead=instead)
         return caps
 

@@ -85,6 +85,10 @@ def test_a_life_does_not_depend_on_what_is_not_documented(bench: FaceBench) -> N
 
         pod = client.deploy(name="pod", kind="pod", auth="none", **{**FIELDS, "workers": 1})
         assert pod.invoke({"n": 5}).output == {"got": {"n": 5}}
+        if "interface" in client.get("pod").info.assumed:
+            with pytest.raises(errors.UnsupportedError, match=r"get\('pod', interface=\"function\"\) says otherwise"):
+                client.invoke("pod", {"n": 5})
+        assert client.get("pod", interface="function").invoke({"n": 5}).output == {"got": {"n": 5}}
         assert pod.stop().state is State.STOPPED
         pod.start()
         assert [worker.state.is_ready for worker in pod.workers()] == [True]
