@@ -401,6 +401,21 @@ def test_teardown_deletes_and_reads_that_it_is_gone(client: Client, account: Acc
     assert account.count("PATCH", ".*") == 0  # workers need not be set to none before
 
 
+def test_a_volume_that_is_there_already_must_be_as_large_and_where_workers_may_be(
+    client: Client, account: Account, fields: dict[str, Any]
+) -> None:
+    at = {"runpod": {"data_centers": ["EU-RO-1"]}}
+    client.teardown(client.deploy(**fields, volumes=[{"name": "models", "size_gb": 20}], provider_options=at))
+    with pytest.raises(NameConflict, match="with 20 GB, and 50 are asked for"):
+        client.deploy(**fields, volumes=[{"name": "models", "size_gb": 50}])
+    elsewhere = {"runpod": {"data_centers": ["US-KS-2"]}}
+    with pytest.raises(NoCapacityError, match="is in EU-RO-1") as caught:
+        client.deploy(**fields, volumes=[{"name": "models", "size_gb": 20}], provider_options=elsewhere)
+    assert caught.value.may_bill == ()
+    assert not account.rows["serverless"]
+    assert client.deploy(**fields, volumes=[{"name": "models", "size_gb": 10}]).change == "created"
+
+
 def test_two_workers_of_five_are_told_and_the_next_deploy_raises_them(
     client: Client, account: Account, fields: dict[str, Any]
 ) -> None:

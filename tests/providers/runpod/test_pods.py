@@ -152,6 +152,13 @@ def test_a_pod_is_not_scaled_and_has_its_volume_where_it_is_asked_for(client: Cl
     assert account.only("network-volumes") is volume
 
 
+def test_a_volume_is_in_the_secure_cloud_only(client: Client, account: Account) -> None:
+    both = {"runpod": {"cloud": ["SECURE", "COMMUNITY"]}}
+    with pytest.raises(UnsupportedError, match="SECURE"):
+        client.deploy(**POD, volumes=[{"name": "models", "size_gb": 20}], provider_options=both)
+    assert not account.sent
+
+
 FUNCTION: dict[str, Any] = {
     "name": "fn", "kind": "pod", "handler": "app:f", "image": "i:1", "gpu": "L4", "ttl": None, "auth": {"env": "TOK"},
 }  # fmt: skip

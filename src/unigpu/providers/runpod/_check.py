@@ -77,6 +77,10 @@ def _content(spec: DeploymentSpec) -> Iterator[Refusal]:
         yield Refusal(
             field="auth", capability="public_endpoint", message=text, nearest={"auth": None}, got="the account's key"
         )
+    if spec.kind == "pod" and (spec.volumes or options.network_volumes) and "COMMUNITY" in options.cloud:
+        # https://docs.runpod.io/storage/network-volumes, "Network volumes for Pods".
+        text = 'cloud: network volumes are in RunPod\'s SECURE cloud only; leave "COMMUNITY" out.'
+        yield Refusal(field="provider_options", capability="volumes", message=text)
     if spec.kind == "pod" and spec.regions is not None and spec.volumes:
         text = "regions: a pod goes where its volume is; name the data centre in provider_options."
         yield Refusal(field="regions", capability="regions", message=text)

@@ -308,8 +308,8 @@ def found_registry(wire: RegistryWire) -> Found:
 
 
 def found_volume(wire: VolumeWire) -> Found:
-    """It belongs to no create: it outlives deployments."""
-    return Found(kind="volume", id=wire.id, name=wire.name)
+    """It belongs to no create: it outlives deployments, so it may be another than the one that is asked for."""
+    return Found(kind="volume", id=wire.id, name=wire.name, shown={"size_gb": wire.size, "place": wire.dataCenter})
 
 
 def volume_month(size_gb: float, tier: str | None = None) -> float:

@@ -98,6 +98,34 @@ class Part:
                 hint="Choose another name, or tear that one down.",
             )
 
+    def _must_fit(self, volume: Found | None, places: Sequence[str]) -> None:
+        """A volume of its name may be older than the deployment: it must be as large, and where workers may be. RunPod
+        itself would take the body, and never place a worker.
+
+        Raises:
+            NameConflict: it is smaller than what is asked for.
+            NoCapacityError: it is in none of *places* (empty: anywhere).
+        """
+        if volume is None or not volume.shown:
+            return  # a rehearsal's
+        spec, _ = self.made_from()
+        asked, size, place = spec.volumes[0], volume.shown["size_gb"], volume.shown["place"]
+        common: dict[str, Any] = {"provider": PROVIDER, "deployment": spec.name, "maybe_executed": False}
+        if size < asked.size_gb:
+            raise NameConflict(
+                f"the volume {asked.name} exists on RunPod with {size:g} GB, and {asked.size_gb} are asked for",
+                fields=("volumes",),
+                hint=f"Say size_gb={size:g}, let it grow in RunPod's console, or choose another name for it.",
+                **common,
+            )
+        if places and place not in places:
+            raise NoCapacityError(
+                f"the volume {asked.name} is in {place}, and {spec.name} may run in {', '.join(places)} only: RunPod "
+                "would place no worker",
+                hint="Leave regions and data_centers out, or choose another name for the volume, which is made anew.",
+                **common,
+            )
+
     async def _post(self, io: Io, path: str, operation: str, body: object, *, deadline: float, call: CallClass) -> Any:
         size = len(json.dumps(body).encode())
         if size > _LARGEST:
@@ -136,6 +164,7 @@ class EndpointPart(Part):
         await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
         choice = choose(spec, await serverless_catalogue(self.line, io, spec, deadline=deadline))
         body = _body.endpoint_body(spec, identity, choice, registry=_id(made, "registry"), volume=_id(made, "volume"))
+        self._must_fit(made.get("volume"), body["dataCenterIds"])
         row = await self._post(io, "/serverless", "endpoint.create", body, deadline=deadline, call=self.call)
         return self._found(row, "endpoint.create")
 
@@ -173,8 +202,9 @@ class PodPart(Part):
         spec, identity = self.made_from()
         await self._must_be_free(io, "/serverless", "endpoints", deadline=deadline)
         await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
-        refused: list[str] = []
-        for cloud in _body.options_of(spec).cloud:
+        options, refused = _body.options_of(spec), list[str]()
+        self._must_fit(made.get("volume"), options.data_centers)
+        for cloud in options.cloud:
             query = catalogue_query("POD", count=count_of(spec), cloud=cloud, countries=countries_of(spec.regions))
             catalogue = await gpu_types(self.line, io, query, deadline=deadline)
             for one in candidates(spec, catalogue, cloud):
