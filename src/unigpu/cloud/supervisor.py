@@ -254,11 +254,11 @@ class Supervisor:
 
     def _be_found(self, port: int) -> None:
         """See to it that clients find us; end where none ever will, because the state directory was removed."""
-        if self._lock is not None and _identity(self._dir / "lock") != self._lock:
-            self._lost = True
-            self._end("the state directory was removed")
-        elif not self._info.exists():
-            with contextlib.suppress(OSError):  # a full disk: tried again
+        with contextlib.suppress(OSError):  # a full disk, or one that cannot be read now: looked at again
+            if self._lock is not None and _identity(self._dir / "lock") != self._lock:
+                self._lost = True
+                self._end("the state directory was removed")
+            elif not self._info.exists():
                 self._publish(port)
 
     async def _until_closing(self, server: CloudServer, journal: Journal, port: int) -> None:
@@ -292,7 +292,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     """Which file has that name; ``None``: there is none. An open one's numbers are given to no other."""
     try:
         found = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 
