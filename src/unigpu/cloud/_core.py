@@ -96,9 +96,6 @@ class Core:
                 return worker
         raise Refused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
 
-    def system_line(self, worker: Worker, text: str) -> None:
-        self.log(worker, text, "system")
-
     def log(self, worker: Worker, text: str, stream: str) -> None:
         """Keep a line of a worker's log, cut at 8,000 characters; old lines make room."""
         if len(text) > 8000:
