@@ -219,6 +219,9 @@ class Client(HTTPVerbs, Unpicklable):
     ) -> Job:
         """Put a call into the queue, and return at once.
 
+        Args:
+            start_timeout, timeout: What the job's ``result`` waits at most, where it is not told otherwise.
+
         Raises:
             UnsupportedError: the platform has no jobs.
         """
