@@ -22,6 +22,8 @@ NEXT_STEP: Final = {
     "unknown": "Read the worker's log: client.logs(deployment).",
 }
 
+_LOST_POD: Final = "A pod stays on its machine, and that went away: tear it down, then deploy it again on another one."
+
 # How platforms say it, where a driver passes their words on.
 _WORDS: Final = {
     "image_pull": ("image_pull", "imagepull", "pull", "manifest", "registry", "no such image"),
@@ -89,7 +91,7 @@ class Diagnosis:
             deployment=info.name,
             reason=reason,
             logs=self._logs,
-            next_step=NEXT_STEP[reason],
+            next_step=_LOST_POD if info.kind == "pod" and reason == "host_lost" else NEXT_STEP[reason],
             maybe_executed=True,
         )
 

@@ -270,6 +270,29 @@ def test_starting_one_that_is_gone_says_so(client: Client, account: Account) -> 
     client.teardown(app)
 
 
+def test_a_pod_whose_host_went_offline_is_not_waited_for_and_its_end_makes_room_for_another(
+    client: Client, account: Account
+) -> None:
+    """Deploying the name again adopts it, so it has to be torn down first."""
+    app = client.deploy(**POD)
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "GET" or not request.url.path.startswith("/api/v0/instances/"):
+            return None
+        row = json.loads(account._inner.handle_request(request).read())["instances"]
+        return answer(request, 200, {"instances": row and {**row, "actual_status": "offline"}})
+
+    account.before = before
+    with pytest.raises(WorkerFailed, match="tear it down") as caught:
+        client.deploy(**POD)
+    assert caught.value.reason == "host_lost"
+    assert client.explain(app).cause == "host_lost"
+    client.teardown(app)
+    account.before = lambda request: None
+    assert client.deploy(**POD).change == "created"
+    assert len(rentals(account)) == 2
+
+
 def test_a_pod_is_one_machine(client: Client, account: Account) -> None:
     app = client.deploy(**POD)
     for call in (lambda: client.scale(app, (0, 2)), lambda: client.wake(app), lambda: client.invoke(app, {})):
