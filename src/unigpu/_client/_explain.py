@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from unigpu import _lifecycle
 from unigpu._lifecycle import Scope
-from unigpu._lifecycle.diagnose import NEXT_STEP, classify
+from unigpu._lifecycle.diagnose import classify, next_step
 from unigpu.errors import UniGPUError
 from unigpu.models import DeploymentInfo, LogLine, State, Worker, WorkerState
 from unigpu.models._lines import seconds, worker_range_text
@@ -94,7 +94,8 @@ def _judged(
     if failed or info.state is State.FAILED:
         said = next((one.reason for one in failed if one.reason), None) or info.reason
         reason = classify(info.reason, *(one.reason for one in failed))
-        return cast("Cause", reason), f"its workers cannot start: {said or 'no reason is given'}", NEXT_STEP[reason]
+        text = f"its workers cannot start: {said or 'no reason is given'}"
+        return cast("Cause", reason), text, next_step(reason, info)
     if full := _no_room(info, workers):
         return "no_capacity", f"no host has room for a worker: {full}", _ROOM
     if starting:
@@ -108,7 +109,7 @@ def _judged(
     if info.state is State.STARTING:
         why = f": {info.reason}" if info.reason else ""
         return "starting", f"a worker was asked for, and none is placed yet{why}", "wait_ready() waits for it."
-    return "unknown", "it has no worker, and the platform gives no reason", NEXT_STEP["unknown"]
+    return "unknown", "it has no worker, and the platform gives no reason", next_step("unknown", info)
 
 
 def _no_room(info: DeploymentInfo, workers: Sequence[Worker]) -> str | None:

@@ -91,7 +91,7 @@ class Diagnosis:
             deployment=info.name,
             reason=reason,
             logs=self._logs,
-            next_step=_LOST_POD if info.kind == "pod" and reason == "host_lost" else NEXT_STEP[reason],
+            next_step=next_step(reason, info),
             maybe_executed=True,
         )
 
@@ -109,6 +109,11 @@ def cannot_start(failure: StartFailure, *, provider: str, deployment: str | None
         retryable=True,
         maybe_executed=False,
     )
+
+
+def next_step(reason: str, info: DeploymentInfo) -> str:
+    """What to do about *reason*. A deploy of a pod's name adopts the pod, and with it the machine that went away."""
+    return _LOST_POD if info.kind == "pod" and reason == "host_lost" else NEXT_STEP[reason]
 
 
 def classify(*said: str | None) -> str:

@@ -23,7 +23,7 @@ from unigpu.errors import (
 
 from ._pace import state_pace
 from ._scope import CallOptions, Scope
-from .diagnose import NEXT_STEP, classify
+from .diagnose import classify, next_step
 from .job_wait import is_unknown
 from .jobs import LOST_TRIES, must_be_awake
 from .patience import Patience
@@ -195,7 +195,7 @@ def _cannot_start(scope: Scope, info: DeploymentInfo, exc: WorkerFailed) -> Work
         deployment=info.name,
         reason=reason,
         logs=exc.logs,
-        next_step=NEXT_STEP[reason],
+        next_step=next_step(reason, info),
         retryable=True,
         maybe_executed=False,
     )
