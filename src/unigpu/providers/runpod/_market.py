@@ -12,7 +12,7 @@ from unigpu.models import GPURequest
 from . import _gpus, _map
 from ._line import Line
 from ._options import Options
-from ._parts import gpu_types
+from ._part import gpu_types
 from ._wire import EndpointWire, HealthWire, PodWire, VolumeWire, shaped
 
 

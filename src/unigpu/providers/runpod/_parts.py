@@ -1,4 +1,5 @@
-"""What a deployment consists of at RunPod: its secrets, its registry login, its volume, and what is called.
+"""What a deployment consists of at RunPod: its secrets (`_secrets`), its registry login, its volume, and
+what is called.
 
 RunPod has no idempotency key, makes the ids, and shows by listing what exists; how soon is not documented, so all of it
 is *listed* with a settle window of our own (unverified). What an endpoint stands on carries the create call's attempt
@@ -7,144 +8,17 @@ in its name: each deploy has its own, and one that gives up takes only its own b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
 from urllib.parse import quote
 
-from pydantic import SecretStr
-
-from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_ours, provider_name
-from unigpu.errors import (
-    ConflictError,
-    NameConflict,
-    NoCapacityError,
-    NotFoundError,
-    PayloadTooLarge,
-    PermissionDeniedError,
-)
+from unigpu.driver import CallClass, DeploymentSpec, Found, Io, is_ours, provider_name
+from unigpu.errors import ConflictError, NoCapacityError, PermissionDeniedError
 
 from . import _account, _body, _map
 from ._gpus import Product, best_place, candidates, catalogue_query, choose, count_of, countries_of
-from ._line import Line
-from ._options import Options
-from ._wire import (
-    PROVIDER,
-    DataCentersWire,
-    EndpointWire,
-    GpuTypesWire,
-    GpuTypeWire,
-    PodWire,
-    RegistryWire,
-    SecretWire,
-    VolumeWire,
-    parse,
-    shaped,
-)
-
-_LISTED: Final = Consistency(kind="listed", settle=15.0)
-_LARGEST: Final = 102_400
-"""Bytes of a body: above it RunPod answers a pod's create with 413. Of an endpoint's nothing is said; it is held to it
-too. https://github.com/runpod/docs, api-reference-v2/openapi.json at 953afcc."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What the parts have in common. *spec* and *identity* are there where it may be created."""
-
-    line: Line
-    options: Options
-    name: str
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
-    consistency: Consistency = _LISTED
-    bills_cold: str | None = None
-    optional: bool = False
-
-    def made_from(self) -> tuple[DeploymentSpec, Identity]:
-        if self.spec is None or self.identity is None:
-            raise AssertionError("a part of something that exists is never created")
-        return self.spec, self.identity
-
-    async def _get(self, io: Io, path: str, operation: str, *, deadline: float) -> Any | None:
-        try:
-            return (await self.line.send(io, "GET", path, operation, deadline=deadline)).json()
-        except NotFoundError:
-            return None
-
-    async def _delete(self, io: Io, path: str, operation: str, *, deadline: float) -> None:
-        try:
-            await self.line.send(io, "DELETE", path, operation, deadline=deadline)
-        except NotFoundError:
-            return  # it is gone already
-
-    async def _must_be_free(self, io: Io, path: str, key: str, *, deadline: float) -> None:
-        """A name is one deployment, an endpoint or a pod: before one is made, there must be none of the other kind.
-
-        Raises:
-            NameConflict: there is one.
-        """
-        rows = await self.line.rows(io, path, key, f"{key.removesuffix('s')}.list", deadline=deadline)
-        taken = [row for row in rows if row.get("name") == self.name and row.get("status") != "TERMINATED"]
-        if taken:
-            what = "a pod" if key == "pods" else "an endpoint"
-            raise NameConflict(
-                f"{self._label} exists on RunPod as {what}",
-                provider=PROVIDER,
-                deployment=self._label,
-                fields=("kind",),
-                maybe_executed=False,
-                hint="Choose another name, or tear that one down.",
-            )
-
-    def _must_fit(self, volume: Found | None, places: Sequence[str]) -> None:
-        """A volume of its name may be older than the deployment: it must be as large, and where workers may be. RunPod
-        itself would take the body, and never place a worker.
-
-        Raises:
-            NameConflict: it is smaller than what is asked for.
-            NoCapacityError: it is in none of *places* (empty: anywhere).
-        """
-        if volume is None or not volume.shown:
-            return  # a rehearsal's
-        spec, _ = self.made_from()
-        asked, size, place = spec.volumes[0], volume.shown["size_gb"], volume.shown["place"]
-        common: dict[str, Any] = {"provider": PROVIDER, "deployment": spec.name, "maybe_executed": False}
-        if size < asked.size_gb:
-            raise NameConflict(
-                f"the volume {asked.name} exists on RunPod with {size:g} GB, and {asked.size_gb} are asked for",
-                fields=("volumes",),
-                hint=f"Say size_gb={size:g}, let it grow in RunPod's console, or choose another name for it.",
-                **common,
-            )
-        if places and place not in places:
-            raise NoCapacityError(
-                f"the volume {asked.name} is in {place}, and {spec.name} may run in {', '.join(places)} only: RunPod "
-                "would place no worker",
-                hint="Leave regions and data_centers out, or choose another name for the volume, which is made anew.",
-                **common,
-            )
-
-    async def _post(self, io: Io, path: str, operation: str, body: object, *, deadline: float, call: CallClass) -> Any:
-        size = len(json.dumps(body).encode())
-        if size > _LARGEST:
-            raise PayloadTooLarge(
-                f"what RunPod is told of {self._label} has {size} bytes, and it takes {_LARGEST}: env is too large.",
-                limit=_LARGEST,
-                size=size,
-                provider=PROVIDER,
-                deployment=self._label,
-                maybe_executed=False,
-            )
-        reply = await self.line.send(
-            io, "POST", path, operation, json=body, role="create", call=call, deadline=deadline, deployment=self._label
-        )
-        return reply.json()
-
-    @property
-    def _label(self) -> str | None:
-        return None if self.spec is None else self.spec.name
+from ._part import Part, gpu_types, serverless_catalogue
+from ._wire import PROVIDER, DataCentersWire, EndpointWire, PodWire, RegistryWire, VolumeWire, parse, shaped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,44 +111,6 @@ class PodPart(Part):
 
     def _found(self, row: object, operation: str = "pod.list") -> Found:
         return _map.found_pod(shaped(PodWire, row, f"runpod.{operation}"), self.options.proxy_url)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretsPart(Part):
-    """The account secrets of one create, as one: their names begin with our tag and the create's attempt.
-
-    Names are unique at RunPod, so making one again writes its value anew: harmless.
-    """
-
-    kind: str = "secrets"
-    optional: bool = True
-    call: CallClass = CallClass.IDEMPOTENT
-
-    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        tag = self.name.replace("-", "_")
-        groups = sorted({_group(one.name) for one in await self._all(io, deadline=deadline)} - {""})
-        return [self._found(group) for group in groups if group.rpartition("_")[0] == tag]
-
-    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
-        spec, identity = self.made_from()
-        await write_secrets(self.line, io, spec, identity, deadline=deadline)
-        return self._found(_body.secret_group(identity))
-
-    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        there = any(_group(one.name) == id for one in await self._all(io, deadline=deadline))
-        return self._found(id) if there else None
-
-    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        for one in await self._all(io, deadline=deadline):
-            if _group(one.name) == id:
-                await self._delete(io, f"/account/secrets/{quote(one.id, safe='')}", "secret.delete", deadline=deadline)
-
-    async def _all(self, io: Io, *, deadline: float) -> Sequence[SecretWire]:
-        rows = await self.line.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
-        return [shaped(SecretWire, row, "runpod.secret.list") for row in rows]
-
-    def _found(self, group: str) -> Found:
-        return Found(kind=self.kind, id=group, name=self.name, attempt=group.rpartition("_")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,75 +220,9 @@ class VolumePart(Part):
         return _map.found_volume(shaped(VolumeWire, row, f"runpod.{operation}"))
 
 
-# -- what several of them do ---
-
-
-async def gpu_types(
-    line: Line, io: Io, query: tuple[tuple[str, str], ...], *, deadline: float
-) -> Sequence[GpuTypeWire]:
-    """The live catalogue of GPU types."""
-    reply = await line.send(io, "GET", "/catalog/gpus", "catalog.gpus.list", params=query, deadline=deadline)
-    return parse(GpuTypesWire, reply).gpus
-
-
-async def serverless_catalogue(line: Line, io: Io, spec: DeploymentSpec, *, deadline: float) -> Sequence[GpuTypeWire]:
-    query = catalogue_query("SERVERLESS", count=count_of(spec), countries=countries_of(spec.regions))
-    return await gpu_types(line, io, query, deadline=deadline)
-
-
-async def write_secrets(line: Line, io: Io, spec: DeploymentSpec, identity: Identity, *, deadline: float) -> None:
-    """Write each value: into the secret of its name where that is there, else into a new one.
-
-    Rotation reaches workers that boot later.
-    """
-    rows = await line.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
-    there = {one.name.lower(): one for one in (shaped(SecretWire, row, "runpod.secret.list") for row in rows)}
-    for name in _body.secret_names(spec):
-        value = spec.secrets.get(name)
-        if not isinstance(value, SecretStr):
-            raise AssertionError(f"{name}: values are filled in before anything is sent")
-        full = f"{_body.secret_group(identity)}_{name}"
-        text = {"value": value.get_secret_value()}
-        found = there.get(full.lower())
-        if found is None:
-            try:
-                body = {"name": full, **text, "description": f"unigpu: {identity.namespace}/{identity.name}"}
-                await line.send(
-                    io, "POST", "/account/secrets", "secret.create", json=body, role="create", deadline=deadline
-                )
-                continue
-            except ConflictError:  # it was made meanwhile: an answer that was lost, or a list that is late
-                found = await _secret(line, io, full, deadline=deadline)
-        await line.send(
-            io, "PATCH", f"/account/secrets/{quote(found.id, safe='')}", "secret.patch", json=text, deadline=deadline
-        )
-
-
-async def _secret(line: Line, io: Io, name: str, *, deadline: float) -> SecretWire:
-    rows = await line.rows(
-        io, "/account/secrets", "secrets", "secret.list", params=(("name", name),), deadline=deadline
-    )
-    for row in rows:
-        found = shaped(SecretWire, row, "runpod.secret.list")
-        if found.name.lower() == name.lower():
-            return found
-    raise ConflictError(
-        f"RunPod says that the secret {name} exists, and does not show it",
-        status=409,
-        provider=PROVIDER,
-        operation="runpod.secret.create",
-    )
-
-
 def volume_name(namespace: str, volume: str) -> str:
     """A volume's name at RunPod: our tag over its own name, so that deployments of one namespace share it."""
     return provider_name(namespace, volume)
-
-
-def _group(name: str) -> str:
-    """The group of a secret's name; empty: it is not one of ours."""
-    found = _body.GROUP.match(name)
-    return found.group(1) if found else ""
 
 
 def _id(made: Mapping[str, Found], kind: str) -> str | None:

@@ -53,17 +53,9 @@ from . import _account, _body, _gpus, _jobs, _logs, _map, _market, _pods, _reque
 from ._check import check
 from ._line import LIMITS, Line
 from ._options import Options, SpecOptions
-from ._parts import (
-    EndpointPart,
-    PodPart,
-    RegistryPart,
-    SecretsPart,
-    VolumePart,
-    gpu_types,
-    serverless_catalogue,
-    volume_name,
-    write_secrets,
-)
+from ._part import gpu_types, serverless_catalogue
+from ._parts import EndpointPart, PodPart, RegistryPart, VolumePart, volume_name
+from ._secrets import SecretsPart, write_secrets
 from ._wire import (
     PROVIDER,
     EndpointWire,
