@@ -14,7 +14,10 @@ def test_one_looks_and_the_others_take_what_it_shows() -> None:
     other = looks.newest("a", 10.5, within=1.0)
     assert other is not None
     assert other.seen is None  # it has not come back: nobody waits for it
+    assert looks.told("a") is None
     looks.show("a", 10.0, INFO, ())
+    assert looks.told("a") is INFO
+    assert looks.told("b") is None
     other = looks.newest("a", 10.9, within=1.0)
     assert other is not None
     assert other.seen is INFO

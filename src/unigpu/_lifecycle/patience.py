@@ -18,6 +18,8 @@ _UNREADY_HOLD: Final = 5.0
 """Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""
 _ASK_ANYWAY: Final = 60.0
 """Seconds after which a call that was refused is made again, whatever looks say."""
+_NEWS: Final = 0.25
+"""Seconds after which a call that waits hears what another one has seen."""
 
 
 class Patience:
@@ -190,11 +192,25 @@ class Patience:
                 await self._finds_ready()
         else:
             while io.now() - asked < _ASK_ANYWAY:
-                await io.sleep(min(pace.delay(io.now() - self._began, io.random()), self.left))
+                await self._rest(min(pace.delay(io.now() - self._began, io.random()), self.left))
                 if await self._finds_ready():
                     break
         moved = self.info.url != self._given.url  # a pod has no address while it is stopped, and then another one
         return self.info if in_vain or moved else self._given
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, until another call of this client has seen a ready worker."""
+        io, looks = self._scope.io, self._scope.looks
+        if looks is None:
+            return await io.sleep(seconds)
+        until = io.now() + seconds
+        while (left := until - io.now()) > 0:
+            await io.sleep(min(left, _NEWS))
+            told = looks.told((self._scope.base, self.info.id))
+            if told is not None and self._says_ready(told, tells=False):
+                self._looked_at = None  # worth a look at once
+                return None
+        return None
 
     async def _finds_ready(self) -> bool:
         await self.look(started=False, ready_workers=None)

@@ -43,6 +43,11 @@ class SharedLooks:
             self._looks[key] = Look(now)
             return None
 
+    def told(self, key: Hashable) -> DeploymentInfo | None:
+        """What the newest look has shown, if it has."""
+        found = self._looks.get(key)
+        return None if found is None else found.seen
+
     def show(self, key: Hashable, at: float, seen: DeploymentInfo, workers: Sequence[Worker]) -> None:
         """What the look that began *at* has shown; a newer one counts more."""
         with self._lock:
