@@ -198,9 +198,7 @@ def measure(tasks: int, callers: int, folder: Path) -> None:
             before = counts(base)
             seconds, right = our_wake(app, callers) if name == "unigpu" else theirs("wake", base, app.id, callers)
             sent, asked = (now - then for now, then in zip(counts(base), before, strict=True))
-            print(
-                f"  {name:<9} starts: {sent:>2}, requests: {asked:>4}, {right} of {callers} right, {seconds:.2f} s"
-            )
+            print(f"  {name:<9} starts: {sent:>2}, requests: {asked:>4}, {right} of {callers} right, {seconds:.2f} s")
             app.wait_ready(progress="off")
 
 

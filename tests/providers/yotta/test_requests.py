@@ -96,7 +96,8 @@ def test_create_is_as_the_file_says(script: Callable[..., Scripted], fields: dic
 def test_a_pod_is_created_as_the_file_says(script: Callable[..., Scripted]) -> None:
     pod = {"id": 789, "name": "p", "status": "INITIALIZING", "createdAt": 1705306200000}
     cloud = script({**FREE, "POST /v2/pods": reply(pod)})
-    wanted = spec(kind="pod", auth="none", provider_options={"yotta": {"shm_gb": 16, "credential_id": 5}})
+    own = {"shm_gb": 16, "credential_id": 5, "volumes": [{"id": 7, "path": "/data"}]}
+    wanted = spec(kind="pod", auth="none", provider_options={"yotta": own})
     (part,) = driver().resources(wanted.without("workers"), identity(wanted))
     found = cloud.run(part.create_cold(cloud.io, {}, deadline=UNTIL))
     assert found.id == "789"
@@ -105,6 +106,7 @@ def test_a_pod_is_created_as_the_file_says(script: Callable[..., Scripted]) -> N
     assert create.json["gpuType"] == "NVIDIA_RTX_4090_24G"  # the first acceptable one
     assert create.json["regions"] == ["us-east-3"]
     assert create.json["imagePublicType"] == "PRIVATE"
+    assert create.json["persistentVolumes"] == [{"volumeId": 7, "mountPath": "/data", "needBackup": False}]
 
 
 def test_a_private_registrys_login_is_a_resource_of_its_own(script: Callable[..., Scripted]) -> None:

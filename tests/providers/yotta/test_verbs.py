@@ -507,6 +507,7 @@ def test_a_task_cannot_be_cancelled(script: Callable[..., Scripted]) -> None:
     ({"interface": "http", "handler": None, "command": ["x"], "provider_options": {"yotta": {"service_mode": "QUEUE"}}},
      "no address for requests"),
     ({"provider_options": {"yotta": {"shm_gb": 4}}}, "shm_gb: an endpoint's"),
+    ({"provider_options": {"yotta": {"volumes": [{"id": 7, "path": "/data"}]}}}, "volumes: an endpoint cannot"),
     ({"kind": "pod", "auth": "none", "provider_options": {"yotta": {"webhook": "https://x.y"}}}, "a pod sends no"),
     ({"kind": "pod", "auth": "none", "provider_options": {"yotta": {"service_mode": "ALB"}}}, "no service mode"),
     ({"interface": "http", "handler": None, "command": ["x"], "provider_options": {"yotta": {"route": "/v1/x"}}},

@@ -80,6 +80,7 @@ def _without_meaning(spec: DeploymentSpec, own: SpecOptions) -> list[Refusal]:
         ("service_mode", own.service_mode, pod, "stop", "a pod has no service mode"),
         ("webhook", own.webhook, pod, "webhooks", "a pod sends no notices"),
         ("shm_gb", own.shm_gb, not pod, "volumes", "an endpoint's shared memory cannot be set; a pod's can"),
+        ("volumes", own.volumes, not pod, "volumes", "an endpoint cannot have any; a pod can"),
         ("route", own.route, http, "invoke", "an http deployment is called by request(), which names its path"),
     )
     return [

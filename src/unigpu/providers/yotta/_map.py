@@ -161,6 +161,10 @@ def pod_body(
         body["imagePublicType"] = "PRIVATE"
     if own.shm_gb is not None:
         body["shmInGb"] = own.shm_gb
+    if own.volumes is not None:
+        body["persistentVolumes"] = [
+            {"volumeId": one.id, "mountPath": one.path, "needBackup": one.backup} for one in own.volumes
+        ]
     return body
 
 

@@ -49,6 +49,20 @@ class Options(InputModel):
         return {GPURequest.model_validate(name).name or name: price for name, price in given.items()}
 
 
+class Mount(InputModel):
+    """A volume of the account, which exists and outlives the pod.
+
+    Attributes:
+        id: Yotta's id of it.
+        path: Where the pod has it.
+        backup: Whether Yotta keeps a backup (``needBackup``; what that is is not documented).
+    """
+
+    id: Annotated[int, Field(ge=1)]
+    path: Annotated[str, Field(pattern=r"^/[^\s\x00]*$", max_length=255)]
+    backup: bool = False
+
+
 class SpecOptions(InputModel):
     """``provider_options["yotta"]``.
 
@@ -63,6 +77,7 @@ class SpecOptions(InputModel):
         webhook: Where Yotta posts worker-status notices (its payload is not documented).
         min_vram_gb, min_ram_gb, min_vcpu: The least of one GPU's memory, and of the machine's share that comes with it.
         shm_gb: Pods: shared memory.
+        volumes: Pods: volumes of the account to mount. unigpu neither makes nor deletes them; they bill until you do.
     """
 
     service_mode: Mode | None = None
@@ -75,3 +90,4 @@ class SpecOptions(InputModel):
     min_ram_gb: Annotated[int, Field(ge=1, le=1536)] | None = None
     min_vcpu: Annotated[int, Field(ge=1)] | None = None
     shm_gb: Annotated[int, Field(ge=1)] | None = None
+    volumes: Annotated[tuple[Mount, ...] | None, Field(min_length=1)] = None
