@@ -1,7 +1,15 @@
 """One client for serverless GPUs, whose elasticity you can trust.
 
-Importing this package loads nothing but this file: each public name is fetched when it is first used.
+    with unigpu.Client() as client:                      # nothing configured: your own machine
+        app = client.deploy(name="hello", handler="app.py:hello")
+        print(app.invoke({"name": "you"}).output)
+        app.teardown()
+
+`Client` and `AsyncClient` have the same verbs; `DeploymentSpec` has every field of a deploy; all that is raised is a
+`UniGPUError`. ``python -m unigpu`` is the command line, `unigpu.testing` serves whole platforms in a test's memory.
 """
+
+# Importing this package loads nothing but this file: each public name is fetched when it is first used.
 
 from __future__ import annotations
 
@@ -193,6 +201,7 @@ __all__ = [
     "compare",
 ]
 
+_MODULES = frozenset({"driver", "errors", "models", "testing"})
 _CLIENT = frozenset(
     {
         "AsyncClient",
@@ -249,11 +258,14 @@ _MODELS = frozenset(
 
 
 def __getattr__(name: str) -> Any:
-    """Fetch a public name when it is first used (PEP 562), and keep it."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Fetch a public name or module when it is first used (PEP 562), and keep it."""
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name not in __all__:
+        # `name` and `obj` are what Python finds "did you mean" by.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
     if name in _CLIENT:
         room = "._client"
     elif name in _MODELS:

@@ -6,6 +6,7 @@ A driver is imported when it is first used, so that a broken plugin costs only t
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from .models import nearest
 __all__ = ["GROUP", "installed", "load", "using"]
 
 GROUP: Final = "unigpu.drivers"
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")
 
 # Filled by idempotent assignments only, so that neither threads nor a fork can find it half made.
 _loaded: dict[tuple[str, str], type[Driver]] = {}
@@ -44,8 +46,10 @@ def load(name: str) -> type[Driver]:
     if not points:
         known = installed()
         near = nearest(name, known)
+        # What is no name at all is not shown: it may be a key in the provider's place.
+        what = repr(name) if _NAME.fullmatch(name) else "of that name (a key belongs into api_key=)"
         raise ConfigurationError(
-            f"there is no provider {name!r}" + (f"; did you mean {near!r}?" if near else "."),
+            f"there is no provider {what}" + (f"; did you mean {near!r}?" if near else "."),
             hint=f"Installed: {', '.join(known) or 'none'}.",
         )
     if len(points) > 1:

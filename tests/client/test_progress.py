@@ -86,5 +86,5 @@ def test_a_progress_function_that_fails_is_logged_once_and_breaks_nothing(
 
 
 def test_a_mode_that_is_none_is_refused() -> None:
-    with Client("fake") as client, pytest.raises(ConfigurationError, match="progress"):
+    with Client("local") as client, pytest.raises(ConfigurationError, match="progress"):
         client.wait_ready("hello", progress="on")  # type: ignore[arg-type]

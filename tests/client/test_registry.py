@@ -50,8 +50,8 @@ def test_an_unknown_provider_names_the_nearest_and_all_there_are(plugins: Any) -
     with pytest.raises(ConfigurationError, match="'goood'; did you mean 'good'") as caught:
         _registry.load("goood")
     assert "local" in str(caught.value)
-    with Client("goood") as client, pytest.raises(ConfigurationError, match="did you mean 'good'"):
-        client.workers("x")
+    with pytest.raises(ConfigurationError, match="did you mean 'good'"):
+        Client("goood")
 
 
 def test_an_import_error_names_the_package_and_spares_the_others(plugins: Any) -> None:

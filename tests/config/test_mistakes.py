@@ -81,7 +81,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "a mistyped provider",
         _project('provider = "locl"\n' + CHAT),
-        "there is no provider 'locl'; did you mean 'local'? Installed: INSTALLED.",
+        f"provider ({FILE}): there is no provider 'locl'; did you mean 'local'? Installed: INSTALLED.",
     ),
     (
         "a key in a project's file",

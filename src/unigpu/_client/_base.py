@@ -100,9 +100,9 @@ class Home:
     def __init__(self, settings: _config.Settings, on_event: Callable[[Event], None] | None) -> None:
         if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison] - users without a type checker
             raise ConfigurationError("on_event: give a function that takes an Event.")
+        self._exists(settings.provider, settings.sources.get("provider", "argument"))
         for name in settings.given_keys:
-            if name not in _registry.installed():
-                _registry.load(name)  # raises, with the nearest: a key for nobody is a mistyped name
+            self._exists(name)
         self.settings = settings
         self.namespace = settings.namespace
         self.closed = False
@@ -136,15 +136,28 @@ class Home:
 
     def providers(self, given: object) -> tuple[str, ...]:
         """The providers that a list covers: those asked for, else all that have a key (local needs none)."""
-        if isinstance(given, str):
-            return (given,)
         if given is not None:
             try:
-                names = tuple(self.provider(one) for one in cast("Iterable[object]", given))
+                asked = (given,) if isinstance(given, str) else tuple(cast("Iterable[object]", given))
             except TypeError:
                 raise ConfigurationError("provider: give a name, or several.") from None
-            return tuple(dict.fromkeys(names))
+            names = tuple(dict.fromkeys(self.provider(one) for one in asked))
+            for name in names:
+                self._exists(name)  # a mistyped name is no account that could not be read
+            return names
         return tuple(name for name in _registry.installed() if self._has_key(name))
+
+    @staticmethod
+    def _exists(name: str, source: str = "argument") -> None:
+        """Raise `ConfigurationError`, with the nearest, unless there is such a provider. Nothing is imported."""
+        if name in _registry.installed():
+            return
+        try:
+            _registry.load(name)
+        except ConfigurationError as exc:
+            if source != "argument":
+                exc.message = f"provider ({source}): {exc.message}"
+            raise
 
     def _has_key(self, name: str) -> bool:
         try:

@@ -75,7 +75,7 @@ class Checkpoint:
         self._unsynced = 0
         self._synced_at = time.monotonic()
         self._dropped = 0
-        with _as_state_error(self._path):
+        with _as_state_error(self._path, "Nothing was sent. Give a file in a folder that exists and can be written."):
             self._fd = _open_locked(self._path)
             try:
                 self._size = self._load()
@@ -315,10 +315,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _as_state_error(path: Path) -> Generator[None]:
+def _as_state_error(path: Path, hint: str = "What was recorded before is kept; jobs may run on.") -> Generator[None]:
     try:
         yield
     except OSError as exc:
-        raise StateError(
-            f"the checkpoint {path} cannot be used: {exc}.", hint="What was recorded before is kept; jobs may run on."
-        ) from exc
+        raise StateError(f"the checkpoint {path} cannot be used: {exc.strerror or exc}.", hint=hint) from exc

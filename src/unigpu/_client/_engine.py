@@ -115,6 +115,7 @@ class Giving:
 
     def give(self, result: Result) -> Result:
         if result.error is not None and self.plan.on_error == "raise":
+            result.error.add_note(f"map(): it was the input with the key {result.key!r}")
             raise result.error
         self._done += result.ok
         self._failed += not result.ok

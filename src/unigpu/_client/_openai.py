@@ -35,7 +35,6 @@ def arguments(calls: Calls, deployment: object, start_timeout: object, *, is_asy
     home.open()
     calls.core.check_target(deployment)
     asked = Asked.checked(start_timeout, None)
-    library = _library()
     execution = _EXECUTION
     if isinstance(deployment, DeploymentView):
         info = inside(deployment)[0].info
@@ -43,6 +42,7 @@ def arguments(calls: Calls, deployment: object, start_timeout: object, *, is_asy
         execution = info.execution_timeout
     else:
         caps = home.capabilities(calls.core.label(deployment)[1], "http", "serverless")
+    library = _library()
     start = home.start_timeout(asked.start_timeout, caps)
     patience = _Patience(start, start + execution)
     make = library.AsyncClient if is_async else library.Client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
@@ -52,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         (groups.choices[args.group] if args.group else parser).print_help(sys.stderr)
         return 2
     try:
-        return run(args)
+        code = run(args)
+        sys.stdout.flush()  # here: at the end of the program nobody could answer for it
+        return code
+    except BrokenPipeError:  # whoever read has gone, as `head` does; so goes what is still in the buffer
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open to the end of the process
+        return 1
     except ConfigurationError as error:
         print(f"unigpu: {error}", file=sys.stderr)
         return 2

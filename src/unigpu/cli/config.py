@@ -33,7 +33,7 @@ def _explain(args: argparse.Namespace) -> int:
     settings = load(config=args.config, profile=args.profile)
     keys: dict[str, str | None] = {}
     wrong: list[str] = []
-    for name in _registry.installed():
+    for name in dict.fromkeys((*_registry.installed(), settings.provider)):
         try:
             keys[name] = _registry.load(name).env_key
         except ConfigurationError as exc:

@@ -40,7 +40,7 @@ def _run(args: argparse.Namespace) -> int:
 def _show(report: GcReport) -> None:
     for row in report:
         print(row)
-    if not report:
+    if not report and not report.unreadable:
         print("nothing was left behind")
     for provider, error in report.unreadable.items():
         print(f"{provider} could not be read: {error}", file=sys.stderr)

@@ -59,8 +59,9 @@ async def _serve(names: Sequence[str], host: str, port: int) -> None:
     server.backend = backend = ProcessBackend(server.emit, settings=ProcessSettings(environ=_container()))
     try:
         listener = listen(host, port)
-    except OSError as exc:
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {exc.strerror or exc}") from None
+    except (OSError, OverflowError) as exc:  # a port beyond 65535 is the latter
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason or exc}") from None
     end = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end.set)

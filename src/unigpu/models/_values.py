@@ -99,14 +99,20 @@ def handler_target(value: object) -> object:
     module = getattr(value, "__module__", None)
     qualname = getattr(value, "__qualname__", None)
     if not callable(value) or not isinstance(module, str) or not isinstance(qualname, str):
-        raise ValueError('give "module:name", "file.py:name", or a function or class defined in a module')
+        raise ValueError(
+            'give "module:name", "file.py:name", or a function or class at the top of a module; of an object that is '
+            "called give its class, and instead of a partial a function"
+        )
+    if "<" in qualname or "." in qualname:
+        raise ValueError(
+            f"{qualname} is not at the top of its module, so a worker cannot import it; write a function or a class "
+            "there"
+        )
     if module == "__main__":
         raise ValueError(
             f"{qualname} is defined in __main__, which a worker cannot import; move it into a file of its own, "
             f'say app.py, and give handler="app.py:{qualname}" or import it from there'
         )
-    if "<" in qualname or "." in qualname:
-        raise ValueError(f"{module}:{qualname} is not at the top of its module, so a worker cannot import it")
     return f"{module}:{qualname}"
 
 

@@ -77,6 +77,8 @@ def gpu_requests(value: Any) -> Any:
         if not items:
             raise ValueError("the set of acceptable GPUs is empty; leave it out to say nothing")
         return items
+    if value is not None:
+        raise ValueError('give the names of GPUs, or the least memory, as in "RTX 4090" or "24GB"')
     return value
 
 
