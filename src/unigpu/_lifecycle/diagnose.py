@@ -45,9 +45,14 @@ class Diagnosis:
         self._failed: dict[str, Worker] = {}
         self._before: set[str] | None = None
         self._logs: tuple[str, ...] = ()
+        self._failed_looks = 0
 
-    async def look(self, info: DeploymentInfo, workers: Sequence[Worker]) -> None:
+    async def look(self, info: DeploymentInfo, workers: Sequence[Worker], *, served: bool = False) -> None:
         """Take in one look.
+
+        Args:
+            served: A worker was ready during this wait, so the program can run: one that died is replaced, and only
+                a deployment that stays failed is none.
 
         Raises:
             WorkerFailed: no worker will become ready by itself.
@@ -57,7 +62,8 @@ class Diagnosis:
             self._before = set(failed)  # what failed before this wait began is no news of it
         fresh = [w for id_, w in failed.items() if id_ not in self._failed and id_ not in self._before]
         self._failed.update({w.id: w for w in fresh})
-        if info.state is State.FAILED:
+        self._failed_looks = self._failed_looks + 1 if info.state is State.FAILED else 0
+        if self._failed_looks >= (FAILED_STARTS if served else 1):
             last = fresh[-1] if fresh else next(reversed(failed.values()), None)
             await self._collect(info, last)
             raise self._error(info, last)

@@ -133,7 +133,7 @@ class Patience:
         if seen.state is State.STOPPED:
             await self._start(seen)
         elif not self.is_ready and seen.state is not State.COLD:
-            await self._diagnosis.look(seen, workers)
+            await self._diagnosis.look(seen, workers, served=self._ready_at is not None)
             if seen.reason is None:
                 said = next((w.reason for w in workers if w.reason and w.state is not WorkerState.EXITED), None)
                 self.info = seen.model_copy(update={"reason": said})

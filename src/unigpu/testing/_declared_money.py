@@ -68,9 +68,7 @@ class DeclaredMoney:
         assert caps is not None
 
         async def workflow(client: Any) -> None:
-            # A second worker where there can be one: the death of the only one may be taken for a program that crashes.
-            more = {"workers": 2} if caps.exact_replicas.value else {}
-            one = await client.deploy(name="lost", wait="worker", progress="off", **{**wire.fields("echo"), **more})
+            one = await client.deploy(name="lost", wait="worker", progress="off", **wire.fields("echo"))
             before = wire.runs
             wire.crashes = 1
             if caps.delivery.value == "at_least_once":
