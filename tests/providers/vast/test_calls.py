@@ -183,7 +183,7 @@ def test_an_error_in_a_200_is_an_error(client: Client, app: Deployment, script: 
         script.route = (200, body)
         with pytest.raises(AuthenticationError, match="invalid api_key"):
             client.invoke(app, {})
-        assert len(script.times) == 1
+        assert len(script.times) <= 2  # a key that is refused: once more, with the endpoint's own
         script.times.clear()
     for body in (17, [], None):
         script.route = (200, body)

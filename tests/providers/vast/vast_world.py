@@ -38,7 +38,8 @@ class Kept(httpx.BaseTransport, httpx.AsyncBaseTransport):
         assert KEY not in seen, f"the key is in {request.url.path} or its body"
         if request.url.host in (CONSOLE, ENGINE) and not request.url.path.startswith("/instance-logs/"):
             assert request.url.scheme == "https"
-            assert request.headers["authorization"] == f"Bearer {KEY}"
+            if request.url.host == CONSOLE:  # an engine that refused it is asked with the endpoint's own
+                assert request.headers["authorization"] == f"Bearer {KEY}"
         else:
             self.to_workers.append(request)
             assert KEY not in repr(request.headers.raw)

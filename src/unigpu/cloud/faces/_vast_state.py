@@ -54,6 +54,9 @@ class Quirks:
             a countdown is documented (the same, ``get_api_v0_endptjobs``), how long it is, is not.
         downscale_s: Idle seconds after which a worker may leave where no ``inactivity_timeout`` gates it. Unverified.
         perf: Workload a second of a simulated worker's slot, where nobody measures.
+        account_key_routes: The engine takes the account's key for routes, worker lists and logs (docs,
+            ``guides/serverless``); off: an endpoint's own alone (https://github.com/vast-ai/docs/pull/915,
+            ``post_get_endpoint_workers``). Unverified.
         worker_tls: Worker processes on loopback serve TLS; they need a private ``/etc`` for it.
     """
 
@@ -74,6 +77,7 @@ class Quirks:
     auto_delete_s: float | None = None
     downscale_s: float = 30.0
     perf: float = 100.0
+    account_key_routes: bool = True
     worker_tls: bool = False
 
 

@@ -160,7 +160,8 @@ class VastFace:
         if operation in _WITHOUT_KEY:
             return None
         key = _key(call)
-        if key and (self._token is None or hmac.compare_digest(key.encode(), self._token.encode())):
+        whole = operation not in _ENDPOINT_KEY_TOO or self.quirks.account_key_routes
+        if key and whole and (self._token is None or hmac.compare_digest(key.encode(), self._token.encode())):
             return None
         if key and operation in _ENDPOINT_KEY_TOO and self._serverless.endpoint_key_owner(key, now) is not None:
             return None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -74,6 +74,12 @@ class Way:
     status: str | None = None
     looked_at: float | None = None
     is_ready: bool = False
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not reach a worker, should an answer of the engine's hold it."""
+        own = self.line.own.get(self.info.id)
+        return (self.line.secret, *(() if own is None else (own.get_secret_value(),)))
 
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
@@ -158,16 +164,15 @@ class Way:
         if until <= now:
             raise self.late()
         try:
-            reply = await self.line.send(
+            reply = await self.line.ask(
                 self.io,
-                "POST",
                 "/route/",
                 ROUTE,
+                self.info.id,
                 json={"endpoint": name, "cost": COST, "request_idx": self.idx, "replay_timeout": REPLAY_S},
                 role="jobs",
                 deadline=until,
                 deployment=self.info.name,
-                engine=True,
                 read_timeout=ROUTE_S,
             )
         except APIStatusError as exc:
@@ -319,13 +324,15 @@ def _scheme(url: str) -> str | None:
     return parts.scheme if good and _HOST.fullmatch(parts.hostname or "") else None
 
 
-def envelope(route: Mapping[str, Any], payload: Mapping[str, Any], secret: str) -> dict[str, Any]:
+def envelope(route: Mapping[str, Any], payload: Mapping[str, Any], secrets: Sequence[str]) -> dict[str, Any]:
     """What a worker gets. Newer workers read more of the route than older ones, so all of it is passed on, but for
     what would be a key."""
     signed = {
         name: value
         for name, value in route.items()
-        if "key" not in name.lower() and "token" not in name.lower() and not (secret and secret in str(value))
+        if "key" not in name.lower()
+        and "token" not in name.lower()
+        and not any(secret and secret in str(value) for secret in secrets)
     }
     return {"auth_data": {"request_idx": 0, **signed}, "session_id": None, "payload": dict(payload)}
 

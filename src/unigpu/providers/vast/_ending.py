@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from unigpu.driver import Io, Response
-from unigpu.errors import DeadlineExceeded, NotFoundError
+from unigpu.errors import AuthenticationError, DeadlineExceeded, InvalidRequestError, NotFoundError
 
 from ._line import Line
 from ._wire import PROVIDER, items, mapping
@@ -33,6 +33,8 @@ async def end(line: Line, io: Io, path: str, operation: str, id: str, *, deadlin
         reply = await line.done(io, "DELETE", path, operation, deadline=deadline)
     except NotFoundError:
         reply = None
+    if not group:
+        line.own.pop(id, None)  # it ended with the endpoint, and is not asked with again
     machines |= _named(reply)
     seen_none = 0
     pause = _LOOK_S
@@ -61,8 +63,10 @@ async def destroy(line: Line, io: Io, id: str, *, deadline: float) -> None:
 async def _workers(line: Line, io: Io, id: str, *, group: bool, deadline: float) -> set[int]:
     try:
         return {one.id for one in await line.workers(io, id, group=group, deadline=deadline)}
-    except NotFoundError:
-        return set()  # the engine does not know it (any more)
+    except (NotFoundError, AuthenticationError, InvalidRequestError):
+        # The engine does not know it (any more): an endpoint's own key ends with it. The delete names its machines,
+        # too, and refuses a key that is really wrong.
+        return set()
 
 
 def _named(reply: Response | None) -> set[int]:

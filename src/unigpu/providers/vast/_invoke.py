@@ -64,7 +64,7 @@ async def invoke(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> 
     path, payload = _payload(info, call, stream=False)
     while True:
         url, route = await way.next()
-        request = to_worker(way, url, path, envelope(route, payload, line.secret))
+        request = to_worker(way, url, path, envelope(route, payload, way.secrets))
         sent = io.now()
         try:
             reply = await io.send(request)
@@ -84,7 +84,7 @@ async def stream(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> 
     path, payload = _payload(info, call, stream=True)
     while True:
         url, route = await way.next()
-        request = to_worker(way, url, path, envelope(route, payload, line.secret), headers=(("accept", NDJSON),))
+        request = to_worker(way, url, path, envelope(route, payload, way.secrets), headers=(("accept", NDJSON),))
         opening = io.stream(request)
         try:
             reply = await opening.__aenter__()
@@ -116,7 +116,7 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
     way = Way(line, io, info, min(call.deadline, io.now() + call.hold), call.deadline)
     while True:
         url, route = await way.next()
-        asked = to_worker(way, url, path, envelope(route, payload, line.secret))
+        asked = to_worker(way, url, path, envelope(route, payload, way.secrets))
         opening = io.stream(asked)
         try:
             reply = await opening.__aenter__()

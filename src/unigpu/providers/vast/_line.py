@@ -1,11 +1,12 @@
 """One request to Vast, and what its errors mean.
 
 Two services: the console (``console.vast.ai/api``) manages, the engine (``run.vast.ai``) routes calls and knows the
-workers. Both take the account's key in one header. Errors: https://docs.vast.ai/api-reference/rate-limits-and-errors.
+workers. Both take the account's key in one header; the engine may want the endpoint's own instead. Errors: https://docs.vast.ai/api-reference/rate-limits-and-errors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json as _json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -79,11 +80,25 @@ class Line:
     key: SecretStr | None = field(repr=False)
     trust: Trust
     http_workers: bool = False
+    by_endpoint: bool = False
+    own: dict[str, SecretStr] = field(default_factory=dict[str, SecretStr], repr=False)
+    """Endpoint id → its own key, as the console last showed it."""
+    asked_by_own: set[str] = field(default_factory=set[str], repr=False)
+    """Endpoints whose engine refused the account's key and took their own."""
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
+        return self.headers_of(self.key)
+
+    def headers_of(self, key: SecretStr | None) -> tuple[tuple[str, str], ...]:
         """The key, put in here and nowhere else."""
-        return (("authorization", f"Bearer {self.secret}"), ("accept", "application/json"))
+        text = "" if key is None else key.get_secret_value()
+        return (("authorization", f"Bearer {text}"), ("accept", "application/json"))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must be in no error and reach no worker."""
+        return (self.secret, *(key.get_secret_value() for key in tuple(self.own.values())))
 
     @property
     def secret(self) -> str:
@@ -104,13 +119,14 @@ class Line:
         deployment: str | None = None,
         engine: bool = False,
         read_timeout: float = READ_TIMEOUT,
+        key: SecretStr | None = None,
     ) -> Response:
-        """A request, and its reply unless that is an error by its status."""
+        """A request, and its reply unless that is an error by its status. *key*: another than the account's."""
         request = Request(
             method=method,
             url=f"{self.engine if engine else self.console}{path}",
             operation=f"vast.{operation}",
-            headers=self.headers,
+            headers=self.headers_of(key or self.key),
             params=params,
             json=json,
             role=role,
@@ -137,8 +153,10 @@ class Line:
         return reply
 
     def checked(self, response: Response, deployment: str | None) -> Response:
+        if 200 <= response.status < 300:
+            return response
         try:
-            return check(response, PROVIDER, deployment=deployment, secrets=(self.secret,))
+            return check(response, PROVIDER, deployment=deployment, secrets=self.secrets)
         except UniGPUError as exc:
             raise meaning(exc, response) from None
 
@@ -159,7 +177,7 @@ class Line:
 
     async def endpoints(self, io: Io, *, deadline: float) -> Sequence[EndpointWire]:
         reply = await self._list(io, "/api/v0/endptjobs/", "endpoint.list", deadline=deadline)
-        return [shaped(EndpointWire, row, reply.operation) for row in rows_in(reply, "results")]
+        return [self.remember(shaped(EndpointWire, row, reply.operation)) for row in rows_in(reply, "results")]
 
     async def groups(self, io: Io, *, deadline: float) -> Sequence[GroupWire]:
         reply = await self._list(io, "/api/v0/workergroups/", "workergroup.list", deadline=deadline)
@@ -193,6 +211,43 @@ class Line:
 
     # -- the engine -------------------------------------------------------------------------------------------------
 
+    def remember(self, wire: EndpointWire) -> EndpointWire:
+        """An endpoint as the console shows it, with the key that its engine may want."""
+        if wire.api_key is not None and wire.api_key.get_secret_value():
+            self.own[str(wire.id)] = wire.api_key
+        return wire
+
+    async def ask(self, io: Io, path: str, operation: str, id: str, *, deadline: float, **more: Any) -> Response:
+        """A question to the engine about an endpoint. Where it refuses the key, once more with the other one: the
+        account's, or the endpoint's own, which changes now and then (vastai 1.9.1, ``serverless/client/endpoint.py``).
+        """
+        own = self.own.get(id) if self.by_endpoint or id in self.asked_by_own else None
+        key, refusal = own or self.key, None
+        try:
+            reply = await self.send(io, "POST", path, operation, deadline=deadline, engine=True, key=key, **more)
+            if not _is_about_a_key(said_no(reply)):
+                return reply
+        except AuthenticationError as exc:
+            reply, refusal = None, exc
+        other = await self._other_key(io, id, key, deadline=deadline)
+        if other is None:
+            if reply is None:
+                raise refusal or AssertionError("refused, or answered")
+            return reply
+        reply = await self.send(io, "POST", path, operation, deadline=deadline, engine=True, key=other, **more)
+        if not _is_about_a_key(said_no(reply)):
+            (self.asked_by_own.discard if other is self.key else self.asked_by_own.add)(id)
+        return reply
+
+    async def _other_key(self, io: Io, id: str, used: SecretStr | None, *, deadline: float) -> SecretStr | None:
+        """One that was not *used*: the endpoint's as it was shown, or as it is now; else the account's."""
+        if id not in self.own or self.own[id] == used:
+            with contextlib.suppress(UniGPUError):  # the refusal counts, and its caller asks whether it exists
+                reply = await self.done(io, "GET", f"/api/v0/endptjobs/{id}/", "endpoint.get", deadline=deadline)
+                self.remember(shaped(EndpointWire, mapping(reply.json()).get("result"), reply.operation))
+        own = self.own.get(id)
+        return own if own is not None and own != used else self.key if self.key != used else None
+
     async def workers(self, io: Io, id: str, *, deadline: float, group: bool = False) -> Sequence[WorkerWire]:
         """An endpoint's workers, or a workergroup's.
 
@@ -204,9 +259,11 @@ class Line:
             AuthenticationError: the key may not see it.
         """
         path = "/get_workergroup_workers/" if group else "/get_endpoint_workers/"
-        reply = await self.send(
-            io, "POST", path, "worker.list", json={"id": int(id)}, deadline=deadline, engine=True
-        )  # fmt: skip
+        body = {"id": int(id)}
+        if group:
+            reply = await self.send(io, "POST", path, "worker.list", json=body, deadline=deadline, engine=True)
+        else:
+            reply = await self.ask(io, path, "worker.list", id, json=body, deadline=deadline)
         refusal = said_no(reply)
         if refusal is None:
             return [shaped(WorkerWire, row, reply.operation) for row in rows_in(reply, "workers")]
@@ -236,6 +293,10 @@ def said_no(reply: Response) -> str | None:
         return body
     words = mapping(body).get("error_msg") or mapping(body).get("error")
     return str(words) if words else None
+
+
+def _is_about_a_key(words: str | None) -> bool:
+    return words is not None and any(text in words.lower() for text in _NO_KEY)
 
 
 def meaning(exc: UniGPUError, response: Response) -> UniGPUError:

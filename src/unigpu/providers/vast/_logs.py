@@ -69,9 +69,9 @@ async def of_machine(line: Line, io: Io, info: DeploymentInfo, id: str, *, tail:
 async def of_engine(line: Line, io: Io, info: DeploymentInfo, *, tail: int, deadline: float) -> list[LogLine]:
     """What the engine says about an endpoint: which machines it looks for, and why it takes none."""
     try:
-        reply = await line.send(
-            io, "POST", "/get_endpoint_logs/", "endpoint.logs.get", json={"id": int(info.id), "tail": tail},
-            deadline=deadline, deployment=info.name, engine=True,
+        reply = await line.ask(
+            io, "/get_endpoint_logs/", "endpoint.logs.get", info.id, json={"id": int(info.id), "tail": tail},
+            deadline=deadline, deployment=info.name,
         )  # fmt: skip
     except NotFoundError:
         return []

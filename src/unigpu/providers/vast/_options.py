@@ -54,6 +54,9 @@ class Options(InputModel):
     Attributes:
         console_url: The console's API: endpoints, workergroups, templates, offers, instances.
         engine_url: The serverless engine: ``/route/``, worker lists, logs.
+        engine_key: Which key the engine is asked with. ``"account"``: the account's, as Vast's guides have it; where it
+            refuses that, the endpoint's own, which the console shows. ``"endpoint"``: that one from the start, as
+            Vast's own client does. Which of them a live engine takes is unverified.
         worker_ca: Another root than Vast's for workers, as PEM text.
         http_workers: Call workers that report a plain ``http`` address. What you send, and what they answer, can then
             be read and changed on the way; so it is off.
@@ -61,6 +64,7 @@ class Options(InputModel):
 
     console_url: Address = CONSOLE_URL
     engine_url: Address = ENGINE_URL
+    engine_key: Literal["account", "endpoint"] = "account"
     worker_ca: Annotated[str, AfterValidator(_pem)] | None = None
     http_workers: StrictBool = False
 

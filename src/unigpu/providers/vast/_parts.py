@@ -271,7 +271,9 @@ async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> Endpoi
         return None
     data: object = reply.json()
     row = mapping(data).get("result", data)
-    return shaped(EndpointWire, row, reply.operation)  # `null` is no "not found": an error, like any other shape
+    return line.remember(
+        shaped(EndpointWire, row, reply.operation)
+    )  # `null` is no "not found": an error, like any other shape
 
 
 def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from unigpu.driver import Response, WireModel
 from unigpu.errors import InvalidResponseError
@@ -36,6 +36,7 @@ class EndpointWire(WireModel):
     target_queue_time: float | None = None
     inactivity_timeout: float | None = None
     created_at: float | str | None = None
+    api_key: SecretStr | None = Field(default=None, repr=False)
     auto_delete_due_24h: bool | None = None
 
 

@@ -82,6 +82,7 @@ class VastDriver:
             key=config.api_key,
             trust=trust_of(self._options.worker_ca),
             http_workers=self._options.http_workers,
+            by_endpoint=self._options.engine_key == "endpoint",
         )
 
     # -- before anything is sent -------------------------------------------------------------------------------------
