@@ -1,4 +1,4 @@
-"""``python -m unigpu gc`` and ``inventory``: what is printed, and the exit codes that a script goes by."""
+"""The command line: what is printed, and the exit codes that a script goes by."""
 
 from __future__ import annotations
 
@@ -85,3 +85,53 @@ def test_the_inventory_is_printed_with_its_total(world: ListedWorld, capsys: Any
     assert "in all: $0.00/h" in told
     assert main(["inventory", "--provider", "reference", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["items"][0]["owner"] == "ours"
+
+
+DECLARED = """
+provider = "reference"
+[deployments.summarize]
+handler = "app:summarize"
+image = "me/app:1"
+gpu = "RTX 4090"
+"""
+
+
+def test_a_declared_deployment_from_its_plan_to_its_end(world: ListedWorld, capsys: Any) -> None:
+    (world.path / "unigpu.toml").write_text(DECLARED)
+    assert main(["deployments"]) == 0
+    assert "nothing is deployed" in capsys.readouterr().out
+    assert main(["plan", "summarize"]) == 0
+    assert world.all() == []
+    assert main(["deploy", "summarize"]) == 0
+    assert "summarize@reference: created, COLD" in capsys.readouterr().out
+    assert main(["deploy", "summarize", "--worker"]) == 0
+    assert "adopted, READY" in capsys.readouterr().out
+    assert main(["deployments"]) == 0
+    assert "summarize@reference: READY, 0–1 workers" in capsys.readouterr().out
+    assert main(["invoke", "summarize", '{"n": 1}']) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"n": 1}
+    assert "total" in told.err
+    assert main(["scale", "summarize", "0", "3"]) == 0
+    assert main(["deployments", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["deployments"][0]["workers"] == [0, 3]
+    assert main(["teardown", "summarize@reference"]) == 0
+    assert "is gone" in capsys.readouterr().out
+    assert world.all() == []
+    assert main(["teardown", "summarize"]) == 1
+    assert "there is no deployment 'summarize'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["nope", "[1]", "3"])
+def test_an_input_that_is_no_json_object_is_asked_wrongly(world: ListedWorld, capsys: Any, given: str) -> None:
+    assert main(["invoke", "summarize", given]) == 2
+    assert "JSON" in capsys.readouterr().err
+
+
+def test_a_call_of_what_is_not_there_fails(world: ListedWorld, capsys: Any) -> None:
+    (world.path / "unigpu.toml").write_text(DECLARED)
+    assert main(["invoke", "summarize", "{}"]) == 1
+    assert main(["logs", "summarize"]) == 1
+    assert main(["scale", "summarize", "1"]) == 1
+    assert main(["deploy", "sumarize"]) == 2
+    assert "did you mean 'summarize'" in capsys.readouterr().err

@@ -19,15 +19,21 @@ class Group(Protocol):
 
 
 _GROUPS: Final = {
-    "cloud": "run the small cloud on this machine",
-    "config": "where each setting comes from",
-    "explain": "why a deployment is not ready",
-    "facts": "what is known of each platform, and where it is written",
-    "gc": "show, or end, what failed deploys left behind",
-    "image": "what a container image must hold",
-    "inventory": "everything that costs money now",
-    "offers": "what GPUs could be had now",
     "plan": "what a deploy would do and cost",
+    "deploy": "create or adopt what the configuration declares",
+    "deployments": "what is deployed",
+    "invoke": "call a deployment once",
+    "scale": "set the least and the most workers",
+    "teardown": "end a deployment, and verify that it is gone",
+    "logs": "what its workers print",
+    "explain": "why a deployment is not ready",
+    "offers": "what GPUs could be had now",
+    "inventory": "everything that costs money now",
+    "gc": "show, or end, what failed deploys left behind",
+    "facts": "what is known of each platform, and where it is written",
+    "config": "where each setting comes from",
+    "image": "what a container image must hold",
+    "cloud": "run the small cloud on this machine",
 }
 
 
