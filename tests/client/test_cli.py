@@ -118,8 +118,8 @@ def test_a_declared_deployment_from_its_plan_to_its_end(world: ListedWorld, caps
     assert main(["teardown", "summarize@reference"]) == 0
     assert "is gone" in capsys.readouterr().out
     assert world.all() == []
-    assert main(["teardown", "summarize"]) == 1
-    assert "there is no deployment 'summarize'" in capsys.readouterr().err
+    assert main(["teardown", "other"]) == 1
+    assert "there is no deployment 'other'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["nope", "[1]", "3"])
