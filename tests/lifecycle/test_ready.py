@@ -116,6 +116,19 @@ def test_stop_and_start_are_success_where_it_is_already_so(world: World) -> None
     assert run_sync(life.start(world.scope(), info, wait=False, deadline=FAR)).state == "STARTING"
 
 
+def test_a_stop_that_takes_too_long_says_what_may_still_bill(world: World) -> None:
+    info = deploy(world, workers=(1, 1))
+
+    class Deaf(FakeDriver):
+        async def stop(self, io: Any, info: DeploymentInfo, *, deadline: float) -> None:
+            """Taken, and nothing comes of it."""
+
+    with pytest.raises(DeadlineExceeded, match="was not stopped within 60 s") as caught:
+        run_sync(life.stop(world.scope(driver=Deaf()), info, deadline=world.clock.now() + 60))
+    assert caught.value.may_bill
+    assert "teardown()" in str(caught.value)
+
+
 def test_stop_where_the_platform_cannot_pause_is_refused(world: World) -> None:
     info = deploy(world, workers=(1, 1))
 

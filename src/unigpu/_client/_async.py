@@ -220,7 +220,8 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         """Put a call into the queue, and return at once.
 
         Args:
-            start_timeout, timeout: What the job's ``result`` waits at most, where it is not told otherwise.
+            start_timeout: Seconds that the job's ``result`` waits while no worker is ready, as in `invoke`.
+            timeout: Seconds that the job's ``result`` waits in all, where it is not told otherwise.
 
         Raises:
             UnsupportedError: the platform has no jobs.
@@ -238,6 +239,10 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         wake: bool = True,
     ) -> AsyncStream:
         """Call the handler, and get its chunks as they come. It is sent when the first one is asked for.
+
+        Args:
+            start_timeout: Seconds it may wait while no worker is ready, as in `invoke`.
+            timeout: Seconds for the whole, to the last chunk.
 
         Raises:
             UnsupportedError: the platform does not stream.
@@ -437,8 +442,12 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
     async def stop(self, deployment: AsyncDeployment | str, *, timeout: float = 600) -> AsyncDeployment:
         """Pause it: no worker runs, and it stays. ``.info.bills`` says what it still costs.
 
+        Args:
+            timeout: Seconds until it must be stopped.
+
         Raises:
             UnsupportedError: the platform cannot.
+            DeadlineExceeded: it was not stopped in time; says what may still bill.
         """
         return self._handle(deployment, await self._core.stop(deployment, timeout=timeout))
 
@@ -447,8 +456,13 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
     ) -> AsyncDeployment:
         """Start a stopped one again.
 
+        Args:
+            wait: Until it is ready; else it returns as soon as the platform took the start.
+            timeout: Seconds for all of it.
+
         Raises:
             NoCapacityError: its GPU is gone.
+            DeadlineExceeded: it was not ready in time; it is left as it is, and may bill.
         """
         return self._handle(deployment, await self._core.start(deployment, wait=wait, timeout=timeout))
 

@@ -220,7 +220,8 @@ class Client(HTTPVerbs, Unpicklable):
         """Put a call into the queue, and return at once.
 
         Args:
-            start_timeout, timeout: What the job's ``result`` waits at most, where it is not told otherwise.
+            start_timeout: Seconds that the job's ``result`` waits while no worker is ready, as in `invoke`.
+            timeout: Seconds that the job's ``result`` waits in all, where it is not told otherwise.
 
         Raises:
             UnsupportedError: the platform has no jobs.
@@ -238,6 +239,10 @@ class Client(HTTPVerbs, Unpicklable):
         wake: bool = True,
     ) -> Stream:
         """Call the handler, and get its chunks as they come. It is sent when the first one is asked for.
+
+        Args:
+            start_timeout: Seconds it may wait while no worker is ready, as in `invoke`.
+            timeout: Seconds for the whole, to the last chunk.
 
         Raises:
             UnsupportedError: the platform does not stream.
@@ -437,16 +442,25 @@ class Client(HTTPVerbs, Unpicklable):
     def stop(self, deployment: Deployment | str, *, timeout: float = 600) -> Deployment:
         """Pause it: no worker runs, and it stays. ``.info.bills`` says what it still costs.
 
+        Args:
+            timeout: Seconds until it must be stopped.
+
         Raises:
             UnsupportedError: the platform cannot.
+            DeadlineExceeded: it was not stopped in time; says what may still bill.
         """
         return self._handle(deployment, run_sync(self._core.stop(deployment, timeout=timeout)))
 
     def start(self, deployment: Deployment | str, *, wait: bool = True, timeout: float = 1800) -> Deployment:
         """Start a stopped one again.
 
+        Args:
+            wait: Until it is ready; else it returns as soon as the platform took the start.
+            timeout: Seconds for all of it.
+
         Raises:
             NoCapacityError: its GPU is gone.
+            DeadlineExceeded: it was not ready in time; it is left as it is, and may bill.
         """
         return self._handle(deployment, run_sync(self._core.start(deployment, wait=wait, timeout=timeout)))
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from unigpu.driver import DeploymentInfo, Pauses, Scaling, State, Wakes, poll, provider_name
-from unigpu.errors import ConflictError, NotFoundError, TransportError, UniGPUError, UnsupportedError
+from unigpu.errors import (
+    ConflictError,
+    DeadlineExceeded,
+    NotFoundError,
+    TransportError,
+    UniGPUError,
+    UnsupportedError,
+)
 
 from ._pace import state_pace
 from ._scope import Scope
-from .ready import gone, read, start_once, wait_ready, wake_once
+from .ready import bills, gone, read, start_once, wait_ready, wake_once
 from .survey import any_listed, survey
 from .undo import may_have_acted
 
@@ -118,6 +125,7 @@ async def stop(scope: Scope, info: DeploymentInfo, *, deadline: float) -> Deploy
 
     Raises:
         UnsupportedError: the platform cannot pause it.
+        DeadlineExceeded: it was not stopped in time.
     """
     driver = scope.driver
     if not isinstance(driver, Pauses):
@@ -132,21 +140,32 @@ async def stop(scope: Scope, info: DeploymentInfo, *, deadline: float) -> Deploy
     async def act() -> None:
         await driver.stop(scope.io, info, deadline=deadline)
 
-    await settled(scope, info, act, deadline=deadline, what=f"stopping {info.name or info.provider_name}")
-
     async def tick() -> DeploymentInfo | None:
         now = await read(scope, info, deadline=deadline)
         return now if now.state is State.STOPPED else None
 
-    return await poll(
-        scope.io,
-        tick,
-        deadline=deadline,
-        pace=state_pace(driver),
-        what=f"the stop of {info.name or info.provider_name}",
-        provider=scope.provider,
-        deployment=info.name,
-    )
+    name, began = info.name or info.provider_name, scope.io.now()
+    try:
+        await settled(scope, info, act, deadline=deadline, what=f"stopping {name}")
+        return await poll(
+            scope.io,
+            tick,
+            deadline=deadline,
+            pace=state_pace(driver),
+            what=f"the stop of {name}",
+            provider=scope.provider,
+            deployment=info.name,
+        )
+    except DeadlineExceeded as exc:
+        raise DeadlineExceeded(
+            f"{name} on {scope.provider} was not stopped within {scope.io.now() - began:.0f} s",
+            provider=scope.provider,
+            deployment=info.name,
+            maybe_executed=True,
+            may_bill=(bills(info),),
+            hint="It may still stop. stop() again waits for it; teardown() ends it.",
+            stop_reason="deadline",
+        ) from exc
 
 
 async def start(scope: Scope, info: DeploymentInfo, *, wait: bool = True, deadline: float) -> DeploymentInfo:
