@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from unigpu.driver import DeploymentInfo, DeploymentSpec
 from unigpu.errors import (
@@ -57,7 +58,8 @@ async def on_error(
         _say_kept(exc, spec, info, why="the start is paid for" if late else 'on_failure="keep"')
         return
     unknown = isinstance(exc, DeployOutcomeUnknown)
-    leaked: tuple[tuple[str, str], ...] = tuple((part.kind, found.id) for part, found in ledger.made)
+    made = tuple((part.kind, found.id) for part, found in ledger.made)
+    leaked: tuple[tuple[str, str], ...] = made
     failed: UniGPUError | None = None
 
     async def undo_and_record() -> None:
@@ -67,6 +69,7 @@ async def on_error(
             _drop(journal)  # within the span: whatever cancels us meanwhile, what is undone is not left as pending
         elif leaked or ledger.sent:
             _mark(journal, "failed", owe=True)
+            _is_ending(journal, made)
 
     try:
         await shielded(scope.io, undo_and_record, seconds=UNDO_SECONDS + 10)
@@ -141,6 +144,16 @@ def _mark(journal: Journal | None, state: IntentState, *, owe: bool | None = Non
     try:
         journal.mark(state, owe=owe)
     except StateError as exc:  # the error under way matters more; a pending intent says enough
+        _log.warning("%s", exc)
+
+
+def _is_ending(journal: Journal | None, made: Iterable[tuple[str, str]]) -> None:
+    """As `Journal.is_ending`."""
+    if journal is None:
+        return
+    try:
+        journal.is_ending(made)
+    except StateError as exc:
         _log.warning("%s", exc)
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -42,6 +42,8 @@ class Intent:
         base: The provider's base URL.
         attempt: The create call's random id, which its resources carry.
         resources: ``(kind, id)`` of each that was made, in the order of creation.
+        ending: What a teardown or an undo that did not finish was ending: a list may show it for a while, and a deploy
+            that goes on builds on none of it.
         due: Epoch seconds of the looks that are still owed, for platforms that only list.
         expires_at: Epoch seconds of the deployment's end, where it was given one.
         extra: Fields that a later release wrote; kept as they are.
@@ -56,6 +58,7 @@ class Intent:
     attempt: str
     spec_hash: str
     resources: tuple[tuple[str, str], ...] = ()
+    ending: tuple[tuple[str, str], ...] = ()
     due: tuple[float, ...] = ()
     created_at: float = 0.0
     updated_at: float = 0.0
@@ -84,6 +87,7 @@ class Intent:
         known = {
             **{name: getattr(self, name) for name in _TEXT},
             "resources": [list(pair) for pair in self.resources],
+            "ending": [list(pair) for pair in self.ending],
             "due": list(self.due),
             "created_at": self.created_at,
             "updated_at": self.updated_at,
@@ -120,6 +124,7 @@ def parse(data: bytes) -> Intent | None:
         raise ValueError("an unknown state")
     try:
         known["resources"] = tuple((str(kind), str(id_)) for kind, id_ in fields.pop("resources", ()))
+        known["ending"] = tuple((str(kind), str(id_)) for kind, id_ in fields.pop("ending", ()))
         known["due"] = tuple(float(at) for at in fields.pop("due", ()))
         known["created_at"] = float(fields.pop("created_at", 0.0))
         known["updated_at"] = float(fields.pop("updated_at", 0.0))
@@ -257,6 +262,11 @@ class Journal:
         due = self.intent.due if owe is None else self._due() if owe else ()
         if (self.intent.state, self.intent.due) != (state, due):
             self._save(replace(self.intent, state=state, due=due))
+
+    def is_ending(self, ids: Iterable[tuple[str, str]]) -> None:
+        """These were to be ended, and not all of them are seen to be gone."""
+        if new := tuple(one for one in ids if one not in self.intent.ending):
+            self._save(replace(self.intent, ending=(*self.intent.ending, *new)))
 
     def rewrite(self, *, spec_hash: str) -> None:
         """It was changed in place."""

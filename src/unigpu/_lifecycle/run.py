@@ -18,7 +18,7 @@ from .identity import CODE, compared, differing
 from .intent import Intent
 from .looks import Looks
 from .ready import gone, read, start_once, wait_ready
-from .survey import Rows, Survey, is_ending, without_volumes
+from .survey import Rows, Survey, confirmed, is_ending, without_volumes
 from .teardown import remove
 from .undo import Ledger, ensure_absent, may_have_acted
 
@@ -27,6 +27,7 @@ _log = logging.getLogger("unigpu.lifecycle")
 _ROUNDS: Final = 6
 """How often one deploy looks again because another one was faster."""
 _PAUSE: Final = 0.2
+_ENDING_PAUSE: Final = 2.0
 _HANDOVERS: Final = 3
 """How often a wait goes on with another one that turned out to count."""
 
@@ -54,7 +55,7 @@ class Run(Looks):
         raise AssertionError("unreachable: the last round returns or raises")
 
     async def _act(self, seen: Survey, if_exists: IfExists) -> Deployed:
-        seen = await self._wait_for_end(seen)
+        seen = await self._finish_ends(await self._wait_for_end(seen))
         main, info = seen.main, seen.info
         stale = self.unfinished()
         if main is None or info is None:
@@ -291,6 +292,21 @@ class Run(Looks):
                 )
                 seen = await self.survey(self.spec)
         return seen
+
+    async def _finish_ends(self, seen: Survey) -> Survey:
+        """Parts that a teardown or an undo of this machine was ending: a late list shows them as if they were whole.
+
+        They are looked at through the settle window. One that is there all the time was not ended, and is built on.
+        """
+        ending = {pair for intent in self.intents() for pair in intent.ending}
+        main = None if seen.main is None else seen.main.id
+        doomed = [pair for pair in seen.found if (pair[1].kind, pair[1].id) in ending and pair[1].id != main]
+        for resource, found in doomed:
+            io = self.scope.io
+            until = min(self.deadline, io.now() + resource.consistency.settle)
+            while await confirmed(self.scope, resource, found.id, deadline=self.deadline) and io.now() < until:
+                await io.sleep(_ENDING_PAUSE)
+        return await self.survey(self.spec) if doomed else seen
 
     async def _start(self, info: DeploymentInfo) -> None:
         self.warnings.append(f"{self.spec.name} was stopped; it was started again")

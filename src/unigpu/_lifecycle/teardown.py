@@ -15,7 +15,7 @@ from unigpu.errors import AuthenticationError, DeadlineExceeded, PermissionDenie
 
 from ._files import Lock
 from ._scope import Scope
-from .intent import Intent, key_of
+from .intent import Intent, Journal, key_of
 from .survey import VOLUME, Rows, Survey, age, any_listed, confirmed, is_ending, rows, survey
 from .undo import ensure_absent
 
@@ -76,7 +76,13 @@ async def _end_listed(
         gone = {info.attempt, *dead}
         doomed = tuple((r, one) for r, one in found if one.attempt in gone and one.id not in used)
         _log.warning("%s: another deployment of that name exists, and was left: %s", name, others[0].id)
-    await remove(scope, Survey(found=doomed), name=name, deadline=deadline)
+    try:
+        await remove(scope, Survey(found=doomed), name=name, deadline=deadline)
+    except UniGPUError:
+        if locked and scope.store is not None:
+            for intent in intents:
+                Journal(scope.store, scope.io, intent).is_ending((one.kind, one.id) for _, one in doomed)
+        raise
     if locked and scope.store is not None:
         for intent in intents:
             if others and intent.attempt not in (info.attempt, *dead):
