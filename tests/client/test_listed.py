@@ -467,3 +467,19 @@ def test_a_deployment_that_three_reads_do_not_show_is_gone(make: Make) -> None:
         world.cloud.engine.deployments.delete(app.id, world.clock.now())
         with pytest.raises(DeploymentGone):
             client.wait_ready(app, progress="off")
+
+
+def test_parts_of_an_unfinished_teardown_are_waited_for_once(make: Make) -> None:
+    world = make()
+    with world.client() as client:
+        first = deploy(client)
+        world.clock.advance(200.0)
+        world.faults.add("reference.endpoint.delete", reply=403)
+        with pytest.raises(UniGPUError):
+            client.teardown("summarize", timeout=30)
+        began = world.clock.now()
+        assert deploy(client).id == first.id
+        assert world.clock.now() - began >= 15.0  # the template is in use: it was there all the time
+        began = world.clock.now()
+        assert deploy(client).id == first.id
+        assert world.clock.now() - began < 5.0

@@ -69,7 +69,7 @@ async def on_error(
             _drop(journal)  # within the span: whatever cancels us meanwhile, what is undone is not left as pending
         elif leaked or ledger.sent:
             _mark(journal, "failed", owe=True)
-            _is_ending(journal, made)
+            _note_ending(journal, made)
 
     try:
         await shielded(scope.io, undo_and_record, seconds=UNDO_SECONDS + 10)
@@ -147,12 +147,12 @@ def _mark(journal: Journal | None, state: IntentState, *, owe: bool | None = Non
         _log.warning("%s", exc)
 
 
-def _is_ending(journal: Journal | None, made: Iterable[tuple[str, str]]) -> None:
-    """As `Journal.is_ending`."""
+def _note_ending(journal: Journal | None, made: Iterable[tuple[str, str]]) -> None:
+    """As `Journal.note_ending`."""
     if journal is None:
         return
     try:
-        journal.is_ending(made)
+        journal.note_ending(made)
     except StateError as exc:
         _log.warning("%s", exc)
 

@@ -263,10 +263,15 @@ class Journal:
         if (self.intent.state, self.intent.due) != (state, due):
             self._save(replace(self.intent, state=state, due=due))
 
-    def is_ending(self, ids: Iterable[tuple[str, str]]) -> None:
+    def note_ending(self, ids: Iterable[tuple[str, str]]) -> None:
         """These were to be ended, and not all of them are seen to be gone."""
         if new := tuple(one for one in ids if one not in self.intent.ending):
             self._save(replace(self.intent, ending=(*self.intent.ending, *new)))
+
+    def ends_seen(self) -> None:
+        """What was ending was looked at for long enough: what a list shows of it is there."""
+        if self.intent.ending:
+            self._save(replace(self.intent, ending=()))
 
     def rewrite(self, *, spec_hash: str) -> None:
         """It was changed in place."""

@@ -20,6 +20,7 @@ from unigpu.models import BearerToken
 
 from ._scope import Deployed, IfExists, Scope
 from .decide import Decision, Limits
+from .intent import Intent
 from .run import Run
 from .survey import VOLUME, Survey, without_volumes
 
@@ -127,6 +128,9 @@ class Rehearsal(Run):
         decision = super()._decide(main, info, if_exists)
         self.fields = decision.fields
         return decision
+
+    def _ends_seen(self, intents: Sequence[Intent]) -> None:
+        """A plan writes nothing."""
 
     async def _start(self, info: DeploymentInfo) -> None:
         driver = self.scope.driver

@@ -15,7 +15,7 @@ from . import control
 from ._scope import Deployed, IfExists, Wait
 from .decide import Decision, Limits, decide, limits_to_change
 from .identity import CODE, compared, differing
-from .intent import Intent
+from .intent import Intent, Journal
 from .looks import Looks
 from .ready import gone, read, start_once, wait_ready
 from .survey import Rows, Survey, confirmed, is_ending, without_volumes
@@ -55,7 +55,7 @@ class Run(Looks):
         raise AssertionError("unreachable: the last round returns or raises")
 
     async def _act(self, seen: Survey, if_exists: IfExists) -> Deployed:
-        seen = await self._finish_ends(await self._wait_for_end(seen))
+        seen = await self._see_ends(await self._wait_for_end(seen))
         main, info = seen.main, seen.info
         stale = self.unfinished()
         if main is None or info is None:
@@ -293,12 +293,13 @@ class Run(Looks):
                 seen = await self.survey(self.spec)
         return seen
 
-    async def _finish_ends(self, seen: Survey) -> Survey:
+    async def _see_ends(self, seen: Survey) -> Survey:
         """Parts that a teardown or an undo of this machine was ending: a late list shows them as if they were whole.
 
         They are looked at through the settle window. One that is there all the time was not ended, and is built on.
         """
-        ending = {pair for intent in self.intents() for pair in intent.ending}
+        intents = [intent for intent in self.intents() if intent.ending]
+        ending = {pair for intent in intents for pair in intent.ending}
         main = None if seen.main is None else seen.main.id
         doomed = [pair for pair in seen.found if (pair[1].kind, pair[1].id) in ending and pair[1].id != main]
         for resource, found in doomed:
@@ -306,7 +307,13 @@ class Run(Looks):
             until = min(self.deadline, io.now() + resource.consistency.settle)
             while await confirmed(self.scope, resource, found.id, deadline=self.deadline) and io.now() < until:
                 await io.sleep(_ENDING_PAUSE)
+        self._ends_seen(intents)
         return await self.survey(self.spec) if doomed else seen
+
+    def _ends_seen(self, intents: Sequence[Intent]) -> None:
+        if self.scope.store is not None:
+            for intent in intents:
+                Journal(self.scope.store, self.scope.io, intent).ends_seen()
 
     async def _start(self, info: DeploymentInfo) -> None:
         self.warnings.append(f"{self.spec.name} was stopped; it was started again")

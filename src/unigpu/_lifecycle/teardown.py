@@ -81,7 +81,7 @@ async def _end_listed(
     except UniGPUError:
         if locked and scope.store is not None:
             for intent in intents:
-                Journal(scope.store, scope.io, intent).is_ending((one.kind, one.id) for _, one in doomed)
+                Journal(scope.store, scope.io, intent).note_ending((one.kind, one.id) for _, one in doomed)
         raise
     if locked and scope.store is not None:
         for intent in intents:
