@@ -21,7 +21,9 @@ from unigpu.errors import (
     InvalidResponseError,
     NameConflict,
     PartialDeployError,
+    PermissionDeniedError,
     ResultUnknown,
+    StateError,
     UniGPUError,
 )
 from unigpu.testing.reference import ReferenceDriver
@@ -483,3 +485,20 @@ def test_parts_of_an_unfinished_teardown_are_waited_for_once(make: Make) -> None
         began = world.clock.now()
         assert deploy(client).id == first.id
         assert world.clock.now() - began < 5.0
+
+
+def test_a_disk_that_is_full_does_not_hide_what_a_teardown_left(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make()
+    with world.client() as client:
+        deploy(client)
+        world.clock.advance(200.0)
+        world.faults.add("reference.endpoint.delete", reply=403)
+
+        def full(self: Any, intent: Any) -> None:
+            raise StateError("no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("unigpu._lifecycle.intent.IntentStore.save", full)
+            with pytest.raises(PermissionDeniedError) as caught:
+                client.teardown("summarize", timeout=30)
+        assert caught.value.may_bill

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from unigpu.driver import Adaptation, DeploymentInfo, DeploymentSpec, Found, Pauses, State, Updates
-from unigpu.errors import ConflictError, DeploymentGone, NameConflict, UniGPUError, UnsupportedError
+from unigpu.errors import ConflictError, DeploymentGone, NameConflict, StateError, UniGPUError, UnsupportedError
 from unigpu.models import Change
 
 from . import control
@@ -312,8 +313,9 @@ class Run(Looks):
 
     def _ends_seen(self, intents: Sequence[Intent]) -> None:
         if self.scope.store is not None:
-            for intent in intents:
-                Journal(self.scope.store, self.scope.io, intent).ends_seen()
+            with contextlib.suppress(StateError):  # the next deploy looks once more
+                for intent in intents:
+                    Journal(self.scope.store, self.scope.io, intent).ends_seen()
 
     async def _start(self, info: DeploymentInfo) -> None:
         self.warnings.append(f"{self.spec.name} was stopped; it was started again")

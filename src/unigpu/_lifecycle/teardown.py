@@ -6,12 +6,20 @@ half gone, ends the same way.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from unigpu.driver import DeploymentInfo, Found, Resource, is_in_namespace
-from unigpu.errors import AuthenticationError, DeadlineExceeded, PermissionDeniedError, TeardownIncomplete, UniGPUError
+from unigpu.errors import (
+    AuthenticationError,
+    DeadlineExceeded,
+    PermissionDeniedError,
+    StateError,
+    TeardownIncomplete,
+    UniGPUError,
+)
 
 from ._files import Lock
 from ._scope import Scope
@@ -80,8 +88,9 @@ async def _end_listed(
         await remove(scope, Survey(found=doomed), name=name, deadline=deadline)
     except UniGPUError:
         if locked and scope.store is not None:
-            for intent in intents:
-                Journal(scope.store, scope.io, intent).note_ending((one.kind, one.id) for _, one in doomed)
+            with contextlib.suppress(StateError):  # what is still there matters more
+                for intent in intents:
+                    Journal(scope.store, scope.io, intent).note_ending((one.kind, one.id) for _, one in doomed)
         raise
     if locked and scope.store is not None:
         for intent in intents:
