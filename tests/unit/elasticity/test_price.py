@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unigpu.elasticity.price import worker_hour, workers_hour
+from unigpu.driver.prices import worker_hour, workers_hour
 from unigpu.models import Rate
 from unigpu.models.deployment import usd
 from unigpu.providers.runpod._gpus import serverless_price

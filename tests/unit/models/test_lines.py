@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.elasticity.price import workers_hour
+from unigpu.driver.prices import workers_hour
 from unigpu.models import DeploymentInfo, DeploymentSpec, Rate, TtlEnforcer, deploy_line
 from unigpu.models._lines import seconds
 

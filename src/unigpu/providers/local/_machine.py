@@ -6,9 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from unigpu.driver import Offer
+from unigpu.driver import GPURequest, Offer
 from unigpu.errors import ConfigurationError
-from unigpu.models import GPURequest
 
 _DRIVER: Final = Path("/proc/driver/nvidia/gpus")
 

@@ -13,21 +13,22 @@ from unigpu.driver import (
     DeploymentSpec,
     Found,
     Identity,
+    Interface,
     Invocation,
+    JobError,
     JobInfo,
     JobStatus,
+    Kind,
     LogLine,
     Rate,
     Scaling,
+    StartFailure,
     State,
     Timing,
     Worker,
     WorkerState,
 )
 from unigpu.errors import ConfigurationError
-from unigpu.models import JobError
-from unigpu.models.deployment import Interface, Kind
-from unigpu.models.job import StartFailure
 
 from ._wire import DeploymentWire, JobWire, LineWire, PageWire, WorkerWire
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from unigpu.driver import Content, DeploymentSpec
+from unigpu.driver import Content, DeploymentSpec, nearest
 from unigpu.errors import ConfigurationError
-from unigpu.models import nearest
 
 FILE_LIMIT: Final = 2_000
 SIZE_LIMIT: Final = 2_000_000

@@ -36,9 +36,9 @@ from unigpu.driver import (
     Scaling,
     StreamResponse,
     Worker,
+    duration,
 )
 from unigpu.errors import ConfigurationError, DeploymentGone
-from unigpu.models._values import duration
 
 from . import _machine, _map, _request, content, launch
 from ._line import Line, ok, plain

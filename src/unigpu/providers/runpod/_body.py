@@ -11,9 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from unigpu.driver import DeploymentSpec, Identity, Scaling
-from unigpu.models import SecretRef
-from unigpu.models.spec import DEFAULT_PORT, BearerToken
+from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Identity, Scaling, SecretRef
 
 from ._gpus import Candidate, Choice
 from ._options import SpecOptions

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from unigpu.driver import Adaptation, Checked, DeploymentSpec, Refusal
-from unigpu.models.spec import BearerToken
+from unigpu.driver import Adaptation, BearerToken, Checked, DeploymentSpec, Refusal
 
 from ._body import (
     LEAST_DELAY,

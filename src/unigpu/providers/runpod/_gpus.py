@@ -10,11 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from unigpu.driver import DeploymentSpec, Offer
-from unigpu.elasticity.price import worker_hour
+from unigpu.driver import DeploymentSpec, GPURequest, Offer, canonical, matches, members, pools, worker_hour
 from unigpu.errors import NoCapacityError
-from unigpu.models import GPURequest
-from unigpu.models.gpu import canonical, matches, members, pools
 
 from ._wire import PROVIDER, GpuTypeWire
 

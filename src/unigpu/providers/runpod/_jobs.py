@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.driver import ChunkPage, Invocation, JobInfo, JobStatus, Timing
-from unigpu.models import JobError
+from unigpu.driver import ChunkPage, Invocation, JobError, JobInfo, JobStatus, Timing
 
 from ._body import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
 from ._wire import JobWire, StreamWire

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from unigpu.driver import (
+    DEFAULT_PORT,
     DeploymentInfo,
     Found,
     InventoryItem,
@@ -17,11 +18,10 @@ from unigpu.driver import (
     State,
     Worker,
     WorkerState,
+    canonical,
     is_ours,
+    workers_hour,
 )
-from unigpu.elasticity.price import workers_hour
-from unigpu.models.gpu import canonical
-from unigpu.models.spec import DEFAULT_PORT
 
 from ._body import GROUP, MAX_PRICE, MOST, PRICE
 from ._gpus import DISK_GB_MONTH

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from unigpu.driver import DeploymentInfo, InventoryItem, Io, Offer
-from unigpu.models import GPURequest
+from unigpu.driver import DeploymentInfo, GPURequest, InventoryItem, Io, Offer
 
 from . import _gpus, _map
 from ._line import Line

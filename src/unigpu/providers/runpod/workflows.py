@@ -21,6 +21,7 @@ from unigpu.driver import (
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
+    GPURequest,
     HTTPCall,
     Identity,
     InputModel,
@@ -47,7 +48,6 @@ from unigpu.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from unigpu.models import GPURequest
 
 from . import _account, _body, _gpus, _jobs, _logs, _map, _market, _pods, _request, _stream
 from ._check import check

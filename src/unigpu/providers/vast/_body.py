@@ -13,9 +13,8 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from unigpu.driver import DeploymentSpec, Identity, Scaling
+from unigpu.driver import DEFAULT_PORT, DeploymentSpec, Identity, Scaling
 from unigpu.errors import ConfigurationError
-from unigpu.models.spec import DEFAULT_PORT
 
 from . import _env
 from ._map import MAX_PRICE, tag_of

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from unigpu.driver import Adaptation, Checked, DeploymentSpec, Refusal
-from unigpu.models.gpu import spelling
-from unigpu.models.spec import BearerToken
+from unigpu.driver import Adaptation, BearerToken, Checked, DeploymentSpec, Refusal, spelling
 
 from . import _env
 from ._body import command_words, options_of, port_of

@@ -11,17 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from unigpu.driver import (
-    CallClass,
-    DeploymentInfo,
-    Found,
-    Io,
-    Request,
-    Response,
-    is_rehearsal,
-)
+from unigpu.driver import CallClass, DeploymentInfo, Found, GPURequest, Io, Request, Response, is_rehearsal
 from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
-from unigpu.models import GPURequest
 
 from . import _body, _ending, _map
 from ._line import Line, gone, no_capacity, no_offer

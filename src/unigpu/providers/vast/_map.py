@@ -16,16 +16,16 @@ from unigpu.driver import (
     DeploymentInfo,
     Found,
     Identity,
+    Interface,
     InventoryItem,
     Offer,
     Rate,
     State,
     Worker,
     WorkerState,
+    canonical,
     is_ours,
 )
-from unigpu.models.deployment import Interface
-from unigpu.models.gpu import canonical
 
 from . import _env
 from ._wire import PROVIDER, EndpointWire, GroupWire, InstanceWire, OfferWire, TemplateWire, WorkerWire, items, mapping

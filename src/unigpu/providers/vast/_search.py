@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from unigpu.driver import DeploymentSpec
-from unigpu.models._gpu_table import GPU, table
-from unigpu.models.gpu import GPURequest, is_shared, members, spelling
+from unigpu.driver import GPU, DeploymentSpec, GPURequest, gpu_table, is_shared, members, spelling
 
 from ._options import SpecOptions
 from ._wire import PROVIDER, mapping
@@ -129,7 +127,7 @@ def memory_of(gpu: Sequence[GPURequest]) -> tuple[int | None, int | None]:
 
 
 def _sharing(names: set[str]) -> list[GPU]:
-    return [one for one in table().gpus.values() if names & set(one.spellings.get(PROVIDER, ()))]
+    return [one for one in gpu_table().gpus.values() if names & set(one.spellings.get(PROVIDER, ()))]
 
 
 def as_json(conditions: Sequence[Condition]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from unigpu.driver import (
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
+    GPURequest,
     HTTPCall,
     Identity,
     InputModel,
@@ -39,7 +40,6 @@ from unigpu.driver import (
     is_rehearsal,
 )
 from unigpu.errors import APIStatusError, InvalidResponseError, NotFoundError, UnsupportedError
-from unigpu.models import GPURequest
 
 from . import _body, _calls, _instances, _invoke, _logs, _map
 from ._check import check

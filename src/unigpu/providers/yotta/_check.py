@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from unigpu.driver import Adaptation, Checked, DeploymentSpec, Refusal
+from unigpu.driver import Adaptation, BearerToken, Checked, DeploymentSpec, Refusal, spelling
 from unigpu.errors import ConfigurationError
-from unigpu.models import BearerToken
-from unigpu.models.gpu import spelling
 
 from . import _known, _map
 from ._codes import PROVIDER

@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from unigpu._io.status import error_for
-from unigpu.driver import Response
+from unigpu.driver import Response, error_for
 from unigpu.errors import (
     APIStatusError,
     AuthenticationError,

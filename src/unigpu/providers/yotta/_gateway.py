@@ -14,7 +14,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from unigpu import _config
-from unigpu._io.status import error_for
 from unigpu.driver import (
     CallClass,
     DeploymentInfo,
@@ -27,6 +26,7 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Timing,
+    error_for,
 )
 from unigpu.errors import (
     ConfigurationError,

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from unigpu.driver import DeploymentInfo, Identity
-from unigpu.models import Interface, Kind
+from unigpu.driver import DeploymentInfo, Identity, Interface, Kind
 
 from ._options import PORT, Mode, SpecOptions
 

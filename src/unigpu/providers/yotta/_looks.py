@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from unigpu.driver import (
     DeploymentInfo,
+    GPURequest,
     InventoryItem,
     Io,
     LogLine,
@@ -14,11 +15,13 @@ from unigpu.driver import (
     State,
     Worker,
     WorkerState,
+    canonical,
+    gpu,
     is_ours,
+    members,
+    spelling,
 )
 from unigpu.errors import DeploymentGone, NotFoundError, UnsupportedError
-from unigpu.models import GPURequest
-from unigpu.models.gpu import canonical, gpu, members, spelling
 
 from . import _map
 from ._codes import NO_ROUTE, PROVIDER

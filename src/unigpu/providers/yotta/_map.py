@@ -18,10 +18,13 @@ from unigpu.driver import (
     State,
     Worker,
     WorkerState,
+    canonical,
     is_ours,
+    matches,
+    spelling,
+    worker_hour,
+    workers_hour,
 )
-from unigpu.elasticity.price import worker_hour, workers_hour
-from unigpu.models.gpu import canonical, matches, spelling
 
 from . import _known
 from ._codes import PROVIDER

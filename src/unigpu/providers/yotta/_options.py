@@ -6,9 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from unigpu.driver import InputModel
-from unigpu.models import GPURequest
-from unigpu.models._values import duration
+from unigpu.driver import GPURequest, InputModel, duration
 
 BASE: Final = "https://api.yottalabs.ai"
 SETTLE: Final = 120.0

@@ -12,9 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from unigpu.driver import DeploymentInfo, Invocation, JobInfo, JobStatus, Timing
+from unigpu.driver import DeploymentInfo, Invocation, JobError, JobInfo, JobStatus, Timing
 from unigpu.errors import UnsupportedError
-from unigpu.models import JobError
 
 from ._codes import PROVIDER
 from ._options import PORT

@@ -19,6 +19,7 @@ from unigpu.driver import (
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
+    GPURequest,
     HTTPCall,
     Identity,
     InputModel,
@@ -37,8 +38,9 @@ from unigpu.driver import (
     StreamResponse,
     Worker,
     is_rehearsal,
+    worker_hour,
+    workers_hour,
 )
-from unigpu.elasticity.price import worker_hour, workers_hour
 from unigpu.errors import (
     APIStatusError,
     ConflictError,
@@ -47,7 +49,6 @@ from unigpu.errors import (
     NoWorkerReady,
     UnsupportedError,
 )
-from unigpu.models import GPURequest
 
 from . import _check, _gateway, _known, _looks, _map, _tasks
 from ._codes import NOT_RUNNING, PROVIDER

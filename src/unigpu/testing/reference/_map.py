@@ -12,6 +12,7 @@ from unigpu.driver import (
     DeploymentSpec,
     Found,
     Identity,
+    JobError,
     JobInfo,
     JobStatus,
     Rate,
@@ -21,9 +22,8 @@ from unigpu.driver import (
     Worker,
     WorkerState,
     is_ours,
+    matches,
 )
-from unigpu.models import JobError
-from unigpu.models.gpu import matches
 
 from ._wire import EndpointWire, JobWire, TemplateWire, WorkerWire
 

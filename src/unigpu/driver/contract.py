@@ -1,12 +1,12 @@
-"""What a driver author imports: the contract of a driver, and everything it may use.
+"""The contract of a driver: what it is made from, what it says of a spec, and the protocols of its verbs.
 
 A driver is small verbs, each one idea, each ``async def verb(self, io, ...)``. It keeps no client, lock, task or
 thread; it never retries, never sleeps but by ``io.sleep``, and never guesses: an unknown status is ``UNKNOWN``, and a
-list that cannot be read whole is an error, never empty. The sequence (find, create cold, record, warm, settle, undo) is
-the lifecycle's, one for all platforms; see ``docs/design.md``.
+list that cannot be read whole is an error, never empty. The sequence (find, create cold, record, warm, settle, undo)
+belongs to the lifecycle, one for all platforms; see ``docs/design.md``.
 
-A driver implements the protocols that it has. What is missing raises `UnsupportedError` by itself, before anything is
-sent.
+A driver implements the protocols that it supports. The client raises `UnsupportedError` for the others, before it sends
+anything.
 """
 
 from __future__ import annotations
@@ -18,23 +18,9 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
-from ._io.contract import (
-    UNSET,
-    CallClass,
-    Headers,
-    Io,
-    Outcome,
-    Request,
-    Response,
-    Role,
-    StreamResponse,
-    Trust,
-)
-from ._io.limits import Limit
-from ._io.poll import Pace, poll
-from ._io.record import is_rehearsal
-from ._io.status import check
-from .models import (
+from .._io.contract import CallClass, Io, StreamResponse
+from .._io.poll import Pace
+from ..models import (
     Adaptation,
     DeploymentInfo,
     DeploymentSpec,
@@ -42,84 +28,16 @@ from .models import (
     Identity,
     InputModel,
     JobInfo,
-    JobStatus,
     LogLine,
     Rate,
     Result,
     Scaling,
-    State,
-    Timing,
-    WireModel,
     Worker,
-    WorkerState,
-    is_in_namespace,
-    is_ours,
-    provider_name,
 )
-from .models.inventory import InventoryItem
-from .models.offer import Offer
-
-__all__ = [
-    "UNSET",
-    "Adaptation",
-    "CallClass",
-    "Checked",
-    "ChunkPage",
-    "Consistency",
-    "Content",
-    "DeploymentInfo",
-    "DeploymentSpec",
-    "Driver",
-    "DriverConfig",
-    "Found",
-    "HTTPCall",
-    "Headers",
-    "Identity",
-    "InputModel",
-    "Inventories",
-    "InventoryItem",
-    "Invocation",
-    "Invokes",
-    "Io",
-    "JobInfo",
-    "JobStatus",
-    "JobsBySome",
-    "Limit",
-    "ListsOffers",
-    "LogLine",
-    "Offer",
-    "Outcome",
-    "Pace",
-    "Paced",
-    "Pauses",
-    "Rate",
-    "Refusal",
-    "Request",
-    "Requests",
-    "Resource",
-    "Response",
-    "Result",
-    "Role",
-    "Scaling",
-    "State",
-    "StreamResponse",
-    "Streams",
-    "StreamsJobs",
-    "Submits",
-    "Timing",
-    "Trust",
-    "Updates",
-    "Wakes",
-    "WireModel",
-    "Worker",
-    "WorkerState",
-    "check",
-    "is_in_namespace",
-    "is_ours",
-    "is_rehearsal",
-    "poll",
-    "provider_name",
-]
+from ..models.inventory import InventoryItem
+from ..models.offer import Offer
+from .calls import ChunkPage, HTTPCall, Invocation
+from .resources import Resource
 
 DRIVER_API = 1
 """The version of this contract. A driver that names another one is refused with both numbers."""
@@ -140,87 +58,6 @@ class DriverConfig:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     namespace: str = "default"
     state_dir: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consistency:
-    """How soon a created resource is seen.
-
-    ``atomic``: create is a PUT by name; the answer is the truth, and two creates make one.
-    ``listed``: it is found by listing, late; after an unclear create it is looked for during ``settle`` seconds.
-    """
-
-    kind: Literal["atomic", "listed"]
-    settle: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One resource that carries our tag, as a list or a read showed it.
-
-    Attributes:
-        attempt: The create call that made it, where that can be read back.
-        spec_hash: The spec it was made from, where that can be read back.
-        created_at: Epoch seconds, where the platform tells.
-        expires_at: Epoch seconds of its end, where it was given one.
-        origin: Local: the folder that the handler comes from.
-        info: The deployment as this resource shows it, where this is the resource that is called.
-        shown: Spec field → its value, where the platform shows no spec but single fields as they were given: compared
-            where no hash is known.
-    """
-
-    kind: str
-    id: str
-    name: str
-    attempt: str | None = None
-    spec_hash: str | None = None
-    created_at: float | None = None
-    expires_at: float | None = None
-    origin: str | None = None
-    info: DeploymentInfo | None = None
-    shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-class Resource(Protocol):
-    """One thing that a deployment consists of on a platform.
-
-    Attributes:
-        kind: The platform's word: ``"endpoint"``, ``"template"``.
-        call: What repeating its create may do.
-        consistency: How soon a created one is seen.
-        bills_cold: What it costs as created, before it is warmed, in words; ``None``: nothing.
-
-    One that not every deployment has may say so by an attribute ``optional = True``: without it a deployment is whole.
-    """
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def call(self) -> CallClass: ...
-    @property
-    def consistency(self) -> Consistency: ...
-    @property
-    def bills_cold(self) -> str | None: ...
-
-    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        """Every one that carries this deployment's name. A list that cannot be read whole raises."""
-        ...
-
-    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
-        """Create it without any worker where the platform can. *made*: what was created before it, by kind.
-
-        Raises:
-            ConflictError: atomic ones, where the name is taken meanwhile (look again).
-        """
-        ...
-
-    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        """It, or ``None`` where the platform certainly does not have it."""
-        ...
-
-    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        """Delete it. One that is already gone is success."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,49 +180,6 @@ class Driver(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invocation:
-    """One call of a function deployment.
-
-    Attributes:
-        job_id: Our own id, for platforms that take one: a repeated submit is then harmless.
-        deadline: On `Io.now`'s clock; the whole call.
-        start_deadline: By when a worker must be ready, where the platform itself holds the call (no job API).
-        execution_timeout: Seconds the handler may run.
-        idempotent: It may safely run twice.
-        hold: Seconds for which a submit may be held until the job has ended, because its caller waits anyway; 0: it
-            returns at once.
-        token: What the deployment's own worker asks its callers for, where its spec says ``auth=BearerToken(...)``.
-    """
-
-    input: Mapping[str, Any] = field(repr=False)
-    job_id: str
-    deadline: float
-    start_deadline: float
-    execution_timeout: float
-    idempotent: bool = False
-    hold: float = 0.0
-    token: SecretStr | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkPage:
-    """Some chunks of a stream.
-
-    Attributes:
-        after: The cursor for the next page.
-        end: No more will come.
-        ready_workers: Workers of the deployment that are ready, where the platform tells with it.
-        started: Whether a worker has taken the job, where the platform tells with it.
-    """
-
-    chunks: tuple[Any, ...] = ()
-    after: int = 0
-    end: bool = False
-    ready_workers: int | None = None
-    started: bool | None = None
-
-
 @runtime_checkable
 class Submits(Protocol):
     """Platforms with jobs. Calls become submit + wait, so that a lost connection loses nothing.
@@ -456,31 +250,6 @@ class Streams(Protocol):
     """Platforms without jobs whose replies stream; leaving closes the connection."""
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HTTPCall:
-    """One request to an http deployment: the user's own server.
-
-    Attributes:
-        target: Path and query, encoded: ``"/v1/models?limit=3"``.
-        headers: The caller's; none that belongs to one connection, and none of ours.
-        deadline: On `Io.now`'s clock; the whole, the body included.
-        hold: Seconds for which the platform may hold it while no worker is ready and free.
-        wake: Whether it may start a stopped deployment.
-        idempotent: It may safely run twice.
-        read_timeout: Seconds without a byte after which it is given up, beyond *hold*; ``None``: the deadline alone.
-    """
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    content: bytes | None = field(default=None, repr=False)
-    deadline: float
-    hold: float
-    wake: bool = True
-    idempotent: bool = False
-    read_timeout: float | None = None
 
 
 @runtime_checkable

@@ -1,0 +1,168 @@
+"""Everything that a driver author imports, together with `unigpu.errors`: the contract, and what all drivers share.
+
+`contract` holds the protocols of a driver's verbs, `resources` what a deployment consists of, `calls` what one call
+carries.
+"""
+
+from __future__ import annotations
+
+from .._io.contract import (
+    UNSET,
+    CallClass,
+    Headers,
+    Io,
+    Outcome,
+    Request,
+    Response,
+    Role,
+    StreamResponse,
+    Trust,
+)
+from .._io.limits import Limit
+from .._io.poll import Pace, poll
+from .._io.record import is_rehearsal
+from .._io.status import check, error_for
+from ..models import (
+    Adaptation,
+    BearerToken,
+    DeploymentInfo,
+    DeploymentSpec,
+    GPURequest,
+    Identity,
+    InputModel,
+    Interface,
+    JobError,
+    JobInfo,
+    JobStatus,
+    Kind,
+    LogLine,
+    Rate,
+    Result,
+    Scaling,
+    SecretRef,
+    State,
+    Timing,
+    WireModel,
+    Worker,
+    WorkerState,
+    is_in_namespace,
+    is_ours,
+    nearest,
+    provider_name,
+)
+from ..models._gpu_table import GPU
+from ..models._gpu_table import table as gpu_table
+from ..models._values import duration
+from ..models.gpu import canonical, gpu, is_shared, matches, members, pools, spelling
+from ..models.inventory import InventoryItem
+from ..models.job import StartFailure
+from ..models.offer import Offer
+from ..models.spec import DEFAULT_PORT
+from .calls import ChunkPage, HTTPCall, Invocation
+from .contract import (
+    DRIVER_API,
+    Checked,
+    Content,
+    Driver,
+    DriverConfig,
+    Inventories,
+    Invokes,
+    JobsBySome,
+    ListsOffers,
+    Paced,
+    Pauses,
+    Refusal,
+    Requests,
+    Streams,
+    StreamsJobs,
+    Submits,
+    Updates,
+    Wakes,
+)
+from .prices import worker_hour, workers_hour
+from .resources import Consistency, Found, Resource
+
+__all__ = [
+    "Adaptation",
+    "BearerToken",
+    "CallClass",
+    "Checked",
+    "ChunkPage",
+    "Consistency",
+    "Content",
+    "DEFAULT_PORT",
+    "DRIVER_API",
+    "DeploymentInfo",
+    "DeploymentSpec",
+    "Driver",
+    "DriverConfig",
+    "Found",
+    "GPU",
+    "GPURequest",
+    "HTTPCall",
+    "Headers",
+    "Identity",
+    "InputModel",
+    "Interface",
+    "Inventories",
+    "InventoryItem",
+    "Invocation",
+    "Invokes",
+    "Io",
+    "JobError",
+    "JobInfo",
+    "JobStatus",
+    "JobsBySome",
+    "Kind",
+    "Limit",
+    "ListsOffers",
+    "LogLine",
+    "Offer",
+    "Outcome",
+    "Pace",
+    "Paced",
+    "Pauses",
+    "Rate",
+    "Refusal",
+    "Request",
+    "Requests",
+    "Resource",
+    "Response",
+    "Result",
+    "Role",
+    "Scaling",
+    "SecretRef",
+    "StartFailure",
+    "State",
+    "StreamResponse",
+    "Streams",
+    "StreamsJobs",
+    "Submits",
+    "Timing",
+    "Trust",
+    "UNSET",
+    "Updates",
+    "Wakes",
+    "WireModel",
+    "Worker",
+    "WorkerState",
+    "canonical",
+    "check",
+    "duration",
+    "error_for",
+    "gpu",
+    "is_in_namespace",
+    "is_ours",
+    "is_rehearsal",
+    "is_shared",
+    "matches",
+    "members",
+    "nearest",
+    "poll",
+    "pools",
+    "provider_name",
+    "spelling",
+    "gpu_table",
+    "worker_hour",
+    "workers_hour",
+]
