@@ -23,8 +23,8 @@ CODE: Final = "code"
 """The content item that may differ without being another deployment."""
 
 # Not a part of what runs: the name is the identity itself, a ttl is fixed at create, what `scale` changes is compared
-# by value, and `secrets_ok` is leave to send, which changes nothing on the platform.
-_LEFT_OUT: Final = SCALED | {"name", "ttl", "secrets_ok"}
+# by value, and `accept` is a permission, which changes nothing on the platform.
+_LEFT_OUT: Final = SCALED | {"name", "ttl", "accept"}
 
 
 def spec_hash(spec: DeploymentSpec, content: Content, *, provider: str) -> str:
