@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from ..cloud.server import serve_main
+    from ..cloud._standalone import serve_main
 
     return serve_main(tuple(args.faces), args.host, args.port)
 
