@@ -8,8 +8,7 @@ from typing import Any, overload
 
 from .. import _registry
 from ..elasticity.capabilities import FLAGS, Capabilities, load
-from ..elasticity.fact import Fact
-from ..elasticity.further import FurtherFact, read_further, read_reading
+from ..elasticity.fact import Fact, FurtherFact, read_further, read_reading
 from ..elasticity.questions import IN_SHORT, QUESTIONS, in_words
 from ..errors import ConfigurationError, UnsupportedError
 from ..models import Interface, Kind
