@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from unigpu.worker import _vast, pyworker
-from unigpu.worker._mode import find_mode
 from unigpu.worker._settings import Settings
+from unigpu.worker._start import find_mode
 from unigpu.worker._worker import Worker
 
 PATIENCE = 30.0
