@@ -6,7 +6,7 @@
         app.teardown()
 
 `Client` and `AsyncClient` have the same verbs; `DeploymentSpec` has every field of a deploy; all that is raised is a
-`UniGPUError`. ``python -m unigpu`` is the command line, `unigpu.testing` serves whole platforms in a test's memory.
+`UniGPUError`. ``unigpu`` is the command line, `unigpu.testing` serves whole platforms in a test's memory.
 """
 
 # Importing this package loads nothing but this file: each public name is fetched when it is first used.
