@@ -43,6 +43,11 @@ def slow(input):
     open("began-" + str(input.get("n", "")), "w").close()
     time.sleep(input["s"])
     return os.getpid()
+def gate(input):
+    open("began-" + str(input["n"]), "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return os.getpid()
 async def forever(input):
     open("began", "w").close()
     try:
