@@ -14,7 +14,7 @@ from unigpu import _config, _registry
 from unigpu._io.record import GuardedIo
 from unigpu._io.redact import safe_url, scrub
 from unigpu._lifecycle import Scope
-from unigpu._lifecycle.rehearse import Rehearsed, rehearse
+from unigpu._lifecycle.dry_run import Rehearsed, rehearse
 from unigpu.driver import UNSET, DeploymentInfo, DeploymentSpec, Rate, Request, State
 from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UniGPUError, UnsupportedError
 from unigpu.models import Adaptation

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from ._scope import CallOptions, Deployed, Scope
-from .control import find, listing, resolve, scale, start, stop, wake
+from .consistency.owed_checks import Owed, pay, pay_quietly
 from .gc import Group, collect, inspect
-from .intent import Intent, IntentStore
+from .intents import Intent, IntentStore
 from .inventory import inventory
 from .jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
-from .owed import Owed, pay, pay_quietly
 from .ready import read, wait_ready
-from .reconcile import deploy, update
 from .request import Asking, OpenReply, request
-from .shared_looks import SharedLooks
+from .scale import find, listing, resolve, scale, start, stop, wake
+from .scope import CallOptions, Deployed, Scope
+from .shared_status import SharedLooks
 from .stream import StreamRun, job_stream, stream
 from .teardown import end_expired, known, teardown
+from .update import deploy, update
 
 __all__ = [
     "Asking",

@@ -12,13 +12,13 @@ from unigpu.driver import Adaptation, Content, DeploymentInfo, DeploymentSpec, F
 from unigpu.errors import DeadlineExceeded, StateError, UniGPUError
 from unigpu.models import Change
 
-from ._scope import Deployed, Scope
-from .failure import on_error
+from .consistency.duplicates import ids_of
+from .consistency.survey import Id, Survey, any_listed, survey
+from .create import Ledger
+from .deploy_failure import on_error
 from .identity import identity_of, new_attempt, spec_hash
-from .intent import Intent, Journal, key_of
-from .survey import Id, Survey, any_listed, survey
-from .sweep import ids_of
-from .undo import Ledger
+from .intents import Intent, Journal, key_of
+from .scope import Deployed, Scope
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from unigpu.driver import Content, DeploymentInfo, DeploymentSpec, Found, Scaling
 from unigpu.errors import NameConflict
 
-from ._scope import IfExists
 from .identity import CODE, compared, differing
+from .scope import IfExists
 
 Action = Literal["adopt", "update", "recreate"]
 

@@ -9,7 +9,7 @@ from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
 from unigpu.errors import UniGPUError, WorkerFailed
 from unigpu.models.job import StartFailure
 
-from ._scope import Scope
+from .scope import Scope
 
 REASONS: Final = ("image_pull", "crash_loop", "probe", "out_of_memory", "host_lost")
 

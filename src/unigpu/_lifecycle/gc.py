@@ -17,12 +17,24 @@ from unigpu.driver import DeploymentInfo, Found, Io, Resource, State, is_in_name
 from unigpu.errors import UniGPUError
 from unigpu.models.gc import GcReason, GcRow
 
-from ._scope import Scope
-from .intent import Intent, key_of
-from .owed import mine
-from .survey import ABSENT, ABSENT_PAUSE, VOLUME, Id, Rows, age, any_listed, confirmed, is_ending, is_listed, rows
+from .consistency.owed_checks import mine
+from .consistency.survey import (
+    ABSENT,
+    ABSENT_PAUSE,
+    VOLUME,
+    Id,
+    Rows,
+    age,
+    any_listed,
+    confirmed,
+    is_ending,
+    is_listed,
+    rows,
+)
+from .create import ensure_absent
+from .intents import Intent, key_of
+from .scope import Scope
 from .teardown import info_of
-from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from unigpu.driver import DeploymentInfo, Inventories, State
 from unigpu.models.inventory import InventoryItem
 
-from ._scope import Scope
-from .control import names_here
 from .ready import worker_rate
+from .scale import names_here
+from .scope import Scope
 
 
 async def inventory(scope: Scope, *, deadline: float) -> Sequence[InventoryItem]:

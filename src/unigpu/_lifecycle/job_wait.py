@@ -27,10 +27,10 @@ from unigpu.errors import (
 )
 
 from ._pace import shielded
-from ._scope import CANCEL_SECONDS, CallOptions, Scope
+from .create import may_have_acted
 from .patience import Patience
 from .ready import gone
-from .undo import may_have_acted
+from .scope import CANCEL_SECONDS, CallOptions, Scope
 
 _log = logging.getLogger("unigpu.jobs")
 

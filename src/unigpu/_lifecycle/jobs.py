@@ -24,12 +24,12 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from ._scope import CallOptions, Scope
+from .create import may_have_acted
 from .diagnose import cannot_start
 from .job_wait import JobWait, is_unknown
 from .patience import Patience
 from .ready import is_stopped, read
-from .undo import may_have_acted
+from .scope import CallOptions, Scope
 
 _log = logging.getLogger("unigpu.jobs")
 

@@ -10,9 +10,9 @@ from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
 from unigpu.errors import DeadlineExceeded, NoWorkerReady, TransportError
 
 from ._pace import state_pace
-from ._scope import CallOptions, Scope
 from .diagnose import Diagnosis
 from .ready import bills, is_stopped, read, start_once
+from .scope import CallOptions, Scope
 
 _UNREADY_HOLD: Final = 5.0
 """Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""

@@ -17,9 +17,9 @@ from unigpu.errors import (
 from unigpu.models import Progress
 
 from ._pace import state_pace
-from ._scope import Scope
+from .consistency.survey import ABSENT, ABSENT_PAUSE, any_listed
 from .diagnose import Diagnosis
-from .survey import ABSENT, ABSENT_PAUSE, any_listed
+from .scope import Scope
 
 _WAKES: Final = 5
 """How often a wait wakes a deployment that went back to sleep before it was ready."""

@@ -22,12 +22,12 @@ from unigpu.errors import (
 )
 
 from ._pace import state_pace
-from ._scope import CallOptions, Scope
+from .create import may_have_acted
 from .diagnose import classify, next_step
 from .job_wait import is_unknown
 from .jobs import LOST_TRIES, must_be_awake
 from .patience import Patience
-from .undo import may_have_acted
+from .scope import CallOptions, Scope
 
 _LEAST_HOLD: Final = 0.05
 

@@ -34,10 +34,10 @@ from unigpu.errors import (
 )
 
 from ._pace import state_pace
-from ._scope import CallOptions, Scope
 from .job_wait import JobWait
 from .jobs import invocation, must_be_awake, result_of, submits
 from .patience import Patience
+from .scope import CallOptions, Scope
 
 _NO_NEWS = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
 

@@ -21,11 +21,11 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from ._files import Lock
-from ._scope import Scope
-from .intent import Intent, Journal, key_of
-from .survey import VOLUME, Rows, Survey, age, any_listed, confirmed, is_ending, rows, survey
-from .undo import ensure_absent
+from .consistency.survey import VOLUME, Rows, Survey, age, any_listed, confirmed, is_ending, rows, survey
+from .create import ensure_absent
+from .durable_files import Lock
+from .intents import Intent, Journal, key_of
+from .scope import Scope
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -12,8 +12,8 @@ from typing import Final
 from unigpu.driver import DeploymentInfo, DeploymentSpec
 from unigpu.errors import ConfigurationError
 
-from ._scope import Deployed, IfExists, OnFailure, Scope, Wait
-from .run import Run
+from .deploy import Run
+from .scope import Deployed, IfExists, OnFailure, Scope, Wait
 
 EPHEMERAL_TTL: Final = 3600.0
 _SUFFIX: Final = 8

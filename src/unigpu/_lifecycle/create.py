@@ -24,10 +24,10 @@ from unigpu.errors import (
 )
 
 from ._pace import shielded, state_pace
-from ._scope import UNDO_SECONDS, Scope
-from .intent import Journal
-from .settle import Look, look_for
-from .survey import ABSENT, ABSENT_PAUSE, VOLUME, Id, is_ending, is_listed
+from .consistency.lost_answer import Look, look_for
+from .consistency.survey import ABSENT, ABSENT_PAUSE, VOLUME, Id, is_ending, is_listed
+from .intents import Journal
+from .scope import UNDO_SECONDS, Scope
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from unigpu import errors
 from unigpu.driver import Io
 
-from ._files import Directory, Hook, Lock
+from .durable_files import Directory, Hook, Lock
 
 _log = logging.getLogger("unigpu.intent")
 

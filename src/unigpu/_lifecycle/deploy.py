@@ -12,16 +12,16 @@ from unigpu.driver import Adaptation, DeploymentInfo, DeploymentSpec, Found, Pau
 from unigpu.errors import ConflictError, DeploymentGone, NameConflict, StateError, UniGPUError, UnsupportedError
 from unigpu.models import Change
 
-from . import control
-from ._scope import Deployed, IfExists, Wait
+from .consistency.survey import Rows, Survey, confirmed, is_ending, without_volumes
+from .create import Ledger, ensure_absent, may_have_acted
 from .decide import Decision, Limits, decide, limits_to_change
+from .deploy_checks import Looks
 from .identity import CODE, compared, differing
-from .intent import Intent, Journal
-from .looks import Looks
+from .intents import Intent, Journal
 from .ready import gone, read, start_once, wait_ready
-from .survey import Rows, Survey, confirmed, is_ending, without_volumes
+from .scale import scale, settled
+from .scope import Deployed, IfExists, Wait
 from .teardown import remove
-from .undo import Ledger, ensure_absent, may_have_acted
 
 _log = logging.getLogger("unigpu.lifecycle")
 
@@ -230,7 +230,7 @@ class Run(Looks):
             await driver.update(scope.io, info, spec, identity, deadline=self.deadline)
 
         try:
-            await control.settled(scope, info, act, deadline=self.deadline, what=f"updating {self.spec.name}")
+            await settled(scope, info, act, deadline=self.deadline, what=f"updating {self.spec.name}")
         except UniGPUError as exc:
             if not may_have_acted(exc):
                 raise
@@ -322,7 +322,7 @@ class Run(Looks):
         await start_once(self.scope, info, deadline=self.deadline)
 
     async def _scale(self, info: DeploymentInfo, limits: Limits) -> DeploymentInfo:
-        return await control.scale(
+        return await scale(
             self.scope,
             info,
             workers=limits.workers,

@@ -18,11 +18,11 @@ from unigpu.driver import DeploymentInfo, DeploymentSpec, Found, Io, Pauses, Req
 from unigpu.errors import NotFoundError, UnsupportedError
 from unigpu.models import BearerToken
 
-from ._scope import Deployed, IfExists, Scope
+from .consistency.survey import VOLUME, Survey, without_volumes
 from .decide import Decision, Limits
-from .intent import Intent
-from .run import Run
-from .survey import VOLUME, Survey, without_volumes
+from .deploy import Run
+from .intents import Intent
+from .scope import Deployed, IfExists, Scope
 
 HIDDEN = SecretStr("***")
 

@@ -15,10 +15,10 @@ from unigpu.errors import (
 )
 
 from ._pace import state_pace
-from ._scope import Scope
+from .consistency.survey import any_listed, survey
+from .create import may_have_acted
 from .ready import bills, gone, read, start_once, wait_ready, wake_once
-from .survey import any_listed, survey
-from .undo import may_have_acted
+from .scope import Scope
 
 
 async def listing(scope: Scope, *, deadline: float) -> Sequence[DeploymentInfo]:

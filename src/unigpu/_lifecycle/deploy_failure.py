@@ -16,10 +16,10 @@ from unigpu.errors import (
 )
 
 from ._pace import shielded
-from ._scope import UNDO_SECONDS, Scope
-from .intent import IntentState, Journal
+from .create import Ledger, command
+from .intents import IntentState, Journal
 from .ready import bills
-from .undo import Ledger, command
+from .scope import UNDO_SECONDS, Scope
 
 _log = logging.getLogger("unigpu.lifecycle")
 

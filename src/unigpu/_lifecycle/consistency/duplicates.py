@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from unigpu.driver import Found, Resource
 from unigpu.errors import UniGPUError
 
-from ._scope import Scope
-from .intent import Intent
+from ..create import ensure_absent
+from ..intents import Intent
+from ..scope import Scope
 from .survey import VOLUME, Id, Rows, age, confirmed, is_ending, rows
-from .undo import ensure_absent
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -10,13 +10,13 @@ from typing import Final
 from unigpu.driver import DeploymentInfo, Found
 from unigpu.errors import ConflictError, UniGPUError
 
-from ._scope import Deployed
 from .attempt import Attempt
-from .intent import Intent
-from .owed import keep
+from .consistency.duplicates import Swept, ids_of, sweep
+from .consistency.owed_checks import keep
+from .consistency.survey import Survey
+from .intents import Intent
 from .ready import gone
-from .survey import Survey
-from .sweep import Swept, ids_of, sweep
+from .scope import Deployed
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -20,8 +20,8 @@ from unigpu.driver import (
 from unigpu.errors import UniGPUError
 from unigpu.models import Change, Event, Progress
 
-from .intent import IntentStore
-from .shared_looks import SharedLooks
+from .intents import IntentStore
+from .shared_status import SharedLooks
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -14,10 +14,10 @@ from typing import Final
 
 from unigpu.errors import UniGPUError
 
-from ._scope import Scope
-from .intent import Intent
-from .sweep import Swept, ids_of, sweep
-from .teardown import info_of
+from ..intents import Intent
+from ..scope import Scope
+from ..teardown import info_of
+from .duplicates import Swept, ids_of, sweep
 
 _log = logging.getLogger("unigpu.lifecycle")
 

@@ -22,8 +22,8 @@ from lifecycle_fakes import BASE, FakeIo, World, spec
 
 from unigpu import _lifecycle as life
 from unigpu._io.bridge import run_sync
-from unigpu._lifecycle import _files
-from unigpu._lifecycle.intent import Intent, IntentStore, key_of, parse
+from unigpu._lifecycle import durable_files
+from unigpu._lifecycle.intents import Intent, IntentStore, key_of, parse
 from unigpu.errors import DeadlineExceeded, StateError
 
 FAR = 1e7
@@ -270,14 +270,14 @@ def test_a_lock_on_a_file_that_its_last_holder_just_removed_is_taken_again(
 ) -> None:
     first = store.try_lock(KEY)
     assert first is not None
-    real = _files._flock
+    real = durable_files._flock
 
     def late(fd: int, **more: Any) -> None:
         first.release()  # between our opening the file and our locking it
         real(fd, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_files, "_flock", late)
+        patch.setattr(durable_files, "_flock", late)
         second = store.try_lock(KEY)
     assert second is not None
     assert store.try_lock(KEY) is None  # one holder, not one of each file
@@ -298,8 +298,8 @@ def test_waiting_for_a_lock_ends_at_the_deadline(world: World) -> None:
 
 HOLDER = """
 import sys, time
-from unigpu._lifecycle import _files
-from unigpu._lifecycle.intent import IntentStore
+from unigpu._lifecycle import durable_files
+from unigpu._lifecycle.intents import IntentStore
 lock = IntentStore(sys.argv[1]).try_lock(sys.argv[2])
 print("held" if lock else "busy", flush=True)
 sys.stdin.read()
@@ -333,8 +333,8 @@ def test_a_killed_holder_lets_go_and_a_pid_means_nothing(store: IntentStore, tmp
 def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
     script = f"""
 import os, signal
-from unigpu._lifecycle import _files
-from unigpu._lifecycle.intent import IntentStore
+from unigpu._lifecycle import durable_files
+from unigpu._lifecycle.intents import IntentStore
 store = IntentStore({str(tmp_path / "state")!r})
 lock = store.try_lock({KEY!r})
 ready, go = os.pipe(), os.pipe()

@@ -13,7 +13,7 @@ from typing import Final
 
 from unigpu.driver import DeploymentInfo, Found, Resource, State
 
-from ._scope import Scope
+from ..scope import Scope
 
 ABSENT: Final = 3
 """So many looks in a row must show nothing before it is believed: lists and reads flap."""
