@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
 from unigpu import _config, _registry
-from unigpu._lifecycle import SharedLooks
+from unigpu._lifecycle import SharedStatus
 from unigpu.driver import Driver, DriverConfig
 from unigpu.elasticity import capabilities as _flags
 from unigpu.elasticity.capabilities import Capabilities
@@ -107,7 +107,7 @@ class Home:
         self.namespace = settings.namespace
         self.closed = False
         self.flights: dict[tuple[object, ...], Flight] = {}
-        self.looks: Final = SharedLooks()
+        self.status: Final = SharedStatus()
         self._on_event = on_event
         self.event_failures = 0
         self._drivers: dict[tuple[str, str | None], Driver] = {}

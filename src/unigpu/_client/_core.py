@@ -279,7 +279,7 @@ class Core(Finder):
         reporter = Reporter(progress)
 
         async def act(scope: Scope, seen: Seen) -> None:
-            owed = _lifecycle.Owed(scope)
+            owed = _lifecycle.OwedChecks(scope)
 
             async def pay(_: DeploymentInfo) -> None:
                 await owed.pay(deadline=deadline)

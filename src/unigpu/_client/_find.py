@@ -260,7 +260,7 @@ class Finder:
             ends_expired=caps.ttl_enforced_by.value != "platform",
             secrets=self.home.secrets,
             start=self._start_shared,
-            looks=self.home.looks,
+            status=self.home.status,
         )
 
     def _deadline(self, timeout: object, default: float = DEPLOY_SECONDS) -> float:

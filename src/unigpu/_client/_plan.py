@@ -14,7 +14,7 @@ from unigpu import _config, _registry
 from unigpu._io.record import GuardedIo
 from unigpu._io.redact import safe_url, scrub
 from unigpu._lifecycle import Scope
-from unigpu._lifecycle.dry_run import Rehearsed, rehearse
+from unigpu._lifecycle.dry_run import DryRunResult, dry_run
 from unigpu.driver import UNSET, DeploymentInfo, DeploymentSpec, Rate, Request, State
 from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UniGPUError, UnsupportedError
 from unigpu.models import Adaptation
@@ -76,7 +76,7 @@ async def one_plan(core: Finder, asked: DeploymentSpec, where: str, *, if_exists
 
 async def _planned(
     core: Finder, asked: DeploymentSpec, where: str, *, if_exists: str, adapt: bool
-) -> tuple[Plan, Rehearsed | None]:
+) -> tuple[Plan, DryRunResult | None]:
     common: dict[str, Any] = {
         "provider": where,
         "name": asked.name,
@@ -89,7 +89,7 @@ async def _planned(
     try:
         spec, adaptations, unsaid = core.home.gate(asked, where, adapt=adapt)
         scope = replace(core.scope(where, spec), unsaid=unsaid)
-        done = await rehearse(scope, spec, if_exists=cast("Any", if_exists), deadline=deadline)
+        done = await dry_run(scope, spec, if_exists=cast("Any", if_exists), deadline=deadline)
     except _EXCLUDES as exc:
         return Plan(action="excluded", reason=str(await with_offers(core, exc, asked, where)), **common), None
     hidden = tuple(_hidden(core, asked, where))
@@ -223,7 +223,7 @@ def _hidden(core: Finder, spec: DeploymentSpec, where: str) -> Iterator[str]:
             yield value
 
 
-def _action(done: Rehearsed) -> Action:
+def _action(done: DryRunResult) -> Action:
     if done.replaced:
         return "recreate"
     words: dict[str, Action] = {"created": "create", "adopted": "adopt", "scaled": "scale", "updated": "update"}

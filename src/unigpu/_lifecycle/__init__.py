@@ -1,20 +1,23 @@
-"""Deploy, update, teardown and calls for every provider: the sequence, where drivers only have verbs."""
+"""Deploy, update, teardown and calls for every provider: the order of steps. A driver has single verbs only."""
 
 from __future__ import annotations
 
-from .consistency.owed_checks import Owed, pay, pay_quietly
+from .consistency.absence import read
+from .consistency.owed_checks import OwedChecks, pay, pay_quietly
+from .deploy import deploy
 from .gc import Group, collect, inspect
 from .intents import Intent, IntentStore
 from .inventory import inventory
 from .jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
-from .ready import read, wait_ready
+from .listing import find, listing, resolve
+from .ready import wait_ready
 from .request import Asking, OpenReply, request
-from .scale import find, listing, resolve, scale, start, stop, wake
+from .scale import scale, start, stop, wake
 from .scope import CallOptions, Deployed, Scope
-from .shared_status import SharedLooks
+from .shared_status import SharedStatus
 from .stream import StreamRun, job_stream, stream
 from .teardown import end_expired, known, teardown
-from .update import deploy, update
+from .update import update
 
 __all__ = [
     "Asking",
@@ -24,9 +27,9 @@ __all__ = [
     "Intent",
     "IntentStore",
     "OpenReply",
-    "Owed",
+    "OwedChecks",
     "Scope",
-    "SharedLooks",
+    "SharedStatus",
     "StreamRun",
     "collect",
     "deploy",

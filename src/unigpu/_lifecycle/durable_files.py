@@ -1,7 +1,8 @@
-"""Small files that survive a crash: written whole or not at all, readable by their owner alone, locked by `flock`.
+"""Small files that survive a crash: written whole or not at all, readable by their owner only, locked by `flock`.
 
-The lock is held by the open file of a living process, never by a pid: a pid means nothing in another container on the
-same volume. A lock file is removed while it is held, so every taker checks that it locked the file that has the name.
+A lock belongs to the open file of a living process, never to a pid: a pid means nothing in another container on the
+same volume. A lock file is removed while it is held. So a process that takes a lock checks that the file still has the
+name.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ if sys.platform != "win32":
 else:
 
     def _flock(fd: int, *, shared: bool = False) -> None:
-        """Windows has no flock: names are not locked between processes there; finding still tells who made what."""
+        """Windows has no flock, so two processes may work on one name. Their attempts on the platform differ."""
 
 
 class Directory:
-    """One directory of small files, 0700, ours alone.
+    """One directory of small files, with mode 0700.
 
     Raises:
-        StateError: it cannot be made, or others could write into it.
+        StateError: it cannot be created, or other users could write to it.
     """
 
     def __init__(self, path: Path, *, hook: Hook | None = None) -> None:
@@ -50,22 +51,20 @@ class Directory:
         self._hook: Hook = hook or (lambda _: None)
 
     def prepare(self) -> None:
-        """Make it where it is absent, and refuse one that is not ours alone."""
+        """Create the directory if it does not exist, and refuse one that other users could change."""
         with _as_state_error(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = os.stat(self.path, follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode):
-            raise StateError(
-                f"{self.path} is not a directory of its own (a link, or a file); unigpu does not follow it"
-            )
+            raise StateError(f"{self.path} is a link or a file, not a directory; unigpu does not follow it")
         if hasattr(os, "geteuid"):
             if found.st_uid != os.geteuid():
-                raise StateError(f"{self.path} belongs to another user; give state_dir= another place")
+                raise StateError(f"{self.path} belongs to another user; pass another state_dir=")
             if found.st_mode & 0o022:
-                raise StateError(f"{self.path} can be written by others; run: chmod 700 {self.path}")
+                raise StateError(f"other users can write to {self.path}; run: chmod 700 {self.path}")
 
     def names(self, prefix: str) -> list[str]:
-        """Its files that begin with *prefix*, sorted; none where it does not exist."""
+        """The files that begin with *prefix*, sorted; none where the directory does not exist."""
         try:
             return sorted(entry for entry in os.listdir(self.path) if entry.startswith(prefix))
         except FileNotFoundError:
@@ -74,7 +73,7 @@ class Directory:
             raise _state_error(self.path, exc) from None
 
     def read(self, name: str) -> bytes | None:
-        """A file's bytes; ``None`` where it is gone, no plain file, or too large to be ours."""
+        """A file's bytes; ``None`` where it does not exist, is no regular file, or is too large to be an intent."""
         try:
             fd = os.open(self.path / name, os.O_RDONLY | _NOFOLLOW)
         except OSError as exc:
@@ -88,7 +87,7 @@ class Directory:
         return data if len(data) <= _MAX_BYTES else None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole: a temporary one, synced, renamed, and the directory synced."""
+        """Write a file whole: write a temporary file, sync and rename it, then sync the directory."""
         self._hook("before write")
         temp = self.path / f"{temp_prefix(name)}{secrets.token_hex(4)}"
         with _as_state_error(self.path / name):
@@ -111,7 +110,7 @@ class Directory:
         self._hook("after write")
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is gone is fine."""
+        """Remove a file, if it exists."""
         self._hook("before remove")
         with _as_state_error(self.path / name):
             with contextlib.suppress(FileNotFoundError):
@@ -121,7 +120,7 @@ class Directory:
 
     def _sync(self) -> None:
         if not _DIRECTORY:
-            return  # Windows cannot open a directory; its rename is journalled
+            return  # Windows cannot open a directory; NTFS journals the rename
         fd = os.open(self.path, os.O_RDONLY | _DIRECTORY)
         try:
             os.fsync(fd)
@@ -144,10 +143,10 @@ class Directory:
             except OSError as exc:
                 os.close(fd)
                 raise _state_error(path, exc) from None
-            os.close(fd)  # the last holder removed the file that we locked: take the new one
+            os.close(fd)  # the last holder removed the file that we locked: lock the new one
 
     def is_locked(self, name: str) -> bool:
-        """Whether a living process holds the lock of *name*. Makes no file."""
+        """Whether a living process holds the lock of *name*. Creates no file."""
         try:
             fd = os.open(self.path / name, os.O_RDWR | _NOFOLLOW)
         except FileNotFoundError:
@@ -164,7 +163,7 @@ class Directory:
 
 
 class Lock:
-    """A held lock. `release` removes its file while it is still held, then lets go."""
+    """A held lock. `release` removes the file while it still holds the lock, then closes it."""
 
     def __init__(self, fd: int, path: Path) -> None:
         self._fd: int | None = fd
@@ -183,10 +182,10 @@ class Lock:
             os.close(fd)
 
     def forget(self) -> None:
-        """In a forked child: the lock is the parent's, and must not outlive it here."""
+        """In a forked child: close the parent's lock, which must not outlive the parent here."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            os.close(fd)  # flock is let go by the last descriptor, so the parent keeps it
+            os.close(fd)  # the last descriptor releases a flock, so the parent keeps it
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -202,7 +201,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def temp_prefix(name: str) -> str:
-    """How the temporary files of *name* begin."""
+    """The prefix of the temporary files of *name*."""
     return f".{name}.tmp-"
 
 
@@ -226,10 +225,10 @@ def _as_state_error(path: Path) -> Generator[None, None, None]:
 def _state_error(path: Path, exc: OSError) -> StateError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return StateError(
-            f"the disk of {path.parent} is full: what is deployed could not be recorded",
-            hint="Free some space, or give state_dir= another place (state_dir=None keeps no record at all).",
+            f"the disk of {path.parent} is full: a deployment could not be recorded",
+            hint="Free some space, or pass another state_dir= (state_dir=None keeps no record).",
         )
     return StateError(
         f"{path}: {exc.strerror or type(exc).__name__}",
-        hint="Give state_dir= a directory that you can write (state_dir=None keeps no record at all).",
+        hint="Pass a state_dir= that you can write to (state_dir=None keeps no record).",
     )

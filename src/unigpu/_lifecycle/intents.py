@@ -1,8 +1,9 @@
-"""The crash journal: what was about to be created, written before it is, and its id right after.
+"""Intents: what a deploy is about to create, written before the create, and its id right after.
 
-One small JSON file per create, and one lock per deployment name. Who holds the lock is alive; a pending intent whose
-lock can be taken is a dead writer's, and the next deploy or teardown of that name settles it. An intent is a hint and a
-crash log, never the truth: that is the platform, found by name. It holds no secret and no environment value.
+There is one small JSON file per create, and one lock per deployment name. The holder of the lock is alive. A pending
+intent whose lock is free belongs to a process that died, and the next deploy or teardown of that name settles it. An
+intent is a crash log, never the truth: the truth is the platform, searched by name. An intent holds no secret and no
+environment value.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _log = logging.getLogger("unigpu.intent")
 
 VERSION: Final = 1
 IntentState = Literal["pending", "committed", "failed"]
-LOOKS: Final = (15.0, 45.0, 120.0)
-"""Seconds after a create on a platform of lists at which its name is looked at again."""
+CHECKS_AFTER: Final = (15.0, 45.0, 120.0)
+"""Seconds after a create at which its name is checked again, on a platform that only lists."""
 
 _LOCK_WAIT: Final = 0.05
 _LOCK_WAIT_MOST: Final = 1.0
@@ -35,18 +36,18 @@ _TEXT: Final = ("state", "provider", "base", "namespace", "name", "provider_name
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """One deployment that was being made, or was made, from this machine.
+    """One deployment that this machine created, or was about to create.
 
     Attributes:
-        state: ``"failed"``: an undo did not finish, or what was kept is not whole.
+        state: ``"failed"``: an undo did not finish, or the deployment that was kept is not complete.
         base: The provider's base URL.
         attempt: The create call's random id, which its resources carry.
-        resources: ``(kind, id)`` of each that was made, in the order of creation.
-        ending: What a teardown or an undo that did not finish was ending: a list may show it for a while, and a deploy
-            that goes on builds on none of it.
-        due: Epoch seconds of the looks that are still owed, for platforms that only list.
-        expires_at: Epoch seconds of the deployment's end, where it was given one.
-        extra: Fields that a later release wrote; kept as they are.
+        resources: ``(kind, id)`` of each resource that was created, in order.
+        ending: What an unfinished teardown or undo was deleting. A list may show it for a while, and a later deploy
+            must not reuse it.
+        due: Epoch seconds of the checks that are still owed, for platforms that only list.
+        expires_at: Epoch seconds at which the deployment expires; ``None``: never.
+        extra: Fields that a later release wrote; they are kept as they are.
     """
 
     state: IntentState
@@ -67,7 +68,7 @@ class Intent:
 
     @property
     def key(self) -> str:
-        """What names the deployment on this machine: the lock's and the files' common beginning."""
+        """The deployment's key on this machine: its lock file and its intent files begin with it."""
         return key_of(self.provider, self.base, self.provider_name)
 
     @property
@@ -75,13 +76,13 @@ class Intent:
         return f"{self.key}.{self.attempt[:12]}.json"
 
     def still_due(self, wall: float) -> tuple[float, ...]:
-        """The looks that are owed after this moment: one at this moment pays for all that were due before."""
-        return tuple(at for at in self.due if wall < at <= wall + LOOKS[-1])
+        """The checks that are owed after *wall*: one check at *wall* counts for all that were due before."""
+        return tuple(at for at in self.due if wall < at <= wall + CHECKS_AFTER[-1])
 
-    def next_look(self, wall: float) -> float:
-        """When the next look is due. One that is further off than any ever is was written under a clock that has been
-        set back since: it is due now."""
-        return min((at if at <= wall + LOOKS[-1] else wall for at in self.due), default=math.inf)
+    def next_check(self, wall: float) -> float:
+        """When the next check is due. One that is too far off was written before the clock was set back: it is due
+        now."""
+        return min((at if at <= wall + CHECKS_AFTER[-1] else wall for at in self.due), default=math.inf)
 
     def to_json(self) -> bytes:
         known = {
@@ -103,14 +104,14 @@ def key_of(provider: str, base: str, provider_name: str) -> str:
 
 
 def parse(data: bytes) -> Intent | None:
-    """An intent from a file; ``None`` for one of another version, which is not ours to judge.
+    """An intent from a file; ``None`` for one of another version, which this release leaves alone.
 
     Raises:
         ValueError: the file is corrupt.
     """
     raw: Any = json.loads(data)
     if not isinstance(raw, dict):
-        raise ValueError("no object")
+        raise ValueError("not a JSON object")
     fields: dict[str, Any] = {str(k): v for k, v in raw.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - any JSON
     if fields.pop("version", None) != VERSION:
         return None
@@ -118,10 +119,10 @@ def parse(data: bytes) -> Intent | None:
     for name in _TEXT:
         value = fields.pop(name, None)
         if not isinstance(value, str):
-            raise ValueError(f"{name} is no text")
+            raise ValueError(f"{name} is not a string")
         known[name] = value
     if known["state"] not in ("pending", "committed", "failed"):
-        raise ValueError("an unknown state")
+        raise ValueError("unknown state")
     try:
         known["resources"] = tuple((str(kind), str(id_)) for kind, id_ in fields.pop("resources", ()))
         known["ending"] = tuple((str(kind), str(id_)) for kind, id_ in fields.pop("ending", ()))
@@ -139,21 +140,21 @@ class IntentStore:
     """The intents of one state directory.
 
     Args:
-        state_dir: The client's state directory; intents are kept in ``intents/`` in it.
+        state_dir: The client's state directory. Intents are kept in its folder ``intents/``.
         hook: Called around every write, for tests that crash there.
 
     Raises:
-        StateError: from any method, where the directory cannot be used; always before anything is created.
+        StateError: any method raises it where the directory cannot be used, always before anything is created.
     """
 
     def __init__(self, state_dir: Path | str, *, hook: Hook | None = None) -> None:
         self._dir = Directory(Path(state_dir) / "intents", hook=hook)
 
     async def lock(self, io: Io, key: str, *, deadline: float, what: str) -> Lock:
-        """Take the lock of a name; waits for a living holder.
+        """Take the lock of a name, and wait while another process holds it.
 
         Raises:
-            DeadlineExceeded: somebody else worked on this name all the time.
+            DeadlineExceeded: another process worked on this name all the time.
         """
         self._dir.prepare()
         wait = _LOCK_WAIT
@@ -161,7 +162,7 @@ class IntentStore:
             left = deadline - io.now()
             if left <= 0:
                 raise errors.DeadlineExceeded(
-                    f"{what}: another process on this machine is deploying or ending it, and did not finish in time",
+                    f"{what}: another process on this machine is deploying or deleting it, and did not finish in time",
                     maybe_executed=False,
                     stop_reason="deadline",
                 )
@@ -170,16 +171,16 @@ class IntentStore:
         return lock
 
     def try_lock(self, key: str) -> Lock | None:
-        """The lock of a name, or ``None`` where a living writer holds it."""
+        """The lock of a name, or ``None`` where a living process holds it."""
         self._dir.prepare()
         return self._dir.try_lock(f"{key}.lock")
 
     def is_locked(self, key: str) -> bool:
-        """Whether a living writer works on this name."""
+        """Whether a living process works on this name."""
         return self._dir.is_locked(f"{key}.lock")
 
     def load(self, key: str = "") -> list[Intent]:
-        """The intents of a name (or all), oldest first. Other versions are left alone, corrupt ones are told."""
+        """The intents of a name (or all), oldest first. Other versions are left alone; corrupt files are logged."""
         found: list[Intent] = []
         for name in self._dir.names(key):
             if not name.endswith(".json"):
@@ -188,7 +189,7 @@ class IntentStore:
             try:
                 intent = None if data is None else parse(data)
             except (ValueError, RecursionError) as exc:
-                _log.warning("%s is not readable and is ignored: %s", self._dir.path / name, exc)
+                _log.warning("%s is corrupt and is ignored: %s", self._dir.path / name, exc)
                 continue
             if intent is not None and intent.file == name and (not key or intent.key == key):
                 found.append(intent)
@@ -202,9 +203,9 @@ class IntentStore:
         self._dir.remove(intent.file)
 
     def sweep_temporary(self, key: str) -> None:
-        """Remove what writers that died in the middle of a write left, of any name. The lock of *key* is held.
+        """Remove the temporary files of processes that died during a write, of any name. The lock of *key* is held.
 
-        Everybody writes with the lock of the name held, so a temporary file of a free name has no living writer.
+        Every process writes with the lock of the name held, so a temporary file of a free name has no living writer.
         """
         for name in self._dir.names("."):
             owner, tmp, _ = name[1:].partition(".")
@@ -212,7 +213,7 @@ class IntentStore:
                 self._dir.remove(name)
 
     def sweep_locks(self) -> None:
-        """Remove the lock files of names that have nothing else here: of writers that died before their first write."""
+        """Remove lock files of names without an intent: their processes died before the first write."""
         names = self._dir.names("")
         kept = {name.partition(".")[0] for name in names if name.endswith(".json")}
         for name in names:
@@ -221,26 +222,33 @@ class IntentStore:
                 lock.release()
 
 
-class Journal:
-    """The intent of one deploy while it runs; without a store it keeps nothing.
+class IntentWriter:
+    """Keeps the intent of one deploy up to date while it runs. Without a store it writes nothing.
 
-    Only made while the lock of the name is held: every other intent of the name is then a dead writer's.
+    Create one only while the lock of the name is held: every other intent of the name then has no living writer.
+
+    Attributes:
+        intent: As last written.
+        completes: The deploy completes a deployment that existed before: a failure must not drop the intent.
 
     Args:
-        owes: The platform only lists, so after each create later looks are owed.
+        owes: The platform only lists, so each create owes later checks.
     """
 
-    def __init__(self, store: IntentStore | None, io: Io, intent: Intent, *, owes: bool = False) -> None:
+    def __init__(
+        self, store: IntentStore | None, io: Io, intent: Intent, *, owes: bool = False, completes: bool = False
+    ) -> None:
         self._store = store
         self._io = io
         self._owes = owes
         self.intent = intent
+        self.completes = completes
 
     def begin(self) -> None:
         """Write the intent, before anything is created.
 
         Raises:
-            StateError: it cannot be kept; nothing was created.
+            StateError: it cannot be written; nothing was created.
         """
         now = self._io.wall()
         self._save(
@@ -253,33 +261,33 @@ class Journal:
         )
 
     def record(self, kind: str, id_: str) -> None:
-        """Keep the id of what was just created."""
+        """Write the id of a resource that was just created."""
         if (kind, id_) not in self.intent.resources:
             self._save(replace(self.intent, resources=(*self.intent.resources, (kind, id_)), due=self._due()))
 
     def mark(self, state: IntentState, *, owe: bool | None = None) -> None:
-        """Keep what became of it. *owe*: all later looks anew, or none; ``None``: those that are owed already."""
+        """Write the outcome. *owe*: all later checks again, or none; ``None``: those that are owed already."""
         due = self.intent.due if owe is None else self._due() if owe else ()
         if (self.intent.state, self.intent.due) != (state, due):
             self._save(replace(self.intent, state=state, due=due))
 
     def note_ending(self, ids: Iterable[tuple[str, str]]) -> None:
-        """These were to be ended, and not all of them are seen to be gone."""
+        """Write what is being deleted, where not all of it is seen to be gone."""
         if new := tuple(one for one in ids if one not in self.intent.ending):
             self._save(replace(self.intent, ending=(*self.intent.ending, *new)))
 
-    def ends_seen(self) -> None:
-        """What was ending was looked at for long enough: what a list shows of it is there."""
+    def clear_ending(self) -> None:
+        """What was being deleted was checked for long enough: what a list still shows of it really exists."""
         if self.intent.ending:
             self._save(replace(self.intent, ending=()))
 
     def rewrite(self, *, spec_hash: str) -> None:
-        """It was changed in place."""
+        """Write the new hash after a change in place."""
         if self.intent.spec_hash != spec_hash:
             self._save(replace(self.intent, spec_hash=spec_hash))
 
-    def paid(self, wall: float) -> None:
-        """Its name was looked at, at this moment."""
+    def checked(self, wall: float) -> None:
+        """Write that the name was checked at *wall*."""
         if (due := self.intent.still_due(wall)) != self.intent.due:
             self._save(replace(self.intent, due=due))
 
@@ -289,7 +297,7 @@ class Journal:
 
     def _due(self) -> tuple[float, ...]:
         wall = self._io.wall()
-        return tuple(wall + seconds for seconds in LOOKS) if self._owes else self.intent.due
+        return tuple(wall + seconds for seconds in CHECKS_AFTER) if self._owes else self.intent.due
 
     def _save(self, intent: Intent) -> None:
         intent = replace(intent, updated_at=self._io.wall())

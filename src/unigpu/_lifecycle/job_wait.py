@@ -26,10 +26,9 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
-from ._pace import shielded
-from .create import may_have_acted
+from .consistency.absence import gone
+from .consistency.lost_answer import may_have_acted
 from .patience import Patience
-from .ready import gone
 from .scope import CANCEL_SECONDS, CallOptions, Scope
 
 _log = logging.getLogger("unigpu.jobs")
@@ -120,7 +119,7 @@ class JobWait:
         if own_id:
             await submit()
         else:  # its id comes with the answer: a caller who leaves now could not cancel it
-            await shielded(io, submit, seconds=max(1.0, call.deadline - io.now()) + 1.0)
+            await io.shield(submit, seconds=max(1.0, call.deadline - io.now()) + 1.0)
         return out[0]
 
     async def until_done(self, job_id: str) -> JobInfo:
@@ -208,7 +207,7 @@ class JobWait:
             return await self.jobs.cancel(io, self.info, job_id, deadline=io.now() + CANCEL_SECONDS)
 
         try:
-            return await shielded(io, cancel, seconds=CANCEL_SECONDS + 1.0)
+            return await io.shield(cancel, seconds=CANCEL_SECONDS + 1.0)
         except UniGPUError as exc:
             _log.warning("job %s could not be cancelled and may still run: %s", job_id, exc)
             return None

@@ -24,11 +24,12 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from .create import may_have_acted
+from .consistency.absence import read
+from .consistency.lost_answer import may_have_acted
 from .diagnose import cannot_start
 from .job_wait import JobWait, is_unknown
 from .patience import Patience
-from .ready import is_stopped, read
+from .ready import is_stopped
 from .scope import CallOptions, Scope
 
 _log = logging.getLogger("unigpu.jobs")

@@ -9,10 +9,10 @@ from typing import Final
 from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
 from unigpu.errors import DeadlineExceeded, NoWorkerReady, TransportError
 
-from ._pace import state_pace
+from .consistency.absence import read
 from .diagnose import Diagnosis
-from .ready import bills, is_stopped, read, start_once
-from .scope import CallOptions, Scope
+from .ready import bills, is_stopped, start_once
+from .scope import CallOptions, Scope, state_pace
 
 _UNREADY_HOLD: Final = 5.0
 """Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""
@@ -133,7 +133,7 @@ class Patience:
         if seen.state is State.STOPPED:
             await self._start(seen)
         elif not self.is_ready and seen.state is not State.COLD:
-            await self._diagnosis.look(seen, workers, served=self._ready_at is not None)
+            await self._diagnosis.observe(seen, workers, served=self._ready_at is not None)
             if seen.reason is None:
                 said = next((w.reason for w in workers if w.reason and w.state is not WorkerState.EXITED), None)
                 self.info = seen.model_copy(update={"reason": said})
@@ -147,15 +147,15 @@ class Patience:
         """The deployment, and its workers where they may say why none is ready: as a call of this client has just
         seen it, else by a look of our own."""
         scope, key = self._scope, (self._scope.base, self.info.id)
-        newest = None if scope.looks is None else scope.looks.newest(key, now, within=within)
+        newest = None if scope.status is None else scope.status.newest(key, now, within=within)
         if newest is not None:
             return newest.seen, newest.workers
         seen = await read(scope, self.info, deadline=self.deadline)
         workers: Sequence[Worker] = ()
         if seen.state not in (State.COLD, State.STOPPED) and not self._says_ready(seen, tells=tells):
             workers = await scope.driver.workers(scope.io, seen, deadline=self.deadline)
-        if scope.looks is not None:
-            scope.looks.show(key, now, seen, workers)
+        if scope.status is not None:
+            scope.status.show(key, now, seen, workers)
         return seen, workers
 
     def _says_ready(self, seen: DeploymentInfo, *, tells: bool) -> bool:
@@ -170,8 +170,8 @@ class Patience:
         if not self._start_asked:
             self._start_asked = True
             await start_once(self._scope, seen, deadline=self.deadline)
-            if self._scope.looks is not None:
-                self._scope.looks.forget((self._scope.base, self.info.id), self._scope.io.now())
+            if self._scope.status is not None:
+                self._scope.status.forget((self._scope.base, self.info.id), self._scope.io.now())
 
     async def refused(self, asked: float) -> DeploymentInfo:
         """After a call that nobody took: return when it is worth making again, with the deployment to call.
@@ -200,13 +200,13 @@ class Patience:
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, until another call of this client has seen a ready worker."""
-        io, looks = self._scope.io, self._scope.looks
-        if looks is None:
+        io, status = self._scope.io, self._scope.status
+        if status is None:
             return await io.sleep(seconds)
         until = io.now() + seconds
         while (left := until - io.now()) > 0:
             await io.sleep(min(left, _NEWS))
-            told = looks.told((self._scope.base, self.info.id))
+            told = status.latest((self._scope.base, self.info.id))
             if told is not None and self._says_ready(told, tells=False):
                 self._looked_at = None  # worth a look at once
                 return None

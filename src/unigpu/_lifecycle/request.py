@@ -21,13 +21,12 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from ._pace import state_pace
-from .create import may_have_acted
+from .consistency.lost_answer import may_have_acted
 from .diagnose import classify, next_step
 from .job_wait import is_unknown
 from .jobs import LOST_TRIES, must_be_awake
 from .patience import Patience
-from .scope import CallOptions, Scope
+from .scope import CallOptions, Scope, state_pace
 
 _LEAST_HOLD: Final = 0.05
 

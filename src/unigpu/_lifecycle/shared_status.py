@@ -1,7 +1,8 @@
-"""One look at a deployment for all calls of a client that wait for its first worker.
+"""The status of a deployment, shared by all calls of a client that wait for its first worker.
 
-Fifty calls that each look every few seconds would be thousands of requests in one cold start, against rates that a
-platform may not publish. Whoever finds the newest look too old makes the next one; the others take what it shows.
+Fifty calls that each check every few seconds would send thousands of requests in one cold start, and platforms do not
+always publish their rate limits. So the first call that finds the newest status too old asks the platform; the other
+calls use its answer.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from unigpu.driver import DeploymentInfo, Worker
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a look showed.
+class SharedStatusEntry:
+    """The newest check of one deployment.
 
     Attributes:
-        at: When it began, on `Io.now`'s clock.
-        seen: ``None``: it has not come back.
+        at: When the check began, on `Io.now`'s clock.
+        seen: The deployment; ``None``: the check has not finished.
+        workers: Its workers.
     """
 
     at: float
@@ -27,35 +29,35 @@ class Look:
     workers: Sequence[Worker] = ()
 
 
-class SharedLooks:
-    """The newest look at each deployment. It waits for nobody: a look that hangs is taken over by the next caller."""
+class SharedStatus:
+    """The newest check of each deployment. No call waits for another one: the next call replaces a check that hangs."""
 
     def __init__(self) -> None:
-        self._looks: dict[Hashable, Look] = {}
+        self._entries: dict[Hashable, SharedStatusEntry] = {}
         self._lock = ForkLock()
 
-    def newest(self, key: Hashable, now: float, *, within: float) -> Look | None:
-        """The newest look that is not older than *within* seconds; ``None``: the caller is to look now, for all."""
+    def newest(self, key: Hashable, now: float, *, within: float) -> SharedStatusEntry | None:
+        """The newest check, if it is not older than *within* seconds; ``None``: the caller checks now, for all."""
         with self._lock:
-            found = self._looks.get(key)
-            if found is not None and 0 <= now - found.at < within:
-                return found
-            self._looks[key] = Look(now)
+            entry = self._entries.get(key)
+            if entry is not None and 0 <= now - entry.at < within:
+                return entry
+            self._entries[key] = SharedStatusEntry(now)
             return None
 
-    def told(self, key: Hashable) -> DeploymentInfo | None:
-        """What the newest look has shown, if it has."""
-        found = self._looks.get(key)
-        return None if found is None else found.seen
+    def latest(self, key: Hashable) -> DeploymentInfo | None:
+        """The deployment as the newest check has shown it; ``None``: no check has finished."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.seen
 
     def show(self, key: Hashable, at: float, seen: DeploymentInfo, workers: Sequence[Worker]) -> None:
-        """What the look that began *at* has shown; a newer one counts more."""
+        """Store the result of the check that began *at*, unless a newer check has begun."""
         with self._lock:
-            found = self._looks.get(key)
-            if found is not None and found.at == at:
-                self._looks[key] = replace(found, seen=seen, workers=tuple(workers))
+            entry = self._entries.get(key)
+            if entry is not None and entry.at == at:
+                self._entries[key] = replace(entry, seen=seen, workers=tuple(workers))
 
     def forget(self, key: Hashable, now: float) -> None:
-        """It was changed now: what was seen before says nothing more."""
+        """The deployment was changed now: results of earlier checks do not count any more."""
         with self._lock:
-            self._looks[key] = Look(now)
+            self._entries[key] = SharedStatusEntry(now)

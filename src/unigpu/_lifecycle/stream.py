@@ -33,11 +33,10 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
-from ._pace import state_pace
 from .job_wait import JobWait
 from .jobs import invocation, must_be_awake, result_of, submits
 from .patience import Patience
-from .scope import CallOptions, Scope
+from .scope import CallOptions, Scope, state_pace
 
 _NO_NEWS = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
 

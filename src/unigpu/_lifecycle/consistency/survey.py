@@ -1,8 +1,8 @@
-"""What carries a deployment's name now, and which of several counts.
+"""What carries a deployment's name now, and which of several resources counts.
 
-On an atomic platform a name is one thing, and looking is the truth. A platform that only lists shows late what was
-created or deleted, and may hold several of one name: the oldest counts, then the smallest id, and what counts is read
-by its id before anybody acts on it.
+On an atomic platform a name belongs to one resource, and a list is the truth. A platform that only lists shows late
+what was created or deleted, and may hold several resources of one name: the oldest counts, then the smallest id. That
+one is read by its id before any step relies on it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from unigpu.driver import DeploymentInfo, Found, Resource, State
+from unigpu.driver import DeploymentInfo, Found, Resource
 
+from ..intents import Intent
 from ..scope import Scope
-
-ABSENT: Final = 3
-"""So many looks in a row must show nothing before it is believed: lists and reads flap."""
-ABSENT_PAUSE: Final = 0.3
-"""Seconds between such reads."""
+from .absence import any_listed, confirmed, is_ending, is_listed
 
 VOLUME: Final = "volume"
-"""The kind of a part that belongs to no create: found by its name, shared, ended by ``teardown(volumes=True)`` only."""
+"""The kind of a part that belongs to no create: it is found by its name, may be shared, and is deleted by
+``teardown(volumes=True)`` only."""
 
 Rows = tuple[tuple[Resource, Found], ...]
 Id = tuple[str, str]
@@ -34,7 +32,7 @@ class Survey:
 
     Attributes:
         found: Each part that a list shows, in the order of creation; of one kind the oldest first.
-        main: The one that is called, with what it shows; ``None`` where that is absent.
+        main: The part that is called, with its `DeploymentInfo`; ``None`` where there is none.
         by_kind: The part of each kind that belongs to *main*.
     """
 
@@ -44,44 +42,67 @@ class Survey:
 
     @property
     def info(self) -> DeploymentInfo | None:
-        if self.main is None or self.main.info is None:
-            return None
-        ids = {kind: found.id for kind, found in self.by_kind.items()}
-        return self.main.info.model_copy(update={"ids": {**self.main.info.ids, **ids}})
+        """*main* as a deployment, with the ids of all its parts."""
+        return None if self.main is None else whole_info(self.main, self.by_kind)
 
     @property
     def ids(self) -> frozenset[Id]:
-        return frozenset((found.kind, found.id) for _, found in self.found)
+        return frozenset(id_of(found) for _, found in self.found)
 
 
-def is_listed(resource: Resource) -> bool:
-    """Whether it is found by listing only, late."""
-    return resource.consistency.kind == "listed"
+def whole_info(main: Found, by_kind: Mapping[str, Found]) -> DeploymentInfo | None:
+    """The deployment that *main* shows, with the ids of all its parts; ``None`` where *main* shows none."""
+    if main.info is None:
+        return None
+    ids = {kind: found.id for kind, found in by_kind.items()}
+    return main.info.model_copy(update={"ids": {**main.info.ids, **ids}})
+
+
+def id_of(found: Found) -> Id:
+    return found.kind, found.id
+
+
+def ids_of(intents: Iterable[Intent]) -> tuple[Id, ...]:
+    """What *intents* recorded."""
+    return tuple(pair for intent in intents for pair in intent.resources)
+
+
+def ids_used_by(mains: Iterable[Found]) -> frozenset[str]:
+    """The ids of the parts that *mains* name as theirs."""
+    return frozenset(id_ for one in mains if one.info is not None for id_ in one.info.ids.values())
+
+
+def info_of(intent: Intent) -> DeploymentInfo:
+    """The deployment as its intent records it. Its attempt is left out: the name may carry another one by now."""
+    return DeploymentInfo(
+        provider=intent.provider,
+        name=intent.name,
+        namespace=intent.namespace,
+        provider_name=intent.provider_name,
+        id=intent.resources[-1][1] if intent.resources else intent.provider_name,
+        ids=dict(intent.resources),
+        spec_hash=intent.spec_hash,
+        attempt=None,
+        created_at=intent.created_at,
+        expires_at=intent.expires_at,
+    )
 
 
 def without_volumes(found: Rows) -> Rows:
-    """What may be ended without having been asked for by name: what somebody's data is on may not."""
+    """*found* without volumes: a volume holds a user's data, and is deleted on explicit request only."""
     return tuple(pair for pair in found if pair[1].kind != VOLUME)
 
 
-def any_listed(resources: Iterable[Resource]) -> bool:
-    return any(is_listed(resource) for resource in resources)
-
-
 def age(found: Found) -> tuple[float, str]:
-    """The order of the winner rule: the smallest wins."""
+    """The order by which a winner is chosen: the smallest wins."""
     return found.created_at or 0.0, found.id
 
 
-def is_ending(found: Found) -> bool:
-    return found.info is not None and found.info.state in (State.DELETING, State.GONE)
-
-
 async def rows(scope: Scope, resources: Sequence[Resource], *, deadline: float, known: Iterable[Id] = ()) -> Rows:
-    """Everything that carries the name. What is *known* by its id and too young for the list is read.
+    """Everything that carries the name. Resources in *known* that a late list does not show yet are read by id.
 
     Raises:
-        UniGPUError: a list could not be read whole; nothing is known then.
+        UniGPUError: a list could not be read whole, so the result would not be complete.
     """
     out: list[tuple[Resource, Found]] = []
     ids = tuple(dict.fromkeys(known))
@@ -104,11 +125,11 @@ async def survey(
     known: Iterable[Id] = (),
     mine: str | None = None,
 ) -> Survey:
-    """Look for each part by name. Of several of one kind the oldest counts, then the smallest id: a fixed winner.
+    """Find each part by name. Of several of one kind the oldest counts, then the smallest id.
 
     Args:
         known: Ids that this machine recorded for the name.
-        mine: This call's own attempt: where nothing is called yet, only its own parts are counted.
+        mine: This call's own attempt: where no part can be called yet, only parts of this attempt count.
     """
     found = await rows(scope, resources, deadline=deadline, known=known)
     if not any_listed(resources):
@@ -127,8 +148,20 @@ async def survey(
     return Survey(found=found, main=main, by_kind=parts)
 
 
+async def existing_mains(scope: Scope, found: Rows, *, deadline: float) -> Rows:
+    """The parts that can be called and really exist: a list shows for a while what was deleted."""
+    out: list[tuple[Resource, Found]] = []
+    for resource, one in found:
+        if one.info is None:
+            continue
+        now = await confirmed(scope, resource, one.id, deadline=deadline)
+        if now is not None and not is_ending(now):
+            out.append((resource, now))
+    return tuple(out)
+
+
 async def _main(scope: Scope, found: Rows, *, deadline: float) -> Found | None:
-    """The one that counts and is really there: a list shows for a while what was deleted."""
+    """The part that counts and really exists; else one that is being deleted."""
     mains = [(resource, one) for resource, one in found if one.info is not None]
     ending: Found | None = None
     for resource, one in sorted(mains, key=lambda pair: (is_ending(pair[1]), *age(pair[1]))):
@@ -144,10 +177,10 @@ async def _main(scope: Scope, found: Rows, *, deadline: float) -> Found | None:
 async def _part(
     scope: Scope, resource: Resource, found: Rows, main: Found | None, mine: str | None, *, deadline: float
 ) -> Found | None:
-    """The part of *resource*'s kind that *main* stands on."""
+    """The part of *resource*'s kind that *main* depends on."""
     named = None if main is None or main.info is None else main.info.ids.get(resource.kind)
     if named is not None:
-        shown = next((one for _, one in found if (one.kind, one.id) == (resource.kind, named)), None)
+        shown = next((one for _, one in found if id_of(one) == (resource.kind, named)), None)
         return shown or await confirmed(scope, resource, named, deadline=deadline)
     attempt = mine if main is None else main.attempt
     for _, one in found:
@@ -156,17 +189,6 @@ async def _part(
         if resource.kind != VOLUME and (one.attempt != attempt if attempt is not None else main is None):
             continue
         now = await confirmed(scope, resource, one.id, deadline=deadline)
-        if now is not None:
-            return now
-    return None
-
-
-async def confirmed(scope: Scope, resource: Resource, id_: str, *, deadline: float) -> Found | None:
-    """It, read by its id; ``None`` only where several reads in a row agree that it is gone."""
-    for turn in range(ABSENT):
-        if turn:
-            await scope.io.sleep(ABSENT_PAUSE)
-        now = await resource.read(scope.io, id_, deadline=deadline)
         if now is not None:
             return now
     return None
