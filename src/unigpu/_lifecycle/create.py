@@ -149,7 +149,7 @@ class CreatedResources:
         if found is None:
             return None
         if found.attempt is None and resource.kind == VOLUME:
-            self.unsure = None  # it may hold somebody's data: it is used, and never undone
+            self.unsure = None  # it may hold a user's data: it is used, and never undone
         else:
             self.add(resource, found)
         return found

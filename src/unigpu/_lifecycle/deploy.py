@@ -93,7 +93,11 @@ def ephemeral_spec(spec: DeploymentSpec) -> DeploymentSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class _Use:
-    """What exists is used. *leftover*: a deploy of this machine that died created it."""
+    """Use the deployment that exists.
+
+    Attributes:
+        leftover: A deploy of this machine that died created it.
+    """
 
     seen: Survey
     main: Found
@@ -104,6 +108,9 @@ class _Use:
 
 class DeployRun:
     """One deploy or update call, as a context: it holds the name's lock, and what fails in it is undone.
+
+    Attributes:
+        decision: What was decided about the deployment that exists; ``None``: none exists.
 
     Args:
         doing: For the error of a name that stays locked: ``"deploying"``.
@@ -156,7 +163,7 @@ class DeployRun:
                     return self.created(await self.complete(step))
                 return await self._use(step)
             except (ConflictError, DeploymentGone) as exc:
-                # Somebody deleted it meanwhile: that is repaired once. The second time somebody means it.
+                # The first time the deployment disappears it is created again; the second time it is left deleted.
                 if turn + 1 == _ROUNDS or (isinstance(exc, DeploymentGone) and deleted):
                     raise
                 deleted = deleted or isinstance(exc, DeploymentGone)
@@ -170,7 +177,6 @@ class DeployRun:
         attempt = self.attempt
         seen = await self.replacement.wait_for_deletions(seen)
         main, info = seen.main, seen.info
-        unfinished = attempt.unfinished()
         if main is None or info is None:
             return await self._clear_parts(seen)
         if attempt.created.is_mine(main):  # an earlier round of this very call created it
@@ -178,13 +184,13 @@ class DeployRun:
         if main.expires_at is not None and main.expires_at <= self.scope.io.wall():
             attempt.warnings.append(f"{attempt.spec.name} had expired; it was torn down and created anew")
             return await self.replacement.remove(seen)
-        leftover = is_leftover(main, unfinished)
+        leftover = is_leftover(main, attempt.unfinished())
         try:
             self.decision = decision = self._compare(main, info, if_exists)
         except NameConflict:
             if not leftover:
                 raise
-            # The deploy that created it died before it returned: nobody uses it, so nothing is lost.
+            # The deploy that created it died before it returned: no client uses it, so nothing is lost.
             return await self.replacement.remove(seen)
         if decision.action == "recreate":
             attempt.adaptations.append(downtime(attempt.spec, decision.fields))

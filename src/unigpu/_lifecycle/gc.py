@@ -23,13 +23,11 @@ from .consistency.absence import (
     ABSENT_PAUSE,
     ABSENT_READS,
     any_listed,
-    confirmed,
     ensure_absent,
-    is_ending,
     is_listed,
 )
 from .consistency.owed_checks import of_scope
-from .consistency.survey import VOLUME, Id, Rows, age, id_of, ids_of, ids_used_by, info_of, rows
+from .consistency.survey import VOLUME, Id, Rows, age, existing, id_of, ids_of, ids_used_by, info_of, mains_of, rows
 from .intents import Intent, key_of
 from .scope import Scope
 
@@ -110,13 +108,9 @@ async def collect(scope: Scope, groups: Sequence[Group], *, deadline: float) -> 
 async def _inspect_name(scope: Scope, info: DeploymentInfo, intents: Sequence[Intent], *, deadline: float) -> Group:
     parts, wall = [part for part in scope.driver.parts(info) if part.kind != VOLUME], scope.io.wall()
     known = ids_of(intents)
-    there: list[tuple[Resource, Found]] = []
-    for resource, one in await rows(scope, parts, deadline=deadline, known=known):
-        now = await confirmed(scope, resource, one.id, deadline=deadline)  # lists show for a while what was deleted
-        if now is not None and not is_ending(now):
-            there.append((resource, now))
-    found: Rows = tuple(there)
-    mains = [one for _, one in found if one.info is not None]
+    listed = await rows(scope, parts, deadline=deadline, known=known)
+    found = await existing(scope, listed, deadline=deadline)
+    mains = [one for _, one in mains_of(found)]
     judge = _Judge(scope, parts, found, {one.attempt: one for one in intents}, wall)
     return Group(
         info=info,

@@ -21,9 +21,22 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from .consistency.absence import any_listed, confirmed, ensure_absent, is_ending
+from .consistency.absence import any_listed, ensure_absent, is_ending
 from .consistency.owed_checks import of_scope
-from .consistency.survey import VOLUME, Rows, Survey, age, id_of, ids_of, ids_used_by, info_of, rows, survey
+from .consistency.survey import (
+    VOLUME,
+    Rows,
+    Survey,
+    age,
+    existing,
+    id_of,
+    ids_of,
+    ids_used_by,
+    info_of,
+    mains_of,
+    rows,
+    survey,
+)
 from .intents import Intent, IntentWriter, key_of
 from .scope import Scope
 
@@ -112,18 +125,13 @@ async def _others(
     """
     if info.attempt is None:
         return ()
-    mains = [(resource, one) for resource, one in found if one.info is not None and not is_ending(one)]
+    mains = tuple(pair for pair in mains_of(found) if not is_ending(pair[1]))
     mine = [one for _, one in mains if one.attempt == info.attempt or one.id == info.id]
-    others: list[Found] = []
-    for resource, one in mains:
-        if one in mine or one.attempt in unfinished:
-            continue
-        now = await confirmed(scope, resource, one.id, deadline=deadline)
-        if now is not None and not is_ending(now):
-            others.append(now)
-    if mine and others and min(map(age, mine)) < min(map(age, others)):
+    not_mine = tuple(pair for pair in mains if pair[1] not in mine and pair[1].attempt not in unfinished)
+    others = sorted((one for _, one in await existing(scope, not_mine, deadline=deadline)), key=age)
+    if mine and others and min(map(age, mine)) < age(others[0]):
         return ()
-    return sorted(others, key=age)
+    return others
 
 
 def _of_attempts(found: Rows, attempts: set[str | None], *, kept: Sequence[Found]) -> Rows:

@@ -17,7 +17,7 @@ from unigpu.errors import UniGPUError
 
 from ..scope import Scope
 from .absence import ensure_absent
-from .survey import VOLUME, Id, Rows, age, existing_mains, id_of, ids_used_by, rows
+from .survey import VOLUME, Id, Rows, age, existing, id_of, ids_used_by, mains_of, rows
 
 _log = logging.getLogger("unigpu.lifecycle")
 
@@ -76,8 +76,8 @@ async def delete_duplicates(
     parts = [part for part in parts if part.kind != VOLUME]
     plan = _DuplicatePlan(frozenset(own), frozenset(given_up), frozenset(orphans), frozenset(given_up_ids))
     found = await rows(scope, parts, deadline=deadline, known=(*own_ids, *plan.given_up_ids))
-    mains = [one for _, one in await existing_mains(scope, found, deadline=deadline)]
-    to_delete, staying = plan.judge(mains, found)
+    mains = await existing(scope, mains_of(found), deadline=deadline)
+    to_delete, staying = plan.judge([one for _, one in mains], found)
     removed, left = await _delete(scope, parts, to_delete, deadline=deadline)
     return DuplicateCheck(
         main=staying[0] if staying else None, staying=tuple(staying), seen=found, removed=removed, left=left

@@ -101,7 +101,7 @@ def record_check(scope: Scope, intents: Iterable[Intent], checked: DuplicateChec
         due, state = intent.still_due(wall), intent.state
         stands = intent.attempt in standing or not ids.isdisjoint(intent.resources)
         if state == "committed" and not stands:
-            state = "failed"  # another deployment won, or somebody deleted this one elsewhere
+            state = "failed"  # another deployment won, or this one was deleted elsewhere
         done = not due and not checked.has(intent.attempt) and checked.left.isdisjoint(intent.resources)
         if state == "failed" and done:
             store.drop(intent)

@@ -93,6 +93,11 @@ def without_volumes(found: Rows) -> Rows:
     return tuple(pair for pair in found if pair[1].kind != VOLUME)
 
 
+def mains_of(found: Rows) -> Rows:
+    """The parts of *found* that can be called."""
+    return tuple(pair for pair in found if pair[1].info is not None)
+
+
 def age(found: Found) -> tuple[float, str]:
     """The order by which a winner is chosen: the smallest wins."""
     return found.created_at or 0.0, found.id
@@ -148,12 +153,10 @@ async def survey(
     return Survey(found=found, main=main, by_kind=parts)
 
 
-async def existing_mains(scope: Scope, found: Rows, *, deadline: float) -> Rows:
-    """The parts that can be called and really exist: a list shows for a while what was deleted."""
+async def existing(scope: Scope, found: Rows, *, deadline: float) -> Rows:
+    """What of *found* really exists, read by id: a list shows for a while what was deleted."""
     out: list[tuple[Resource, Found]] = []
     for resource, one in found:
-        if one.info is None:
-            continue
         now = await confirmed(scope, resource, one.id, deadline=deadline)
         if now is not None and not is_ending(now):
             out.append((resource, now))
@@ -162,9 +165,8 @@ async def existing_mains(scope: Scope, found: Rows, *, deadline: float) -> Rows:
 
 async def _main(scope: Scope, found: Rows, *, deadline: float) -> Found | None:
     """The part that counts and really exists; else one that is being deleted."""
-    mains = [(resource, one) for resource, one in found if one.info is not None]
     ending: Found | None = None
-    for resource, one in sorted(mains, key=lambda pair: (is_ending(pair[1]), *age(pair[1]))):
+    for resource, one in sorted(mains_of(found), key=lambda pair: (is_ending(pair[1]), *age(pair[1]))):
         now = await confirmed(scope, resource, one.id, deadline=deadline)
         if now is None:
             continue
