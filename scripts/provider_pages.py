@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unigpu import Capabilities, compare
-from unigpu._client._compare import facts_of
+from unigpu._client.compare import facts_of
 from unigpu.elasticity.capabilities import FLAGS
 from unigpu.elasticity.fact import Fact
 from unigpu.elasticity.questions import IN_SHORT, QUESTIONS, in_words

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         ServerSentEvent,
         Stream,
     )
-    from ._client._compare import Comparison, compare
+    from ._client.compare import Comparison, compare
     from .elasticity.capabilities import Capabilities
     from .errors import (
         APIStatusError,
@@ -271,7 +271,7 @@ def __getattr__(name: str) -> Any:
     elif name in _MODELS:
         room = ".models"
     elif name in ("Comparison", "compare"):
-        room = "._client._compare"
+        room = "._client.compare"
     elif name == "Capabilities":
         room = ".elasticity.capabilities"
     else:

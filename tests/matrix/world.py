@@ -23,7 +23,7 @@ import anyio.lowlevel
 from matrix_platforms import NAME, Platform
 
 from unigpu import AsyncClient, Client
-from unigpu._client._ways import _ways
+from unigpu._client.transports import _ways
 from unigpu._io.clock import InstantClock, VirtualClock, use_clock
 from unigpu._io.contract import Request, Response, StreamResponse
 from unigpu._io.protection import Protection

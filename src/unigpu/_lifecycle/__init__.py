@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from .calls.jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
+from .calls.request import Asking, OpenReply, request
+from .calls.stream import StreamRun, job_stream, stream
 from .consistency.absence import read
 from .consistency.owed_checks import OwedChecks, pay, pay_quietly
 from .deploy import deploy
 from .gc import Group, collect, inspect
 from .intents import Intent, IntentStore
 from .inventory import inventory
-from .jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
 from .listing import find, listing, resolve
 from .ready import wait_ready
-from .request import Asking, OpenReply, request
 from .scale import scale, start, stop, wake
 from .scope import CallOptions, Deployed, Scope
 from .shared_status import SharedStatus
-from .stream import StreamRun, job_stream, stream
 from .teardown import end_expired, known, teardown
 from .update import update
 

@@ -34,7 +34,7 @@ def command(
     With one provider this shows every fact of it; with several, or none, the four questions side by side.
     """
     from .. import _registry
-    from .._client._compare import compare, facts_of
+    from .._client.compare import compare, facts_of
 
     names: list[str] = list(dict.fromkeys(providers)) or list(_registry.installed())
     if older is not None:
@@ -56,7 +56,7 @@ def command(
 
 def _every(provider: str) -> Iterator[tuple[str, str, Fact[Any]]]:
     """Each fact of a provider: which deployments, its name, and it."""
-    from .._client._compare import facts_of
+    from .._client.compare import facts_of
 
     shapes, further, _ = facts_of(provider)
     for caps in shapes:
@@ -67,7 +67,7 @@ def _every(provider: str) -> Iterator[tuple[str, str, Fact[Any]]]:
 
 
 def _whole(provider: str) -> dict[str, Any]:
-    from .._client._compare import facts_of
+    from .._client.compare import facts_of
 
     out: dict[str, Any] = {"reading": facts_of(provider)[2]}
     for where, name, fact in _every(provider):

@@ -13,8 +13,8 @@ from typing import Any, Final, cast
 import respx
 from respx.mocks import HTTPCoreMocker
 
-from unigpu._client._base import cold_starts_of
-from unigpu._client._sync import Client
+from unigpu._client.session import cold_starts_of
+from unigpu._client.sync_client import Client
 from unigpu._config import keep_state_in
 from unigpu._io.clock import use_clock
 from unigpu.cloud._simulated import Behavior

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unigpu._client._compare import facts_of
+from unigpu._client.compare import facts_of
 from unigpu.elasticity.capabilities import FLAGS, VERBS, load, refuse
 from unigpu.elasticity.fact import Fact, FurtherFact, read_facts, read_reading
 

@@ -26,10 +26,10 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
-from .consistency.absence import gone
-from .consistency.lost_answer import may_have_acted
-from .patience import Patience
-from .scope import CANCEL_SECONDS, CallOptions, Scope
+from ..consistency.absence import gone
+from ..consistency.lost_answer import may_have_acted
+from ..scope import CANCEL_SECONDS, CallOptions, Scope
+from .worker_wait import Patience
 
 _log = logging.getLogger("unigpu.jobs")
 

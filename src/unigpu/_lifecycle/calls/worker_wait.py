@@ -9,10 +9,10 @@ from typing import Final
 from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
 from unigpu.errors import DeadlineExceeded, NoWorkerReady, TransportError
 
-from .consistency.absence import read
-from .diagnose import Diagnosis
-from .ready import bills, is_stopped, start_once
-from .scope import CallOptions, Scope, state_pace
+from ..consistency.absence import read
+from ..diagnose import Diagnosis
+from ..ready import bills, is_stopped, start_once
+from ..scope import CallOptions, Scope, state_pace
 
 _UNREADY_HOLD: Final = 5.0
 """Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""

@@ -13,8 +13,8 @@ from unigpu.models import DeploymentInfo, LogLine, State, Worker, WorkerState
 from unigpu.models._lines import seconds, worker_range_text
 from unigpu.models.explain import Cause, Explanation
 
-from ._base import CONTROL_SECONDS, Home, Seen
-from ._find import Finder
+from .lookup import Finder
+from .session import CONTROL_SECONDS, Home, Seen
 
 _TAIL: Final = 20
 _ROOM: Final = "Accept more GPUs or regions (offers() shows what there is now), or wait."

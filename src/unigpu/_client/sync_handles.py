@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 from unigpu._io.bridge import run_sync
 from unigpu.models import Explanation, JobStatus, LogLine, Result, SpecFields, Worker
 
-from ._base import OnUnsupported, Seen
-from ._batch import Results
-from ._calls import Calls, StreamSource
-from ._core import Core
-from ._http_verbs import BoundHTTPVerbs
-from ._progress import ProgressMode
-from ._view import DeploymentView, JobView, Submitted, Unpicklable
+from .calls import Calls, StreamSource
+from .handle_state import DeploymentView, JobView, Submitted, Unpicklable
+from .http_verbs import BoundHTTPVerbs
+from .map.results import Results
+from .progress import ProgressMode
+from .session import OnUnsupported, Seen
+from .verbs import Core
 
 if TYPE_CHECKING:
-    from ._sync import Client
+    from .sync_client import Client
 
 _END: Final = object()
 

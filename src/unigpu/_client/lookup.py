@@ -17,11 +17,11 @@ from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError, T
 from unigpu.models import DeploymentInfo, DeploymentSpec, Interface, Progress, Rate, provider_name
 from unigpu.models._lines import deploy_line
 
-from . import _values
-from ._base import DEPLOY_SECONDS, Flight, Home, Seen, expected
-from ._progress import Reporter
-from ._view import DeploymentView, inside
-from ._ways import Ways
+from . import arguments
+from .handle_state import DeploymentView, inside
+from .progress import Reporter
+from .session import DEPLOY_SECONDS, Flight, Home, Seen, expected
+from .transports import Ways
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -165,7 +165,7 @@ class Finder:
     def _address(self, deployment: object, provider: object = None) -> tuple[str, str]:
         if not isinstance(deployment, str):
             raise ConfigurationError(f"give a deployment's handle, name or address, not {type(deployment).__name__}.")
-        name, at = _values.address(deployment)
+        name, at = arguments.address(deployment)
         if at is not None and provider is not None and provider != at:
             raise ConfigurationError(f"provider={provider!r}, and the address says {at!r}: which one?")
         return name, at or self.home.provider(provider)
@@ -264,7 +264,7 @@ class Finder:
         )
 
     def _deadline(self, timeout: object, default: float = DEPLOY_SECONDS) -> float:
-        return self.io.now() + (default if timeout is None else _values.seconds(timeout, "timeout"))
+        return self.io.now() + (default if timeout is None else arguments.seconds(timeout, "timeout"))
 
     def _seen(self, info: DeploymentInfo, spec: DeploymentSpec | None) -> Seen:
         rate = info.rate

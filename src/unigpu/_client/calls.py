@@ -12,10 +12,10 @@ from unigpu.elasticity.capabilities import Capabilities, refuse
 from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError
 from unigpu.models import DeploymentInfo, JobInfo, Result
 
-from . import _values
-from ._base import CONTROL_SECONDS, Home, Seen
-from ._core import Core
-from ._view import Submitted
+from . import arguments
+from .handle_state import Submitted
+from .session import CONTROL_SECONDS, Home, Seen
+from .verbs import Core
 
 T = TypeVar("T")
 
@@ -43,13 +43,13 @@ class Asked:
         timeout_from: Literal["call", "ready"] = "call",
     ) -> Asked:
         """Raises `ConfigurationError` for what cannot be."""
-        _values.choice(on_timeout, "on_timeout", ("cancel", "keep"))
+        arguments.choice(on_timeout, "on_timeout", ("cancel", "keep"))
         return cls(
-            start_timeout=_values.seconds_or_none(start_timeout, "start_timeout"),
-            timeout=_values.seconds_or_none(timeout, "timeout"),
+            start_timeout=arguments.seconds_or_none(start_timeout, "start_timeout"),
+            timeout=arguments.seconds_or_none(timeout, "timeout"),
             on_timeout=cast('Literal["cancel", "keep"]', on_timeout),
-            idempotent=None if idempotent is None else _values.flag(idempotent, "idempotent"),
-            wake=_values.flag(wake, "wake"),
+            idempotent=None if idempotent is None else arguments.flag(idempotent, "idempotent"),
+            wake=arguments.flag(wake, "wake"),
             timeout_from=timeout_from,
         )
 
@@ -94,7 +94,7 @@ class Calls:
         """A stream that opens when it is first read. What was given is checked now."""
         self.home.open()
         self.core.check_target(deployment)
-        plain = _values.job_input(input)
+        plain = arguments.job_input(input)
 
         async def opened(again: bool) -> StreamRun:
             async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, sent: dict[str, Any]) -> StreamRun:
@@ -115,7 +115,7 @@ class Calls:
 
     async def result(self, submitted: Submitted, timeout: object) -> Result:
         self.home.open()
-        within = _values.seconds_or_none(timeout, "timeout")
+        within = arguments.seconds_or_none(timeout, "timeout")
         options = submitted.options
         if within is not None:
             options = _kept(options, within)
@@ -154,7 +154,7 @@ class Calls:
         call: Callable[[Scope, DeploymentInfo, CallOptions, dict[str, Any]], Awaitable[T]],
     ) -> T:
         self.home.open()
-        plain = _values.job_input(input)
+        plain = arguments.job_input(input)
         answer: list[T] = []
 
         async def act(scope: Scope, seen: Seen) -> None:
@@ -186,7 +186,7 @@ class Calls:
             raise refuse(caps, "empty_input", doing="An empty input ({})", instead="Send at least one key.")
         limit = caps.max_payload.value
         if not isinstance(limit, str):
-            _values.check_size(input, int(limit))
+            arguments.check_size(input, int(limit))
         return caps
 
     def _with_job(self, exc: DeadlineExceeded, info: DeploymentInfo, options: CallOptions) -> DeadlineExceeded:

@@ -12,9 +12,9 @@ from unigpu.models.deployment import usd
 from unigpu.models.gpu import matches
 from unigpu.models.offer import Offer, Offers
 
-from . import _values
-from ._base import CONTROL_SECONDS
-from ._find import Finder
+from . import arguments
+from .lookup import Finder
+from .session import CONTROL_SECONDS
 
 _PROBE: Final = "offers"
 
@@ -24,7 +24,7 @@ async def offers(
 ) -> Offers:
     """What matches, on each provider that is covered."""
     core.home.open()
-    _values.choice(kind, "kind", ("serverless", "pod"))
+    arguments.choice(kind, "kind", ("serverless", "pod"))
     stated: dict[str, Any] = {"gpu": gpu, "max_price": max_price, "regions": regions}
     stated = {name: value for name, value in stated.items() if value is not None}
     # A size such as "24GB" is dear without a cap only where it is deployed; here it is a question.

@@ -15,13 +15,13 @@ from unigpu.driver import CallClass, Submits
 from unigpu.errors import JobCancelled, JobExpired, JobFailed, ResultUnknown, UniGPUError
 from unigpu.models import DeploymentInfo, Result
 
-from . import _values
-from ._base import CONTROL_SECONDS
-from ._calls import Asked, Calls
-from ._checkpoint import Checkpoint
-from ._engine import Call, Plan
-from ._intake import Intake, Item
-from ._progress import ProgressMode, Reporter, check_progress
+from .. import arguments
+from ..calls import Asked, Calls
+from ..progress import ProgressMode, Reporter, check_progress
+from ..session import CONTROL_SECONDS
+from .checkpoint import Checkpoint
+from .inputs import Intake, Item
+from .window import Call, Plan
 
 _MOST: Final = 1000
 """The largest window that is chosen by itself."""
@@ -52,10 +52,10 @@ def plan_map(
     home, core = calls.home, calls.core
     home.open()
     core.check_target(deployment)
-    _values.choice(order, "order", ("input", "done"))
-    _values.choice(on_error, "on_error", ("raise", "return"))
+    arguments.choice(order, "order", ("input", "done"))
+    arguments.choice(on_error, "on_error", ("raise", "return"))
     check_progress(progress)
-    window = None if concurrency is None else _values.count(concurrency, "concurrency", most=10_000)
+    window = None if concurrency is None else arguments.count(concurrency, "concurrency", most=10_000)
     asked = Asked.checked(start_timeout, timeout, idempotent=idempotent, timeout_from="ready")
     label, provider = core.label(deployment)
     file = None if checkpoint is None else Checkpoint(checkpoint, deployment=f"{label}@{provider} in {home.namespace}")

@@ -27,12 +27,13 @@ from unigpu.models import (
 )
 from unigpu.models.spec import Secrets
 
-from . import _plan, _values
-from ._base import CLOSE_SECONDS, CONTROL_SECONDS, GC_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
-from ._find import Finder, in_time
-from ._offers import with_offers
-from ._progress import ProgressMode, Reporter, check_progress
-from ._view import DeploymentView
+from . import arguments
+from . import plan as planning
+from .handle_state import DeploymentView
+from .lookup import Finder, in_time
+from .offers import with_offers
+from .progress import ProgressMode, Reporter, check_progress
+from .session import CLOSE_SECONDS, CONTROL_SECONDS, GC_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
 
 _log: Final = logging.getLogger("unigpu.client")
 
@@ -59,10 +60,10 @@ class Core(Finder):
         fields: Mapping[str, Any],
     ) -> Seen:
         self.home.open()
-        _values.choice(wait, "wait", (True, False, "worker"))
-        _values.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
-        _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
-        _values.choice(on_failure, "on_failure", ("teardown", "keep"))
+        arguments.choice(wait, "wait", (True, False, "worker"))
+        arguments.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
+        arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+        arguments.choice(on_failure, "on_failure", ("teardown", "keep"))
         check_progress(progress)
         deadline = self._deadline(timeout)
         plan = given if isinstance(given, Plan) else None
@@ -73,9 +74,9 @@ class Core(Finder):
                 "on_unsupported": (on_unsupported, plan.on_unsupported if on_unsupported != "raise" else "raise"),
                 "ephemeral": (ephemeral, False),
             }
-            _plan.check_plan(plan, self.home.namespace, said, fields)
+            planning.check_plan(plan, self.home.namespace, said, fields)
             given, provider, if_exists, on_unsupported = plan.spec, plan.provider, plan.if_exists, plan.on_unsupported
-        if _values.flag(ephemeral, "ephemeral") and if_exists != "adopt":
+        if arguments.flag(ephemeral, "ephemeral") and if_exists != "adopt":
             raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
         asked, where, adapt = self.home.spec(given, provider, fields)
         spec, adaptations, unsaid = self.home.gate(asked, where, adapt=adapt or on_unsupported == "adapt")
@@ -84,7 +85,7 @@ class Core(Finder):
             scope = self._scope(where, spec.interface, spec.kind, reporter)
             await self.pay(scope, deadline)
             if plan is not None:
-                scope = await _plan.hold_to(self, plan, scope)
+                scope = await planning.hold_to(self, plan, scope)
             done = await _lifecycle.deploy(
                 replace(scope, unsaid=unsaid),
                 spec,
@@ -92,7 +93,7 @@ class Core(Finder):
                 wait=wait,  # type: ignore[arg-type]  # checked above
                 deadline=deadline,
                 on_failure=on_failure,  # type: ignore[arg-type]  # checked above
-                settle=_values.flag(settle, "settle"),
+                settle=arguments.flag(settle, "settle"),
                 ephemeral=bool(ephemeral),
             )
             seen = self._seen(done.info, done.spec)
@@ -121,8 +122,8 @@ class Core(Finder):
         changes: Mapping[str, Any],
     ) -> Seen:
         self.home.open()
-        _values.choice(wait, "wait", (True, False, "worker"))
-        _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+        arguments.choice(wait, "wait", (True, False, "worker"))
+        arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
         check_progress(progress)
         check_fields(changes)
         deadline = self._deadline(timeout)
@@ -158,7 +159,7 @@ class Core(Finder):
         self.home.open()
         none = workers == 0 and not isinstance(workers, bool)
         limits = (0, 0) if none else scale_range(workers)
-        _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+        arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
         deadline = self._deadline(TEARDOWN_SECONDS if none else CONTROL_SECONDS)
 
         async def act(scope: Scope, seen: Seen) -> None:
@@ -182,8 +183,8 @@ class Core(Finder):
     @in_time
     async def teardown(self, deployment: object, *, timeout: object, missing_ok: object, volumes: object) -> None:
         self.home.open()
-        _values.flag(missing_ok, "missing_ok")
-        _values.flag(volumes, "volumes")
+        arguments.flag(missing_ok, "missing_ok")
+        arguments.flag(volumes, "volumes")
         deadline = self._deadline(timeout)
         if isinstance(deployment, DeploymentView):
             seen = self._own(deployment)
@@ -273,7 +274,7 @@ class Core(Finder):
 
     async def wait_ready(self, deployment: object, *, wake: object, timeout: object, progress: ProgressMode) -> Seen:
         self.home.open()
-        _values.flag(wake, "wake")
+        arguments.flag(wake, "wake")
         check_progress(progress)
         deadline = self._deadline(timeout)
         reporter = Reporter(progress)
@@ -320,7 +321,7 @@ class Core(Finder):
 
     async def start(self, deployment: object, *, wait: object, timeout: object) -> Seen:
         self.home.open()
-        _values.flag(wait, "wait")
+        arguments.flag(wait, "wait")
         deadline = self._deadline(timeout)
 
         async def act(scope: Scope, seen: Seen) -> None:
@@ -338,9 +339,9 @@ class Core(Finder):
 
     async def get(self, name: object, *, provider: object, interface: object, port: object) -> Seen:
         self.home.open()
-        _values.choice(interface, "interface", (None, "function", "http"))
+        arguments.choice(interface, "interface", (None, "function", "http"))
         if port is not None:
-            _values.count(port, "port", most=65535)
+            arguments.count(port, "port", most=65535)
         logical, where = self._address(name, provider)
         seen = await self._find(logical, where, self._deadline(CONTROL_SECONDS), fresh=True)
         seen.info = _declared(seen.info, {"interface": interface, "port": port})
@@ -349,8 +350,8 @@ class Core(Finder):
 
     def capabilities(self, provider: object, interface: object, kind: object) -> Capabilities:
         self.home.open()
-        _values.choice(interface, "interface", ("function", "http"))
-        _values.choice(kind, "kind", ("serverless", "pod"))
+        arguments.choice(interface, "interface", ("function", "http"))
+        arguments.choice(kind, "kind", ("serverless", "pod"))
         return self.home.capabilities(self.home.provider(provider), cast("Any", interface), cast("Any", kind))
 
     async def deployments(self, provider: object) -> tuple[list[Seen], dict[str, UniGPUError]]:
@@ -370,8 +371,8 @@ class Core(Finder):
 
     async def gc(self, provider: object, delete: object, all_namespaces: object) -> GcReport:
         self.home.open()
-        deleting = _values.flag(delete, "delete")
-        everywhere = _values.flag(all_namespaces, "all_namespaces")
+        deleting = arguments.flag(delete, "delete")
+        everywhere = arguments.flag(all_namespaces, "all_namespaces")
         looked: list[tuple[Scope, list[_lifecycle.Group]]] = []
         unreadable: dict[str, UniGPUError] = {}
         for name in self.home.providers(provider):
@@ -421,9 +422,9 @@ class Core(Finder):
     def logs(self, deployment: object, *, worker: object, follow: object, tail: object) -> AsyncIterator[LogLine]:
         self.home.open()
         self.check_target(deployment)
-        one = _values.text_or_none(worker, "worker")
-        on = _values.flag(follow, "follow")
-        return self._lines(deployment, one, on, _values.count(tail, "tail", least=0, most=1_000_000))
+        one = arguments.text_or_none(worker, "worker")
+        on = arguments.flag(follow, "follow")
+        return self._lines(deployment, one, on, arguments.count(tail, "tail", least=0, most=1_000_000))
 
     async def _lines(self, deployment: object, worker: str | None, follow: bool, tail: int) -> AsyncIterator[LogLine]:
         seen = await self.target(deployment, self._deadline(CONTROL_SECONDS))

@@ -34,7 +34,7 @@ from unigpu.models import (
     scale_range,
 )
 
-from . import _values
+from . import arguments
 
 OnUnsupported = Literal["raise", "adapt"]
 
@@ -251,13 +251,13 @@ class Home:
         if isinstance(given, DeploymentSpec):
             merged.update({name: getattr(given, name) for name in given.model_fields_set})
         elif isinstance(given, str):
-            name, at = _values.address(given)
+            name, at = arguments.address(given)
             where = self._one_provider(provider, at) or where
             merged.update(self.settings.declared(name, where))
         elif given is not None:
             raise ConfigurationError("spec: give a DeploymentSpec, the name of a declared deployment, or fields.")
         adapt = merged.pop("on_unsupported", "raise")
-        _values.choice(adapt, "on_unsupported (in the configuration)", ("raise", "adapt"))
+        arguments.choice(adapt, "on_unsupported (in the configuration)", ("raise", "adapt"))
         merged.update(fields)
         if "name" not in merged:
             raise ConfigurationError(
@@ -470,4 +470,4 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     """Raise `ConfigurationError` for a keyword that is no spec field, with the nearest field or parameter."""
     for name in fields:
         if name not in DeploymentSpec.model_fields:
-            raise _values.unknown_field(name, DeploymentSpec.model_fields, _PARAMETERS)
+            raise arguments.unknown_field(name, DeploymentSpec.model_fields, _PARAMETERS)

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, cast
 from unigpu.errors import ConfigurationError, InvalidInput
 from unigpu.models import Result
 
-from . import _values
-from ._checkpoint import Checkpoint, Entry, digest
+from .. import arguments
+from .checkpoint import Checkpoint, Entry, digest
 
 Order = Literal["input", "done"]
 _END: Final = object()
@@ -71,7 +71,7 @@ class Intake:
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
             raise ConfigurationError(f"key: it returned {type(key).__name__} for input {index}; a key is a text.")
         try:
-            plain = _values.job_input(value)
+            plain = arguments.job_input(value)
         except InvalidInput as exc:
             return Item(index, key, None, outcome=Result(error=exc, key=key))
         if self._checkpoint is None:

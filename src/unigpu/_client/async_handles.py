@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from unigpu.models import Explanation, JobStatus, LogLine, Result, SpecFields, Worker
 
-from ._base import OnUnsupported, Seen
-from ._batch import AsyncResults
-from ._calls import Calls, StreamSource
-from ._core import Core
-from ._http_verbs import AsyncBoundHTTPVerbs
-from ._progress import ProgressMode
-from ._view import DeploymentView, JobView, Submitted, Unpicklable
+from .calls import Calls, StreamSource
+from .handle_state import DeploymentView, JobView, Submitted, Unpicklable
+from .http_verbs import AsyncBoundHTTPVerbs
+from .map.results import AsyncResults
+from .progress import ProgressMode
+from .session import OnUnsupported, Seen
+from .verbs import Core
 
 if TYPE_CHECKING:
-    from ._async import AsyncClient
+    from .async_client import AsyncClient
 
 
 class AsyncDeployment(AsyncBoundHTTPVerbs, DeploymentView):

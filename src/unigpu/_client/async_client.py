@@ -1,4 +1,4 @@
-"""`AsyncClient`: every verb as a coroutine, on asyncio and trio. A thin shell, the twin of `_sync`."""
+"""`AsyncClient`: every verb as a coroutine, on asyncio and trio. A thin shell, the twin of `sync_client`."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from unigpu.models import (
     Worker,
 )
 
-from ._base import Home, OnUnsupported, Seen
-from ._batch import AsyncResults
-from ._calls import Asked, Calls
-from ._core import Core
-from ._explain import explain
-from ._handles_async import AsyncDeployment, AsyncJob, AsyncStream
-from ._http_verbs import AsyncHTTPVerbs
-from ._map import plan_map
-from ._offers import offers
-from ._plan import plan
-from ._progress import ProgressMode
-from ._view import Deployments, Submitted, Unpicklable
-from ._ways import Transport, async_ways, http_config
+from .async_handles import AsyncDeployment, AsyncJob, AsyncStream
+from .calls import Asked, Calls
+from .explain import explain
+from .handle_state import Deployments, Submitted, Unpicklable
+from .http_verbs import AsyncHTTPVerbs
+from .map.item import plan_map
+from .map.results import AsyncResults
+from .offers import offers
+from .plan import plan
+from .progress import ProgressMode
+from .session import Home, OnUnsupported, Seen
+from .transports import Transport, async_ways, http_config
+from .verbs import Core
 
 
 class AsyncClient(AsyncHTTPVerbs, Unpicklable):

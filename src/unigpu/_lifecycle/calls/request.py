@@ -21,12 +21,12 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from .consistency.lost_answer import may_have_acted
-from .diagnose import classify, next_step
+from ..consistency.lost_answer import may_have_acted
+from ..diagnose import classify, next_step
+from ..scope import CallOptions, Scope, state_pace
 from .job_wait import is_unknown
 from .jobs import LOST_TRIES, must_be_awake
-from .patience import Patience
-from .scope import CallOptions, Scope, state_pace
+from .worker_wait import Patience
 
 _LEAST_HOLD: Final = 0.05
 

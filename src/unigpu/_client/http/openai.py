@@ -17,9 +17,9 @@ from unigpu._io.bridge import run_sync
 from unigpu._lifecycle import Asking, OpenReply
 from unigpu.errors import ConfigurationError, DeadlineExceeded, TransportTimeout, UniGPUError
 
-from ._calls import Asked, Calls
-from ._request import CONNECTION, OURS, open_request
-from ._view import DeploymentView, inside
+from ..calls import Asked, Calls
+from ..handle_state import DeploymentView, inside
+from .request import CONNECTION, OURS, open_request
 
 ORIGIN: Final = "http://unigpu.invalid"
 """What such an object believes to speak to; nothing else is let through, and no name server knows it."""

@@ -13,9 +13,9 @@ from unigpu._io.clock import get_clock
 from unigpu.errors import ClientClosed, StateError, UniGPUError
 from unigpu.models import Progress, Result
 
-from ._checkpoint import Checkpoint
-from ._intake import Arrivals, Intake, Item, Order, replaced_key
-from ._progress import Reporter
+from ..progress import Reporter
+from .checkpoint import Checkpoint
+from .inputs import Arrivals, Intake, Item, Order, replaced_key
 
 Call = Callable[[Item], Awaitable[Result]]
 Prepare = Callable[[], AbstractAsyncContextManager[tuple[Call, int]]]

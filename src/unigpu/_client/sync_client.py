@@ -1,4 +1,4 @@
-"""`Client`: every verb as a plain call. A thin shell: what happens is in `_core`, `_calls` and `_batch`."""
+"""`Client`: every verb as a plain call. A thin shell: what happens is in `verbs`, `calls` and `map`."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from unigpu.models import (
     Worker,
 )
 
-from ._base import Home, OnUnsupported, Seen
-from ._batch import Results
-from ._calls import Asked, Calls
-from ._core import Core
-from ._explain import explain
-from ._handles import Deployment, Job, Stream
-from ._http_verbs import HTTPVerbs
-from ._map import plan_map
-from ._offers import offers
-from ._plan import plan
-from ._progress import ProgressMode
-from ._view import Deployments, Submitted, Unpicklable
-from ._ways import Transport, http_config, map_ways, sync_ways
+from .calls import Asked, Calls
+from .explain import explain
+from .handle_state import Deployments, Submitted, Unpicklable
+from .http_verbs import HTTPVerbs
+from .map.item import plan_map
+from .map.results import Results
+from .offers import offers
+from .plan import plan
+from .progress import ProgressMode
+from .session import Home, OnUnsupported, Seen
+from .sync_handles import Deployment, Job, Stream
+from .transports import Transport, http_config, map_ways, sync_ways
+from .verbs import Core
 
 
 class Client(HTTPVerbs, Unpicklable):

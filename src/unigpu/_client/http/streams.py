@@ -12,8 +12,8 @@ from unigpu._io.bridge import run_sync
 from unigpu._lifecycle import OpenReply
 from unigpu.driver import Headers
 
-from ._events import EventParser, ServerSentEvent
-from ._view import Unpicklable
+from .._events import EventParser, ServerSentEvent
+from ..handle_state import Unpicklable
 
 
 class _Events:

@@ -12,7 +12,7 @@ from ..elasticity.fact import Fact, FurtherFact, read_further, read_reading
 from ..elasticity.questions import IN_SHORT, QUESTIONS, in_words
 from ..errors import ConfigurationError, UnsupportedError
 from ..models import Interface, Kind
-from . import _values
+from . import arguments
 
 __all__ = ["Comparison", "compare", "facts_of"]
 
@@ -90,8 +90,8 @@ def compare(*providers: str, interface: Interface = "function", kind: Kind = "se
     Raises:
         ConfigurationError: there is no such provider, interface or kind.
     """
-    _values.choice(interface, "interface", _INTERFACES)
-    _values.choice(kind, "kind", _KINDS)
+    arguments.choice(interface, "interface", _INTERFACES)
+    arguments.choice(kind, "kind", _KINDS)
     if not all(isinstance(name, str) for name in providers):  # pyright: ignore[reportUnnecessaryIsInstance] - users give lists
         raise ConfigurationError('compare: give names, as in compare("runpod", "vast").')
     found: list[Capabilities] = []

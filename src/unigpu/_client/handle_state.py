@@ -1,4 +1,4 @@
-"""What a handle shows: the deployment as last seen. The verbs are in `_handles`."""
+"""What a handle shows: the deployment as last seen. The verbs are in `sync_handles` and `async_handles`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unigpu._lifecycle import CallOptions
 from unigpu.errors import UniGPUError
 from unigpu.models import Adaptation, Change, DeploymentInfo, JobInfo, Rate, State, TtlEnforcer
 
-from ._base import Home, Seen
+from .session import Home, Seen
 
 if TYPE_CHECKING:
-    from ._core import Core
+    from .verbs import Core
 
 H = TypeVar("H")
 

@@ -17,8 +17,8 @@ from unigpu.elasticity.capabilities import refuse
 from unigpu.errors import ConfigurationError, InvalidResponseError, PayloadTooLarge, UnsupportedError
 from unigpu.models import DeploymentInfo
 
-from ._base import CONTROL_SECONDS, Seen
-from ._calls import Asked, Calls
+from ..calls import Asked, Calls
+from ..session import CONTROL_SECONDS, Seen
 
 Param = str | int | float | bool
 Params = Mapping[str, Param | Sequence[Param]]

@@ -24,13 +24,13 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from .consistency.absence import read
-from .consistency.lost_answer import may_have_acted
-from .diagnose import cannot_start
+from ..consistency.absence import read
+from ..consistency.lost_answer import may_have_acted
+from ..diagnose import cannot_start
+from ..ready import is_stopped
+from ..scope import CallOptions, Scope
 from .job_wait import JobWait, is_unknown
-from .patience import Patience
-from .ready import is_stopped
-from .scope import CallOptions, Scope
+from .worker_wait import Patience
 
 _log = logging.getLogger("unigpu.jobs")
 

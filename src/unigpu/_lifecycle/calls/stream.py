@@ -33,10 +33,10 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
+from ..scope import CallOptions, Scope, state_pace
 from .job_wait import JobWait
 from .jobs import invocation, must_be_awake, result_of, submits
-from .patience import Patience
-from .scope import CallOptions, Scope, state_pace
+from .worker_wait import Patience
 
 _NO_NEWS = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
 

@@ -20,10 +20,10 @@ from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UniGPUE
 from unigpu.models import Adaptation
 from unigpu.models.plan import Action, Plan, PlannedRequest, Plans
 
-from . import _values
-from ._base import CONTROL_SECONDS
-from ._find import Finder
-from ._offers import with_offers
+from . import arguments
+from .lookup import Finder
+from .offers import with_offers
+from .session import CONTROL_SECONDS
 
 _HIDDEN: Final = "***"
 _SHOWN_HEADERS: Final = frozenset({"accept", "content-type", "if-match", "if-none-match"})
@@ -42,12 +42,12 @@ async def plan(
 ) -> Plans:
     """One plan for each provider that is covered. What cannot be had stays in, with the reason."""
     core.home.open()
-    _values.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
-    _values.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+    arguments.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
+    arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
     plans: list[Plan] = []
     unreadable: dict[str, UniGPUError] = {}
     if isinstance(given, str):
-        given, at = _values.address(given)
+        given, at = arguments.address(given)
         if at is not None and provider not in (None, at):
             raise ConfigurationError(f"provider={provider!r}, and the address says {at!r}: which one?")
         provider = at or provider

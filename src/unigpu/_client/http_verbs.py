@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from unigpu._io.bridge import run_sync
 
-from . import _openai
-from ._calls import Asked, Calls
-from ._http_streams import AsyncHTTPStream, HTTPStream
-from ._request import HTTPReply, Params, asking, open_request, whole
+from .calls import Asked, Calls
+from .http import openai
+from .http.request import HTTPReply, Params, asking, open_request, whole
+from .http.streams import AsyncHTTPStream, HTTPStream
 
 if TYPE_CHECKING:
-    from ._async import AsyncClient
-    from ._handles import Deployment
-    from ._handles_async import AsyncDeployment
-    from ._sync import Client
+    from .async_client import AsyncClient
+    from .async_handles import AsyncDeployment
+    from .sync_client import Client
+    from .sync_handles import Deployment
 
 
 class HTTPVerbs:
@@ -133,7 +133,7 @@ class HTTPVerbs:
             ConfigurationError: the package ``openai`` is not installed.
             UnsupportedError: it is a function deployment.
         """
-        return _openai.arguments(self._calls, deployment, start_timeout, is_async=False)
+        return openai.arguments(self._calls, deployment, start_timeout, is_async=False)
 
 
 class AsyncHTTPVerbs:
@@ -250,7 +250,7 @@ class AsyncHTTPVerbs:
             ConfigurationError: the package ``openai`` is not installed.
             UnsupportedError: it is a function deployment.
         """
-        return _openai.arguments(self._calls, deployment, start_timeout, is_async=True)
+        return openai.arguments(self._calls, deployment, start_timeout, is_async=True)
 
 
 class BoundHTTPVerbs:

@@ -25,9 +25,9 @@ from unigpu._io.clock import get_clock
 from unigpu.errors import ClientClosed
 from unigpu.models import Result
 
-from ._engine import Engine, Giving, Plan, Prepare
-from ._intake import Item
-from ._view import Unpicklable
+from ..handle_state import Unpicklable
+from .inputs import Item
+from .window import Engine, Giving, Plan, Prepare
 
 _STOP_SECONDS: Final = 15.0
 """How long leaving a sync `map` waits for its jobs to be cancelled."""
