@@ -9,9 +9,11 @@
 `UniGPUError`. ``unigpu`` is the command line, `unigpu.testing` serves whole platforms in a test's memory.
 """
 
-# Importing this package loads nothing but this file: each public name is fetched when it is first used.
+# Importing this package loads nothing but this file and the version: each public name is fetched when it is first used.
 
 from __future__ import annotations
+
+from ._version import __version__
 
 TYPE_CHECKING = False  # type checkers take this name for true; importing it from typing would cost 3 ms
 if TYPE_CHECKING:
@@ -108,9 +110,6 @@ if TYPE_CHECKING:
         Worker,
         WorkerState,
     )
-
-__version__ = "0.1.0"
-
 __all__ = [
     "APIStatusError",
     "Adaptation",

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from unigpu import __version__
 from unigpu._io.http import AsyncHttpIo, HttpConfig, SyncHttpIo
 from unigpu._io.limits import LimitedIo
 from unigpu._io.protection import Protection
 from unigpu._io.retry import RetryingIo
+from unigpu._version import __version__
 from unigpu.driver import Driver, Io, Request
 from unigpu.errors import ConfigurationError
 from unigpu.models import Event
