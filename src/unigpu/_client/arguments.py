@@ -6,8 +6,9 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Final, cast
 
+from unigpu._io.contract import EncodedJSON
 from unigpu.errors import ConfigurationError, InvalidInput, PayloadTooLarge
 from unigpu.models import nearest
 from unigpu.models.identity import NAME_PATTERN
@@ -74,27 +75,29 @@ def address(text: str) -> tuple[str, str | None]:
     return name, provider or None
 
 
-def job_input(value: object) -> dict[str, Any]:
-    """A call's input as plain JSON: a copy, so that what the caller changes later is not sent.
+def job_input(value: object) -> EncodedJSON:
+    """A call's input, checked and encoded: the only time, and before anything waits, so that what the caller changes
+    later is not sent.
 
     Raises:
         InvalidInput: it is no object, or something in it is not JSON; the error has the path.
     """
+    if isinstance(value, EncodedJSON):
+        return value
     if not isinstance(value, Mapping):
         raise InvalidInput(f"the input is a JSON object (a dict), not {type(value).__name__}.", path="$")
-    plain = cast("dict[str, Any]", _plain(cast("object", value), "$", 0))
+    plain = _plain(cast("object", value), "$", 0)
     try:
-        _encoded(plain)
+        return EncodedJSON(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode())
     except UnicodeEncodeError:
         raise InvalidInput("a text in the input has half of a surrogate pair, which is not Unicode.") from None
     except ValueError as exc:  # an integer beyond Python's own limit of digits
         raise InvalidInput(f"the input is not JSON: {exc}.") from None
-    return plain
 
 
-def check_size(plain: dict[str, Any], limit: int) -> None:
-    """Raise `PayloadTooLarge` where a checked input is above what the platform takes, in bytes."""
-    size = len(_encoded(plain))
+def check_size(input: EncodedJSON, limit: int) -> None:
+    """Raise `PayloadTooLarge` where an input is above what the platform takes, in bytes."""
+    size = len(input.data)
     if size > limit:
         raise PayloadTooLarge(
             f"the input has {size} bytes; the platform takes {limit}.",
@@ -102,10 +105,6 @@ def check_size(plain: dict[str, Any], limit: int) -> None:
             size=size,
             hint="Put large data where the worker can fetch it, and send the address.",
         )
-
-
-def _encoded(plain: dict[str, Any]) -> bytes:
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _plain(value: object, path: str, depth: int) -> object:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from unigpu import _config, _lifecycle
+from unigpu._io.contract import EncodedJSON
 from unigpu._lifecycle import CallOptions, Scope, StreamRun
 from unigpu.elasticity.capabilities import Capabilities, refuse
 from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError
@@ -79,13 +80,13 @@ class Calls:
         self._handle = handle
 
     async def invoke(self, deployment: object, input: object, asked: Asked) -> Result:
-        async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, plain: dict[str, Any]) -> Result:
+        async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, plain: EncodedJSON) -> Result:
             return await _lifecycle.invoke(scope, info, plain, options)
 
         return await self._call(deployment, input, asked, "invoke", call)
 
     async def submit(self, deployment: object, input: object, asked: Asked) -> Submitted:
-        async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, plain: dict[str, Any]) -> Submitted:
+        async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, plain: EncodedJSON) -> Submitted:
             return Submitted(info, await _lifecycle.submit(scope, info, plain, options), options)
 
         return await self._call(deployment, input, asked, "submit", call)
@@ -97,7 +98,7 @@ class Calls:
         plain = arguments.job_input(input)
 
         async def opened(again: bool) -> StreamRun:
-            async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, sent: dict[str, Any]) -> StreamRun:
+            async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, sent: EncodedJSON) -> StreamRun:
                 return _lifecycle.stream(scope, info, sent, options)
 
             if again:
@@ -151,7 +152,7 @@ class Calls:
         input: object,
         asked: Asked,
         verb: Literal["invoke", "submit", "stream"],
-        call: Callable[[Scope, DeploymentInfo, CallOptions, dict[str, Any]], Awaitable[T]],
+        call: Callable[[Scope, DeploymentInfo, CallOptions, EncodedJSON], Awaitable[T]],
     ) -> T:
         self.home.open()
         plain = arguments.job_input(input)
@@ -170,7 +171,7 @@ class Calls:
         return answer[0]
 
     def admit(
-        self, info: DeploymentInfo, input: dict[str, Any], asked: Asked, verb: Literal["invoke", "submit", "stream"]
+        self, info: DeploymentInfo, input: EncodedJSON, asked: Asked, verb: Literal["invoke", "submit", "stream"]
     ) -> Capabilities:
         """The gate of a call.
 

@@ -50,7 +50,7 @@ class Entry:
 
 def digest(value: Mapping[str, Any]) -> str:
     """A hash of an input, the same whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(dict(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
+from unigpu._io.contract import EncodedJSON
 from unigpu.errors import ConfigurationError, InvalidInput
 from unigpu.models import Result
 
@@ -22,14 +23,14 @@ class Item:
     """One input.
 
     Attributes:
-        input: Plain JSON; ``None`` where there is an `outcome` already.
+        input: Encoded; ``None`` where there is an `outcome` already.
         entry: What the checkpoint knows of it.
         outcome: Its result, without a call: from the checkpoint, or because the input cannot be sent.
     """
 
     index: int
     key: str
-    input: dict[str, Any] | None
+    input: EncodedJSON | None
     entry: Entry | None = None
     outcome: Result | None = None
 

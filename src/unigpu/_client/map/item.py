@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, cast
 
 from unigpu import _lifecycle
+from unigpu._io.contract import EncodedJSON
 from unigpu._lifecycle import CallOptions, Scope
 from unigpu.driver import CallClass, Submits
 from unigpu.errors import JobCancelled, JobExpired, JobFailed, ResultUnknown, UniGPUError
@@ -114,9 +115,7 @@ class One:
         self._checkpoint.done(item.key, result)
         return result
 
-    async def _recorded(
-        self, item: Item, input: dict[str, Any], options: CallOptions, checkpoint: Checkpoint
-    ) -> Result:
+    async def _recorded(self, item: Item, input: EncodedJSON, options: CallOptions, checkpoint: Checkpoint) -> Result:
         if item.entry is not None and item.entry.state == "submitted":
             found = await self._resumed(item.key, item.entry.job_id, options)
             if found is not None:

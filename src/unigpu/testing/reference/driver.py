@@ -218,7 +218,7 @@ class ReferenceDriver:
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         more: dict[str, Any] = {
-            "json": {"input": dict(call.input), "timeout": call.execution_timeout},
+            "json": {"input": call.input, "timeout": call.execution_timeout},
             "call": CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
             "deadline": call.deadline,
         }
