@@ -11,13 +11,14 @@ from the user's call to `HttpIo.send`, both included.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import unigpu
@@ -56,7 +57,7 @@ class Row:
     encodings: int
 
 
-def stack(frame: Any) -> list[CodeType]:
+def stack(frame: FrameType | None) -> list[CodeType]:
     """The code of unigpu's frames from *frame* outwards, the innermost first."""
     found: list[CodeType] = []
     while frame is not None:
@@ -75,12 +76,12 @@ def watched() -> Iterator[Seen]:
     async def noting(self: SyncHttpIo, request: Any) -> Any:
         seen.requests += 1
         if request.operation not in seen.stacks:  # a request that is sent again has come the same way
-            seen.stacks[request.operation] = [send.__code__, *stack(sys._getframe(1))]
+            seen.stacks[request.operation] = [send.__code__, *stack(inspect.currentframe())]
         return await send(self, request)
 
     def counting(self: json.JSONEncoder, value: Any) -> str:
         text = encode(self, value)
-        outer = next(iter(stack(sys._getframe(1))), None)
+        outer = next(iter(stack(inspect.currentframe())), None)
         if MARK in text and outer is not None and Path(outer.co_filename).relative_to(ROOT).parts[0] in OURS:
             seen.encodings += 1
         return text
@@ -137,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             over.append(f"{one.provider} {one.verb}: above {frames} frames in {files} files")
         if one.verb == "invoke" and one.encodings > given.encodings:
             over.append(f"{one.provider} {one.verb}: the input is encoded more than {given.encodings} time(s)")
-    print("\n".join(over)) if over else None
+    for line in over:
+        print(line)
     return int(given.check and bool(over))
 
 

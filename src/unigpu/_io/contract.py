@@ -221,6 +221,12 @@ class StreamResponse(Protocol):
     async def read(self) -> bytes: ...
 
 
+class Shield(Protocol):
+    """The type of `Io.shield`."""
+
+    async def __call__(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T: ...
+
+
 class Io(Protocol):
     """What code above may do to the world: send, stream, wait, read clocks, and protect a cleanup."""
 

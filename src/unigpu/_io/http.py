@@ -14,7 +14,7 @@ import functools
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -292,9 +292,7 @@ class AsyncHttpIo(_HttpIo):
     async def sleep(self, seconds: float) -> None:
         await get_clock().asleep(seconds)
 
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        """See `unigpu._io.shield`."""
-        return await shield_async(work, seconds=seconds)
+    shield = staticmethod(shield_async)
 
     async def aclose(self) -> None:
         """Close the connections of this loop. Any later use raises `ClientClosed`."""
@@ -315,9 +313,7 @@ class SyncHttpIo(_HttpIo):
     async def sleep(self, seconds: float) -> None:
         get_clock().sleep(seconds)
 
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        """See `unigpu._io.shield`."""
-        return await shield_sync(work, seconds=seconds)
+    shield = staticmethod(shield_sync)
 
     def close(self) -> None:
         """Close the connections. Any later use raises `ClientClosed`."""
