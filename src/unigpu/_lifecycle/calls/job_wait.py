@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from typing import Final
@@ -29,7 +30,7 @@ from unigpu.errors import (
 from ..consistency.absence import gone
 from ..consistency.lost_answer import may_have_acted
 from ..scope import CANCEL_SECONDS, CallOptions, Scope
-from .worker_wait import Patience
+from .worker_wait import WorkerWait
 
 _log = logging.getLogger("unigpu.jobs")
 
@@ -50,7 +51,7 @@ class JobWait:
         self.info = info
         self.options = options
         self.began = began
-        self.patience = Patience(scope, info, options, began=began)
+        self.worker_wait = WorkerWait(scope, info, options, began=began)
         self.job_id: str | None = None
         """The job that exists, or may exist."""
 
@@ -80,11 +81,15 @@ class JobWait:
         while True:
             asked = io.now()
             try:
-                return await self._send_once(call, own_id=own_id)
+                if own_id:
+                    return await self._submit(call)
+                # Its id comes with the answer: a caller who leaves before that could not cancel it.
+                seconds = max(1.0, call.deadline - asked) + 1.0
+                return await io.shield(functools.partial(self._submit, call), seconds=seconds)
             except DeploymentGone:
                 raise
             except NoWorkerReady:  # refused while nothing runs: it is started, and asked again
-                await self.patience.refused(asked)
+                await self.worker_wait.refused(asked)
                 continue
             except NotFoundError as exc:
                 raise gone(self.scope, self.info) from exc
@@ -102,25 +107,16 @@ class JobWait:
             await io.sleep(JOB_PACE.delay(io.now() - self.began, io.random()))
 
     async def _was_late(self, exc: TransportTimeout, *, acted: bool) -> JobInfo:
-        late = self.patience.late()
+        late = self.worker_wait.late()
         late.maybe_executed = acted
         if acted:
             return await self.give_up(late)
         raise late from exc
 
-    async def _send_once(self, call: Invocation, *, own_id: bool) -> JobInfo:
-        io = self.scope.io
-        out: list[JobInfo] = []
-
-        async def submit() -> None:
-            out.append(await self.jobs.submit(io, self.info, call))
-            self.job_id = out[0].id
-
-        if own_id:
-            await submit()
-        else:  # its id comes with the answer: a caller who leaves now could not cancel it
-            await io.shield(submit, seconds=max(1.0, call.deadline - io.now()) + 1.0)
-        return out[0]
+    async def _submit(self, call: Invocation) -> JobInfo:
+        job = await self.jobs.submit(self.scope.io, self.info, call)
+        self.job_id = job.id
+        return job
 
     async def until_done(self, job_id: str) -> JobInfo:
         """Wait for the end of a job.
@@ -133,8 +129,8 @@ class JobWait:
         try:
             return await poll(
                 self.scope.io,
-                lambda: self._look(job_id),
-                deadline=math.inf,  # both deadlines are `Patience`'s
+                lambda: self._check(job_id),
+                deadline=math.inf,  # both deadlines are `WorkerWait`'s
                 pace=JOB_PACE,
                 hint=self._pause,
                 held=self.jobs.long_poll > 0,
@@ -145,33 +141,35 @@ class JobWait:
         except _GIVES_UP as exc:
             return await self.give_up(exc)
         except DeploymentGone as exc:
-            exc.maybe_executed = True  # the job was in its queue: nobody may take this for "not sent"
+            exc.maybe_executed = True  # the job was in its queue, so this is not "not sent"
             raise
         except _NO_NEWS as exc:
             raise is_unknown(self.scope, self.info, job_id, exc) from exc
 
-    async def _look(self, job_id: str) -> JobInfo | None:
-        patience = self.patience
+    async def _check(self, job_id: str) -> JobInfo | None:
+        worker_wait = self.worker_wait
         try:
             job = await self.jobs.status(
                 self.scope.io,
                 self.info,
                 job_id,
-                wait=patience.hold(self.jobs.long_poll),
-                deadline=patience.deadline,
+                wait=worker_wait.hold(self.jobs.long_poll),
+                deadline=worker_wait.deadline,
             )
         except _NO_NEWS:
-            patience.check()
+            worker_wait.check()
             raise
         if job.status.is_terminal:
             return job
         queued = job.status is JobStatus.QUEUED
-        await patience.look(started=job.status is JobStatus.RUNNING, ready_workers=job.ready_workers, queued=queued)
+        await worker_wait.observe(
+            started=job.status is JobStatus.RUNNING, ready_workers=job.ready_workers, queued=queued
+        )
         return None
 
     def _pause(self) -> float:
         io = self.scope.io
-        return min(JOB_PACE.delay(io.now() - self.began, io.random()), self.patience.left)
+        return min(JOB_PACE.delay(io.now() - self.began, io.random()), self.worker_wait.left)
 
     async def give_up(self, exc: UniGPUError) -> JobInfo:
         """We stop waiting: cancel the job or leave it. One that ended meanwhile is returned after all.

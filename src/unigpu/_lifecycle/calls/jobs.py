@@ -30,7 +30,7 @@ from ..diagnose import cannot_start
 from ..ready import is_stopped
 from ..scope import CallOptions, Scope
 from .job_wait import JobWait, is_unknown
-from .worker_wait import Patience
+from .worker_wait import WorkerWait
 
 _log = logging.getLogger("unigpu.jobs")
 
@@ -64,14 +64,14 @@ async def invoke(
     for turn in range(LOST_TRIES if options.idempotent else 1):
         call = invocation(io.now(), input, options, job_id if turn == 0 else None, began=began)
         wait = JobWait(scope, jobs, info, options, began=began)
-        if options.on_timeout == "cancel":  # short: whoever leaves waits for the id by which the job is cancelled
-            call = replace(call, hold=wait.patience.hold(SUBMIT_HOLD))
+        if options.on_timeout == "cancel":  # short: a caller who leaves waits for the id by which the job is cancelled
+            call = replace(call, hold=wait.worker_wait.hold(SUBMIT_HOLD))
         try:
             done = await wait.run(call)
             return result_of(done, total=io.now() - began, provider=scope.provider, deployment=info.name)
         except WorkerLost as exc:
             lost = exc
-            if io.now() >= wait.patience.deadline:
+            if io.now() >= wait.worker_wait.deadline:
                 break
             _log.info("%s: the worker was lost; running it again, since it is idempotent", info.name)
     if lost is None:
@@ -191,7 +191,7 @@ async def _held(
     if not options.wake:
         await must_be_awake(scope, info, deadline=began + options.whole)
     turns = LOST_TRIES if options.idempotent else 1
-    patience = Patience(scope, info, options, began=began)
+    worker_wait = WorkerWait(scope, info, options, began=began)
     while True:
         asked = scope.io.now()
         call = invocation(asked, input, options, job_id, began=began)
@@ -200,7 +200,7 @@ async def _held(
         except NoWorkerReady:
             if scope.io.now() >= call.start_deadline:
                 raise  # the platform held it that long
-            info = await patience.refused(asked)
+            info = await worker_wait.refused(asked)
         except WorkerLost:
             turns, job_id = turns - 1, None
             if turns < 1 or scope.io.now() >= call.deadline:

@@ -26,7 +26,7 @@ from ..diagnose import classify, next_step
 from ..scope import CallOptions, Scope, state_pace
 from .job_wait import is_unknown
 from .jobs import LOST_TRIES, must_be_awake
-from .worker_wait import Patience
+from .worker_wait import WorkerWait
 
 _LEAST_HOLD: Final = 0.05
 
@@ -145,7 +145,7 @@ async def request(scope: Scope, info: DeploymentInfo, asking: Asking, options: C
     began = io.now()
     if not options.wake:
         await must_be_awake(scope, info, deadline=began + options.whole)
-    patience = Patience(scope, info, options, began=began)
+    worker_wait = WorkerWait(scope, info, options, began=began)
     turns = LOST_TRIES if options.idempotent else 1
     while True:
         asked = io.now()
@@ -154,8 +154,8 @@ async def request(scope: Scope, info: DeploymentInfo, asking: Asking, options: C
             target=asking.target,
             headers=asking.headers,
             content=asking.content,
-            deadline=patience.deadline,
-            hold=min(driver.request_hold, max(_LEAST_HOLD, patience.left)),
+            deadline=worker_wait.deadline,
+            hold=min(driver.request_hold, max(_LEAST_HOLD, worker_wait.left)),
             wake=options.wake,
             idempotent=options.idempotent,
             read_timeout=asking.read_timeout,
@@ -164,22 +164,22 @@ async def request(scope: Scope, info: DeploymentInfo, asking: Asking, options: C
         try:
             reply = await opening.__aenter__()
         except NoWorkerReady:
-            # It was handed to nobody. Who waits behind other requests, while a worker is ready, goes on waiting.
-            info = await patience.refused(asked)
+            # No worker got it. While one is ready, it only waits behind other requests, and goes on waiting.
+            info = await worker_wait.refused(asked)
         except WorkerLost:
             turns -= 1
-            if turns < 1 or io.now() >= patience.deadline:
+            if turns < 1 or io.now() >= worker_wait.deadline:
                 raise
             pause = state_pace(driver).delay(io.now() - began, io.random())
             if io.now() - asked < pause:
-                await io.sleep(min(pause, patience.left))
+                await io.sleep(min(pause, worker_wait.left))
         except WorkerFailed as exc:
             raise _cannot_start(scope, info, exc) from None
         except TransportError as exc:
             if not may_have_acted(exc):
                 raise
-            if io.now() >= patience.deadline:
-                raise patience.late() from exc
+            if io.now() >= worker_wait.deadline:
+                raise worker_wait.late() from exc
             raise is_unknown(scope, info, None, exc) from exc
         else:
             return OpenReply(scope, info, opening, reply)

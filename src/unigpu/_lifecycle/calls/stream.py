@@ -36,7 +36,7 @@ from unigpu.errors import (
 from ..scope import CallOptions, Scope, state_pace
 from .job_wait import JobWait
 from .jobs import invocation, must_be_awake, result_of, submits
-from .worker_wait import Patience
+from .worker_wait import WorkerWait
 
 _NO_NEWS = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
 
@@ -86,7 +86,7 @@ class StreamRun:
             return await self._chunks.__anext__()
         except StopAsyncIteration:
             self._ended = True
-            if self.result is None:  # nobody may take that for the end of the chunks
+            if self.result is None:  # that is not the end of the chunks
                 raise self._broken("the loop that read it has ended") from None
             raise
         except UniGPUError:
@@ -145,7 +145,7 @@ class StreamRun:
 
     async def _page(self, driver: StreamsJobs, wait: JobWait, after: int) -> ChunkPage:
         """The next page with something in it. A cursor makes reading one again harmless."""
-        io, patience, job_id = self._scope.io, wait.patience, wait.job_id or ""
+        io, worker_wait, job_id = self._scope.io, wait.worker_wait, wait.job_id or ""
 
         async def tick() -> ChunkPage | None:
             try:
@@ -154,15 +154,15 @@ class StreamRun:
                     self._info,
                     job_id,
                     after=after,
-                    wait=patience.hold(wait.jobs.long_poll),
-                    deadline=patience.deadline,
+                    wait=worker_wait.hold(wait.jobs.long_poll),
+                    deadline=worker_wait.deadline,
                 )
             except _NO_NEWS:
-                patience.check()
+                worker_wait.check()
                 raise
             if page.chunks or page.end:
                 return page
-            await patience.look(started=bool(page.started) or after > 0, ready_workers=page.ready_workers)
+            await worker_wait.observe(started=bool(page.started) or after > 0, ready_workers=page.ready_workers)
             return None
 
         try:
@@ -171,7 +171,7 @@ class StreamRun:
                 tick,
                 deadline=math.inf,
                 pace=JOB_PACE,
-                hint=lambda: min(JOB_PACE.delay(io.now() - wait.began, io.random()), patience.left),
+                hint=lambda: min(JOB_PACE.delay(io.now() - wait.began, io.random()), worker_wait.left),
                 held=wait.jobs.long_poll > 0,
                 what=f"a chunk of job {job_id}",
                 provider=self._scope.provider,
@@ -195,7 +195,7 @@ class StreamRun:
         began = io.now()
         if not self._options.wake:
             await must_be_awake(scope, self._info, deadline=began + self._options.whole)
-        patience = Patience(scope, self._info, self._options, began=began)
+        worker_wait = WorkerWait(scope, self._info, self._options, began=began)
         while True:
             asked = io.now()
             call = self._call(input, began)
@@ -208,7 +208,7 @@ class StreamRun:
             except NoWorkerReady:
                 if self._seen or io.now() >= call.start_deadline:
                     raise
-                await patience.look(started=False, ready_workers=None)  # starts one that is stopped
+                await worker_wait.observe(started=False, ready_workers=None)  # starts one that is stopped
             except TransportError as exc:
                 if isinstance(exc, StreamInterrupted):
                     exc.partial = exc.partial or tuple(self._seen)  # what a driver yielded, it does not keep
@@ -222,7 +222,7 @@ class StreamRun:
                     await closing()
             pause = state_pace(scope.driver).delay(io.now() - began, io.random())
             if io.now() - asked < pause:
-                await io.sleep(min(pause, patience.left))
+                await io.sleep(min(pause, worker_wait.left))
         self.result = Result(output=list(self._seen), timing=Timing(total=io.now() - began, source="client"))
 
     def _call(self, input: Mapping[str, Any], began: float) -> Invocation:

@@ -1,4 +1,4 @@
-"""The two deadlines of a call: one for having a worker at all, one for the whole."""
+"""Where a call waits for a worker, within two deadlines: one for having a ready worker, one for the whole call."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..ready import bills, is_stopped, start_once
 from ..scope import CallOptions, Scope, state_pace
 
 _UNREADY_HOLD: Final = 5.0
-"""Seconds a look may be held open while no worker is ready: a failing start must not stay unseen for longer."""
+"""Seconds a check may be held open while no worker is ready: a failing start must not stay unseen for longer."""
 _ASK_ANYWAY: Final = 60.0
-"""Seconds after which a call that was refused is made again, whatever looks say."""
+"""Seconds after which a call that was refused is made again, whatever checks say."""
 _NEWS: Final = 0.25
 """Seconds after which a call that waits hears what another one has seen."""
 
 
-class Patience:
-    """How long one call still waits. Fed with every look; says when it is over, and why nothing starts.
+class WorkerWait:
+    """How long one call still waits for a worker. Every check of its job feeds it; it ends the wait, and says why.
 
     ``start_timeout`` counts only what passes while no worker of the deployment is ready: waiting behind other calls
     counts against the whole alone.
@@ -64,11 +64,11 @@ class Patience:
         return max(0.0, whole if self.is_ready else min(whole, self.start_left - (now - self._seen_at)))
 
     def hold(self, long_poll: float) -> float:
-        """How long the next look may be held open."""
+        """How long the next check may be held open."""
         return min(long_poll if self.is_ready else min(long_poll, _UNREADY_HOLD), self.left)
 
     def check(self) -> None:
-        """Where no look succeeds either.
+        """Where no check succeeds either.
 
         Raises:
             DeadlineExceeded: the whole is over.
@@ -76,13 +76,13 @@ class Patience:
         if self._scope.io.now() >= self.deadline:
             raise self.late()
 
-    async def look(self, *, started: bool, ready_workers: int | None, queued: bool = False) -> None:
-        """Take in what a look showed.
+    async def observe(self, *, started: bool, ready_workers: int | None, queued: bool = False) -> None:
+        """Take in what a check showed.
 
         Args:
             started: A worker has the job now.
             ready_workers: Of the deployment, where the platform told it with the job.
-            queued: It is in the platform's queue, so that a short one needs no look at the deployment.
+            queued: It is in the platform's queue, so that a short one needs no check of the deployment.
 
         Raises:
             NoWorkerReady, DeadlineExceeded: it is over.
@@ -116,7 +116,7 @@ class Patience:
         return now - self._began < soon
 
     async def _inspect(self, now: float, *, tells: bool) -> None:
-        """Look at the deployment itself, now and then: is it stopped, failing, or ready after all?"""
+        """Check the deployment itself, now and then: is it stopped, failing, or ready after all?"""
         scope = self._scope
         pace = state_pace(scope.driver)
         if self._looked_at is not None and now - self._looked_at < pace.delay(now - self._began, scope.io.random()):
@@ -125,9 +125,9 @@ class Patience:
         try:
             seen, workers = await self._seen(now, within=0.75 * pace.floor, tells=tells)
         except TransportError:
-            return  # the job's own look decides whether the platform can be reached
+            return  # the job's own check decides whether the platform can be reached
         if seen is None:
-            return  # another call looks right now
+            return  # another call is checking right now
         self.info = seen
         self.is_ready = self._says_ready(seen, tells=tells)
         if seen.state is State.STOPPED:
@@ -145,7 +145,7 @@ class Patience:
 
     async def _seen(self, now: float, *, within: float, tells: bool) -> tuple[DeploymentInfo | None, Sequence[Worker]]:
         """The deployment, and its workers where they may say why none is ready: as a call of this client has just
-        seen it, else by a look of our own."""
+        seen it, else by a check of our own."""
         scope, key = self._scope, (self._scope.base, self.info.id)
         newest = None if scope.status is None else scope.status.newest(key, now, within=within)
         if newest is not None:
@@ -174,13 +174,13 @@ class Patience:
                 self._scope.status.forget((self._scope.base, self.info.id), self._scope.io.now())
 
     async def refused(self, asked: float) -> DeploymentInfo:
-        """After a call that nobody took: return when it is worth making again, with the deployment to call.
+        """After a call that no worker took: return when it is worth making again, with the deployment to call.
 
         A platform that holds no request starts nothing for one either: there it is made again once a worker is ready,
-        or after a while, should looks never say so. Elsewhere after a pause. *asked*: when it was made.
+        or after a while, should checks never say so. Elsewhere after a pause. *asked*: when it was made.
 
         Raises:
-            As `look`.
+            As `observe`.
         """
         io, pace = self._scope.io, state_pace(self._scope.driver)
         in_vain = getattr(self._scope.driver, "request_hold", math.inf) == 0
@@ -208,12 +208,12 @@ class Patience:
             await io.sleep(min(left, _NEWS))
             told = status.latest((self._scope.base, self.info.id))
             if told is not None and self._says_ready(told, tells=False):
-                self._looked_at = None  # worth a look at once
+                self._looked_at = None  # worth a check at once
                 return None
         return None
 
     async def _finds_ready(self) -> bool:
-        await self.look(started=False, ready_workers=None)
+        await self.observe(started=False, ready_workers=None)
         return self.is_ready
 
     def no_worker(self) -> NoWorkerReady:
