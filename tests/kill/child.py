@@ -66,7 +66,7 @@ class Steps:
             return made
 
         launch._spawn = spawning
-        client._core._store._dir._hook = lambda what: self(f"intent: {what}")
+        client._context._store._dir._hook = lambda what: self(f"intent: {what}")
 
     def _around(self, io: Any) -> None:
         send, sleep = io.send, io.sleep

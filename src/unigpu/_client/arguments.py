@@ -1,20 +1,44 @@
-"""What a caller gave, checked before anything is sent. Nothing here waits or sends."""
+"""What a caller gave, checked before anything is sent. Nothing here waits or sends.
+
+Checks of single values take anything, because users without a type checker give anything, and return the narrowed type.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar, cast
 
 from unigpu._io.contract import EncodedJSON
+from unigpu._lifecycle import IfExists, OnFailure, OnTimeout, Wait
 from unigpu.errors import ConfigurationError, InvalidInput, PayloadTooLarge
-from unigpu.models import nearest
+from unigpu.models import DeploymentInfo, DeploymentSpec, Interface, Kind, nearest
 from unigpu.models.identity import NAME_PATTERN
+from unigpu.models.spec import Secrets
+
+from .known import Seen
+
+T = TypeVar("T")
+
+OnUnsupported = Literal["raise", "adapt"]
+
+IF_EXISTS: Final[tuple[IfExists, ...]] = ("adopt", "error", "replace")
+INTERFACES: Final[tuple[Interface, ...]] = ("function", "http")
+KINDS: Final[tuple[Kind, ...]] = ("serverless", "pod")
+ON_FAILURE: Final[tuple[OnFailure, ...]] = ("teardown", "keep")
+ON_TIMEOUT: Final[tuple[OnTimeout, ...]] = ("cancel", "keep")
+ON_UNSUPPORTED: Final[tuple[OnUnsupported, ...]] = ("raise", "adapt")
+WAIT: Final[tuple[Wait, ...]] = (True, False, "worker")
 
 _MAX_SECONDS: Final = 10 * 366 * 86400.0
 _MAX_DEPTH: Final = 200
+# Parameters of deploy, update and plan: what a mistyped keyword may have been meant to be.
+_PARAMETERS: Final = (
+    "spec", "provider", "wait", "timeout", "if_exists", "ephemeral", "on_unsupported", "on_failure", "settle",
+    "progress",
+)  # fmt: skip
 
 
 def seconds(value: object, name: str) -> float:
@@ -32,14 +56,19 @@ def seconds_or_none(value: object, name: str) -> float | None:
     return None if value is None else seconds(value, name)
 
 
-def choice(value: object, name: str, allowed: Iterable[object]) -> None:
-    """Raise `ConfigurationError` unless *value* is one of the *allowed* ones."""
-    known = tuple(allowed)
-    if not any(value is one or (type(value) is type(one) and value == one) for one in known):
-        near = nearest(value, [k for k in known if isinstance(k, str)]) if isinstance(value, str) else None
-        raise ConfigurationError(
-            f"{name}: give one of {', '.join(map(repr, known))}" + (f"; did you mean {near!r}?" if near else ".")
-        )
+def choice(value: object, name: str, allowed: Sequence[T]) -> T:
+    """*value*, as one of the *allowed* ones.
+
+    Raises:
+        ConfigurationError: it is none of them; names the nearest.
+    """
+    for one in allowed:
+        if value is one or (type(value) is type(one) and value == one):
+            return one
+    near = nearest(value, [one for one in allowed if isinstance(one, str)]) if isinstance(value, str) else None
+    raise ConfigurationError(
+        f"{name}: give one of {', '.join(map(repr, allowed))}" + (f"; did you mean {near!r}?" if near else ".")
+    )
 
 
 def flag(value: object, name: str) -> bool:
@@ -60,19 +89,85 @@ def text_or_none(value: object, name: str) -> str | None:
     return value
 
 
-def address(text: str) -> tuple[str, str | None]:
+def provider_name(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError('provider: give a name, as in "runpod".')
+    return value
+
+
+def provider_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """One provider's name, or several, each once."""
+    try:
+        given = (value,) if isinstance(value, str) else tuple(value)
+    except TypeError:
+        raise ConfigurationError("provider: give a name, or several.") from None
+    return tuple(dict.fromkeys(map(provider_name, given)))
+
+
+def address(value: object, provider: str | None = None) -> tuple[str, str | None]:
     """``"summarize"`` or ``"summarize@vast"`` as name and provider.
 
+    Args:
+        provider: What ``provider=`` says beside it.
+
     Raises:
-        ConfigurationError: it cannot be a deployment's name.
+        ConfigurationError: it cannot be a deployment's name, or the two providers differ.
     """
-    name, at, provider = text.partition("@")
-    if not re.fullmatch(NAME_PATTERN, name) or (at and not provider):
+    if not isinstance(value, str):
+        raise ConfigurationError(f"give a deployment's handle, name or address, not {type(value).__name__}.")
+    name, at, where = value.partition("@")
+    if not re.fullmatch(NAME_PATTERN, name) or (at and not where):
         raise ConfigurationError(
-            f"{text[:80]!r} is no deployment: give a handle, a name (lower-case letters, digits and hyphens, a letter "
+            f"{value[:80]!r} is no deployment: give a handle, a name (lower-case letters, digits and hyphens, a letter "
             'first, at most 63), or an address as in "summarize@runpod".'
         )
-    return name, provider or None
+    if where and provider is not None and provider != where:
+        raise ConfigurationError(f"provider={provider!r}, and the address says {where!r}: which one?")
+    return name, where or (None if provider is None else provider_name(provider))
+
+
+def check_fields(fields: Iterable[str]) -> None:
+    """Raise `ConfigurationError` for a keyword that is no spec field, with the nearest field or parameter."""
+    for name in fields:
+        if name not in DeploymentSpec.model_fields:
+            near = nearest(name, [*DeploymentSpec.model_fields, *_PARAMETERS])
+            raise ConfigurationError(
+                f"{name}=: there is no such spec field or parameter" + (f"; did you mean {near}=?" if near else ".")
+            )
+
+
+def whole_spec(seen: Seen) -> DeploymentSpec:
+    """All stated fields of what runs: as the platform returns them (local does), else as this handle deployed them.
+
+    No platform returns the values of secrets; those that this handle was given are kept.
+    """
+    stated: object = seen.info.details.get("spec")
+    if not isinstance(stated, Mapping):
+        if seen.spec is not None:
+            return seen.spec
+        raise ConfigurationError(
+            f"{seen.label}: {seen.info.provider} does not tell the whole spec of what runs, "
+            "so single fields cannot be changed from here.",
+            provider=seen.info.provider,
+            hint='Give the whole spec: deploy(..., if_exists="replace").',
+        )
+    spec = DeploymentSpec.model_validate(dict(cast("Mapping[str, Any]", stated)))
+    kept: Secrets = {} if seen.spec is None else seen.spec.secrets
+    values = {name: kept.get(name) if value is None else value for name, value in spec.secrets.items()}
+    return spec.with_changes(secrets=values) if spec.secrets else spec
+
+
+def declared(info: DeploymentInfo, *, interface: Interface | None, port: int | None) -> DeploymentInfo:
+    """*info* with what the caller says of it, where the platform cannot tell."""
+    given: dict[str, str | int | None] = {"interface": interface, "port": port}
+    changes = {name: one for name, one in given.items() if one is not None and one != getattr(info, name)}
+    for name, one in changes.items():
+        if name not in info.assumed:
+            raise ConfigurationError(
+                f"{name}={one!r}: {info.provider} says {getattr(info, name)!r} of {info.name}.",
+                provider=info.provider,
+            )
+    return info.model_copy(update=changes) if changes else info
 
 
 def job_input(value: object) -> EncodedJSON:
@@ -128,12 +223,4 @@ def _plain(value: object, path: str, depth: int) -> object:
         return [_plain(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(items)]
     raise InvalidInput(
         f"{path}: {type(value).__name__} is not JSON.", path=path, hint="Send text, numbers, lists and objects only."
-    )
-
-
-def unknown_field(name: str, fields: Iterable[str], parameters: Iterable[str]) -> ConfigurationError:
-    """For a keyword that is neither a spec field nor a parameter: the nearest of both."""
-    near = nearest(name, [*fields, *parameters])
-    return ConfigurationError(
-        f"{name}=: there is no such spec field or parameter" + (f"; did you mean {near}=?" if near else ".")
     )

@@ -31,19 +31,25 @@ from unigpu.models import (
     Worker,
 )
 
+from .account import Account
+from .arguments import OnUnsupported
 from .async_handles import AsyncDeployment, AsyncJob, AsyncStream
-from .calls import Asked, Calls
+from .calls import CallArguments, Calls
+from .context import Context
 from .explain import explain
+from .gate import Gate
 from .handle_state import Deployments, Submitted, Unpicklable
 from .http_verbs import AsyncHTTPVerbs
+from .known import Seen
+from .lookup import Lookup
 from .map.item import plan_map
 from .map.results import AsyncResults
 from .offers import offers
 from .plan import plan
 from .progress import ProgressMode
-from .session import Home, OnUnsupported, Seen
-from .transports import Transport, async_ways, http_config
-from .verbs import Core
+from .session import Session
+from .transports import Transport, async_transports, http_config
+from .verbs import Verbs
 
 
 class AsyncClient(AsyncHTTPVerbs, Unpicklable):
@@ -88,9 +94,13 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             config=config,
             state_dir=state_dir,
         )
-        home = Home(settings, on_event)
-        self._core = Core(home, async_ways(http_config(transport, here_only=settings.this_machine_only), home.emit))
-        self._calls = Calls(self._core, self._job)
+        session = Session(settings, on_event)
+        http = http_config(transport, here_only=settings.this_machine_only)
+        self._context = Context(session, Gate(session), async_transports(http, session.emit))
+        self._lookup = Lookup(self._context)
+        self._verbs = Verbs(self._context, self._lookup)
+        self._account = Account(self._context, self._lookup)
+        self._calls = Calls(self._context, self._lookup, self._job)
 
     async def deploy(
         self,
@@ -131,7 +141,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             WorkerFailed: a worker cannot start.
             DeadlineExceeded: not ready in time; what exists is kept, and may bill.
         """
-        seen = self._core.deploy(
+        seen = self._verbs.deploy(
             spec,
             provider=provider,
             wait=wait,
@@ -144,7 +154,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             progress=progress,
             fields=fields,
         )
-        return AsyncDeployment(self, self._core, await seen)
+        return AsyncDeployment(self, self._verbs, await seen)
 
     async def invoke(
         self,
@@ -176,7 +186,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             WorkerFailed: no worker can start; carries its last log lines.
             ResultUnknown: it may have run, and its result is lost.
         """
-        asked = Asked.checked(start_timeout, timeout, on_timeout=on_timeout, idempotent=idempotent, wake=wake)
+        asked = CallArguments.checked(start_timeout, timeout, on_timeout=on_timeout, idempotent=idempotent, wake=wake)
         return await self._calls.invoke(deployment, input, asked)
 
     async def scale(
@@ -191,7 +201,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         Raises:
             UnsupportedError: the platform cannot hold such limits.
         """
-        return self._handle(deployment, await self._core.scale(deployment, workers, on_unsupported=on_unsupported))
+        return self._handle(deployment, await self._verbs.scale(deployment, workers, on_unsupported=on_unsupported))
 
     async def teardown(
         self, deployment: AsyncDeployment | str, *, timeout: float = 600, missing_ok: bool = True, volumes: bool = False
@@ -206,7 +216,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             NotFoundError: there is no such name, and there never was one here; names the nearest.
             TeardownIncomplete: something is still there.
         """
-        await self._core.teardown(deployment, timeout=timeout, missing_ok=missing_ok, volumes=volumes)
+        await self._verbs.teardown(deployment, timeout=timeout, missing_ok=missing_ok, volumes=volumes)
 
     async def submit(
         self,
@@ -226,7 +236,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         Raises:
             UnsupportedError: the platform has no jobs.
         """
-        asked = Asked.checked(start_timeout, timeout, on_timeout="keep", wake=wake)
+        asked = CallArguments.checked(start_timeout, timeout, on_timeout="keep", wake=wake)
         return self._job(await self._calls.submit(deployment, input, asked))
 
     def stream(
@@ -248,7 +258,9 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             UnsupportedError: the platform does not stream.
             StreamInterrupted: it broke; carries what had arrived.
         """
-        return AsyncStream(self._calls.stream(deployment, input, Asked.checked(start_timeout, timeout, wake=wake)))
+        return AsyncStream(
+            self._calls.stream(deployment, input, CallArguments.checked(start_timeout, timeout, wake=wake))
+        )
 
     def map(
         self,
@@ -282,7 +294,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         """
         plan = plan_map(
             self._calls,
-            self._engine,
+            self._map_calls,
             deployment,
             inputs,
             concurrency=concurrency,
@@ -314,23 +326,23 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         Raises:
             NotFoundError: there is none; names the nearest.
         """
-        seen = self._core.get(name, provider=provider, interface=interface, port=port)
-        return AsyncDeployment(self, self._core, await seen)
+        seen = self._verbs.get(name, provider=provider, interface=interface, port=port)
+        return AsyncDeployment(self, self._verbs, await seen)
 
     async def deployments(self, *, provider: str | Sequence[str] | None = None) -> Deployments[AsyncDeployment]:
         """The deployments of this namespace, on every provider that has a key, or on those that are named.
 
         A provider that could not be read is in ``.unreadable``; where only one was named, its error is raised.
         """
-        found, unreadable = await self._core.deployments(provider)
-        return Deployments([AsyncDeployment(self, self._core, seen) for seen in found], unreadable)
+        found, unreadable = await self._account.deployments(provider)
+        return Deployments([AsyncDeployment(self, self._verbs, seen) for seen in found], unreadable)
 
     async def inventory(self, *, provider: str | Sequence[str] | None = None) -> Inventory:
         """Everything that costs money now, on every account with a key, or on those that are named; whoever made it.
 
         A provider that could not be read is in ``.unreadable``; where only one was named, its error is raised.
         """
-        return await self._core.inventory(provider)
+        return await self._account.inventory(provider)
 
     async def gc(
         self,
@@ -348,7 +360,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         Args:
             all_namespaces: Show those of other namespaces, too.
         """
-        return await self._core.gc(provider, delete, all_namespaces)
+        return await self._account.gc(provider, delete=delete, all_namespaces=all_namespaces)
 
     async def plan(
         self,
@@ -369,7 +381,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             UniGPUError: the one provider that was named could not be read; of several it is in ``.unreadable``.
         """
         found = plan(
-            self._core,
+            self._context,
             spec,
             provider=provider,
             if_exists=if_exists,
@@ -397,7 +409,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         A provider that could not be read, or lists none, is in ``.unreadable``; where only one was named, its error is
         raised.
         """
-        found = offers(self._core, provider=provider, gpu=gpu, max_price=max_price, regions=regions, kind=kind)
+        found = offers(self._context, provider=provider, gpu=gpu, max_price=max_price, regions=regions, kind=kind)
         return await found
 
     async def explain(self, deployment: AsyncDeployment | str) -> Explanation:
@@ -406,17 +418,17 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         Raises:
             DeploymentGone: it does not exist any more.
         """
-        return await explain(self._core, deployment)
+        return await explain(self._context, self._lookup, deployment)
 
     async def workers(self, deployment: AsyncDeployment | str) -> tuple[Worker, ...]:
         """Its workers now, also those that failed lately."""
-        return await self._core.workers(deployment)
+        return await self._verbs.workers(deployment)
 
     def logs(
         self, deployment: AsyncDeployment | str, *, worker: str | None = None, follow: bool = False, tail: int = 200
     ) -> AsyncIterator[LogLine]:
         """The last *tail* lines of one worker's log or of all, and with *follow* what comes after."""
-        return self._core.logs(deployment, worker=worker, follow=follow, tail=tail)
+        return self._verbs.logs(deployment, worker=worker, follow=follow, tail=tail)
 
     async def wait_ready(
         self,
@@ -432,12 +444,12 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             WorkerFailed: a worker cannot start.
             DeadlineExceeded: not ready in time.
         """
-        seen = self._core.wait_ready(deployment, wake=wake, timeout=timeout, progress=progress)
+        seen = self._verbs.wait_ready(deployment, wake=wake, timeout=timeout, progress=progress)
         return self._handle(deployment, await seen)
 
     async def wake(self, deployment: AsyncDeployment | str) -> AsyncDeployment:
         """Start one worker, and return at once. One that has a worker is left as it is."""
-        return self._handle(deployment, await self._core.wake(deployment))
+        return self._handle(deployment, await self._verbs.wake(deployment))
 
     async def stop(self, deployment: AsyncDeployment | str, *, timeout: float = 600) -> AsyncDeployment:
         """Pause it: no worker runs, and it stays. ``.info.bills`` says what it still costs.
@@ -449,7 +461,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             UnsupportedError: the platform cannot.
             DeadlineExceeded: it was not stopped in time; says what may still bill.
         """
-        return self._handle(deployment, await self._core.stop(deployment, timeout=timeout))
+        return self._handle(deployment, await self._verbs.stop(deployment, timeout=timeout))
 
     async def start(
         self, deployment: AsyncDeployment | str, *, wait: bool = True, timeout: float = 1800
@@ -464,7 +476,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             NoCapacityError: its GPU is gone.
             DeadlineExceeded: it was not ready in time; it is left as it is, and may bill.
         """
-        return self._handle(deployment, await self._core.start(deployment, wait=wait, timeout=timeout))
+        return self._handle(deployment, await self._verbs.start(deployment, wait=wait, timeout=timeout))
 
     async def update(
         self,
@@ -482,7 +494,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             ConfigurationError: the platform does not tell the spec of what runs, so single fields cannot be changed.
             DeploymentGone: it does not exist any more.
         """
-        seen = self._core.update(
+        seen = self._verbs.update(
             deployment, wait=wait, timeout=timeout, on_unsupported=on_unsupported, progress=progress, changes=changes
         )
         return self._handle(deployment, await seen)
@@ -495,11 +507,11 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         Raises:
             UnsupportedError: it has no such deployments.
         """
-        return self._core.capabilities(provider, interface, kind)
+        return self._verbs.capabilities(provider, interface, kind)
 
     async def aclose(self) -> None:
         """Close the connections. Deployments stay as they are; any later use raises `ClientClosed`."""
-        await self._core.close()
+        await self._account.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -510,15 +522,15 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._core.home.describe()}>"
+        return f"<{type(self).__name__} {self._context.session.describe()}>"
 
     def _job(self, submitted: Submitted) -> AsyncJob:
         return AsyncJob(self._calls, submitted)
 
-    def _handle(self, deployment: object, seen: Seen) -> AsyncDeployment:
-        return deployment if isinstance(deployment, AsyncDeployment) else AsyncDeployment(self, self._core, seen)
+    def _handle(self, deployment: AsyncDeployment | str, seen: Seen) -> AsyncDeployment:
+        return deployment if isinstance(deployment, AsyncDeployment) else AsyncDeployment(self, self._verbs, seen)
 
     @contextlib.asynccontextmanager
-    async def _engine(self) -> AsyncGenerator[Calls]:
+    async def _map_calls(self) -> AsyncGenerator[Calls]:
         """The calls of `map`: these."""
         yield self._calls

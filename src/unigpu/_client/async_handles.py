@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from unigpu.models import Explanation, JobStatus, LogLine, Result, SpecFields, Worker
 
+from .arguments import OnUnsupported
 from .calls import Calls, StreamSource
 from .handle_state import DeploymentView, JobView, Submitted, Unpicklable
 from .http_verbs import AsyncBoundHTTPVerbs
+from .known import Seen
 from .map.results import AsyncResults
 from .progress import ProgressMode
-from .session import OnUnsupported, Seen
-from .verbs import Core
+from .verbs import Verbs
 
 if TYPE_CHECKING:
     from .async_client import AsyncClient
@@ -28,9 +29,10 @@ class AsyncDeployment(AsyncBoundHTTPVerbs, DeploymentView):
     Leaving an ``async with`` block tears it down if the deploy that returned it created it; an adopted one is left.
     """
 
-    def __init__(self, client: AsyncClient, core: Core, seen: Seen) -> None:
-        super().__init__(core, seen)
+    def __init__(self, client: AsyncClient, verbs: Verbs, seen: Seen) -> None:
+        super().__init__(verbs.context.session, seen)
         self._client = client
+        self._verbs = verbs
 
     def _handle(self) -> AsyncDeployment:
         return self
@@ -167,7 +169,7 @@ class AsyncDeployment(AsyncBoundHTTPVerbs, DeploymentView):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._core.leave(self._seen, error)
+        await self._verbs.leave(self._seen, error)
 
 
 class AsyncJob(JobView):

@@ -1,33 +1,35 @@
-"""The calls of a function deployment: invoke, submit, a job's verbs, stream; one source for all flavours."""
+"""The calls of a function deployment: invoke, submit, a job's verbs, stream; one source for both flavors."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 from unigpu import _config, _lifecycle
 from unigpu._io.contract import EncodedJSON
-from unigpu._lifecycle import CallOptions, Scope, StreamRun
+from unigpu._lifecycle import CallOptions, OnTimeout, StreamRun
 from unigpu.elasticity.capabilities import Capabilities, refuse
-from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError
-from unigpu.models import DeploymentInfo, JobInfo, Result
+from unigpu.errors import ConfigurationError, DeadlineExceeded, NotFoundError, UniGPUError
+from unigpu.models import DeploymentInfo, JobInfo, JobStatus, Result
 
 from . import arguments
+from .context import Context
+from .gate import Gate
 from .handle_state import Submitted
-from .session import CONTROL_SECONDS, Home, Seen
-from .verbs import Core
+from .lookup import DeploymentLike, Lookup, Target
+from .transports import Transports
 
-T = TypeVar("T")
+Verb = Literal["invoke", "submit", "stream"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class CallArguments:
     """How a call may wait, checked; what was not said is filled in once the deployment is known."""
 
     start_timeout: float | None
     timeout: float | None
-    on_timeout: Literal["cancel", "keep"] = "cancel"
+    on_timeout: OnTimeout = "cancel"
     idempotent: bool | None = None
     wake: bool = True
     timeout_from: Literal["call", "ready"] = "call"
@@ -35,28 +37,27 @@ class Asked:
     @classmethod
     def checked(
         cls,
-        start_timeout: object,
-        timeout: object,
+        start_timeout: float | None,
+        timeout: float | None,
         *,
-        on_timeout: object = "cancel",
-        idempotent: object = None,
-        wake: object = True,
+        on_timeout: OnTimeout = "cancel",
+        idempotent: bool | None = None,
+        wake: bool = True,
         timeout_from: Literal["call", "ready"] = "call",
-    ) -> Asked:
+    ) -> CallArguments:
         """Raises `ConfigurationError` for what cannot be."""
-        arguments.choice(on_timeout, "on_timeout", ("cancel", "keep"))
         return cls(
             start_timeout=arguments.seconds_or_none(start_timeout, "start_timeout"),
             timeout=arguments.seconds_or_none(timeout, "timeout"),
-            on_timeout=cast('Literal["cancel", "keep"]', on_timeout),
+            on_timeout=arguments.choice(on_timeout, "on_timeout", arguments.ON_TIMEOUT),
             idempotent=None if idempotent is None else arguments.flag(idempotent, "idempotent"),
             wake=arguments.flag(wake, "wake"),
             timeout_from=timeout_from,
         )
 
-    def options(self, home: Home, info: DeploymentInfo, caps: Capabilities) -> CallOptions:
+    def options(self, gate: Gate, info: DeploymentInfo, caps: Capabilities) -> CallOptions:
         return CallOptions(
-            start_timeout=home.start_timeout(self.start_timeout, caps),
+            start_timeout=gate.start_timeout(self.start_timeout, caps),
             timeout=self.timeout,
             execution_timeout=info.execution_timeout,
             on_timeout=self.on_timeout,
@@ -67,120 +68,128 @@ class Asked:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that passed the gate: what is sent where, and how it may wait."""
+
+    verb: Verb
+    target: Target
+    input: EncodedJSON
+    asked: CallArguments
+    options: CallOptions
+
+
 class Calls:
-    """What `Core` is for deployments, for their calls.
+    """What `Verbs` is for deployments, for their calls.
 
     Args:
-        handle: Makes this flavour's `Job`, for an error that left one behind.
+        handle: Makes this flavor's `Job`, for an error that left one behind.
     """
 
-    def __init__(self, core: Core, handle: Callable[[Submitted], object]) -> None:
-        self.core = core
-        self.home = core.home
+    def __init__(self, context: Context, lookup: Lookup, handle: Callable[[Submitted], object]) -> None:
+        self.context = context
+        self.lookup = lookup
+        self.session = context.session
+        self.gate = context.gate
         self._handle = handle
 
-    async def invoke(self, deployment: object, input: object, asked: Asked) -> Result:
-        async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, plain: EncodedJSON) -> Result:
-            return await _lifecycle.invoke(scope, info, plain, options)
+    async def invoke(self, deployment: DeploymentLike, input: Mapping[str, Any], asked: CallArguments) -> Result:
+        call = await self.begin("invoke", deployment, input, asked)
+        while True:
+            try:
+                result = await _lifecycle.invoke(call.target.scope, call.target.info, call.input, call.options)
+                self.lookup.used(call.target)
+                return result
+            except UniGPUError as exc:
+                call = await self.renewed(call, exc)
 
-        return await self._call(deployment, input, asked, "invoke", call)
+    async def submit(self, deployment: DeploymentLike, input: Mapping[str, Any], asked: CallArguments) -> Submitted:
+        call = await self.begin("submit", deployment, input, asked)
+        while True:
+            try:
+                job = await _lifecycle.submit(call.target.scope, call.target.info, call.input, call.options)
+                self.lookup.used(call.target)
+                return Submitted(call.target.info, job, call.options)
+            except UniGPUError as exc:
+                call = await self.renewed(call, exc)
 
-    async def submit(self, deployment: object, input: object, asked: Asked) -> Submitted:
-        async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, plain: EncodedJSON) -> Submitted:
-            return Submitted(info, await _lifecycle.submit(scope, info, plain, options), options)
+    def stream(self, deployment: DeploymentLike, input: Mapping[str, Any], asked: CallArguments) -> StreamSource:
+        """A stream that is sent when its first chunk is asked for. What was given is checked now."""
+        self.session.open()
+        self.lookup.check(deployment)
+        return StreamSource(_Unsent(self, deployment, arguments.job_input(input), asked))
 
-        return await self._call(deployment, input, asked, "submit", call)
-
-    def stream(self, deployment: object, input: object, asked: Asked) -> StreamSource:
-        """A stream that opens when it is first read. What was given is checked now."""
-        self.home.open()
-        self.core.check_target(deployment)
-        plain = arguments.job_input(input)
-
-        async def opened(again: bool) -> StreamRun:
-            async def call(scope: Scope, info: DeploymentInfo, options: CallOptions, sent: EncodedJSON) -> StreamRun:
-                return _lifecycle.stream(scope, info, sent, options)
-
-            if again:
-                await self.core.renew(deployment, self._soon())
-            return await self._call(deployment, plain, asked, "stream", call)
-
-        return StreamSource(opened, again=True)
+    def over(self, transports: Transports) -> Calls:
+        """The same calls over other connections, for the loop of a sync `map`."""
+        context = Context(self.session, self.gate, transports)
+        return Calls(context, Lookup(context), self._handle)
 
     # -- a job's verbs
 
     async def status(self, submitted: Submitted) -> JobInfo:
-        self.home.open()
-        scope = self.core.scope_of(submitted.info)
-        return await _lifecycle.job_status(scope, submitted.info, submitted.job.id, deadline=self._soon())
+        self.session.open()
+        scope = self.context.scope_of(submitted.info)
+        return await _lifecycle.job_status(scope, submitted.info, submitted.job.id, deadline=self.context.soon())
 
-    async def result(self, submitted: Submitted, timeout: object) -> Result:
-        self.home.open()
+    async def result(self, submitted: Submitted, timeout: float | None) -> Result:
+        self.session.open()
         within = arguments.seconds_or_none(timeout, "timeout")
         options = submitted.options
-        if within is not None:
-            options = _kept(options, within)
+        if within is not None:  # the wait ends, and the job runs on
+            options = replace(options, start_timeout=within, timeout=within, on_timeout="keep")
+        scope = self.context.scope_of(submitted.info)
         try:
-            return await _lifecycle.job_result(
-                self.core.scope_of(submitted.info), submitted.info, submitted.job.id, options
-            )
+            return await _lifecycle.job_result(scope, submitted.info, submitted.job.id, options)
         except DeadlineExceeded as exc:
             raise self._with_job(exc, submitted.info, options) from None
 
     async def cancel(self, submitted: Submitted) -> JobInfo:
-        self.home.open()
-        self.home.require("cancel", submitted.info, doing="cancel()")
-        scope = self.core.scope_of(submitted.info)
-        return await _lifecycle.job_cancel(scope, submitted.info, submitted.job.id, deadline=self._soon())
+        self.session.open()
+        self.gate.require("cancel", submitted.info, doing="cancel()")
+        scope = self.context.scope_of(submitted.info)
+        return await _lifecycle.job_cancel(scope, submitted.info, submitted.job.id, deadline=self.context.soon())
 
     def follow(self, submitted: Submitted) -> StreamSource:
         """The stream of a job that was submitted."""
-        self.home.open()
-        self.home.require("streaming", submitted.info, doing="stream()")
-
-        async def opened(again: bool) -> StreamRun:
-            scope = self.core.scope_of(submitted.info)
-            return _lifecycle.job_stream(scope, submitted.info, submitted.job.id, submitted.options)
-
-        return StreamSource(opened, again=False)
+        self.session.open()
+        self.gate.require("streaming", submitted.info, doing="stream()")
+        scope = self.context.scope_of(submitted.info)
+        return StreamSource(_lifecycle.job_stream(scope, submitted.info, submitted.job.id, submitted.options))
 
     # -- shared
 
-    async def _call(
-        self,
-        deployment: object,
-        input: object,
-        asked: Asked,
-        verb: Literal["invoke", "submit", "stream"],
-        call: Callable[[Scope, DeploymentInfo, CallOptions, EncodedJSON], Awaitable[T]],
-    ) -> T:
-        self.home.open()
-        plain = arguments.job_input(input)
-        answer: list[T] = []
+    async def begin(
+        self, verb: Verb, deployment: DeploymentLike, input: Mapping[str, Any], asked: CallArguments
+    ) -> Call:
+        """The call, after its gate. The input is encoded here, and nowhere else."""
+        self.session.open()
+        encoded = arguments.job_input(input)
+        target = await self.lookup.target(deployment, self.context.soon())
+        return self._admitted(verb, target, encoded, asked)
 
-        async def act(scope: Scope, seen: Seen) -> None:
-            info = seen.info
-            caps = self.admit(info, plain, asked, verb)
-            options = asked.options(self.home, info, caps)
-            try:
-                answer.append(await call(scope, info, options, plain))
-            except DeadlineExceeded as exc:
-                raise self._with_job(exc, info, options) from None
+    async def renewed(self, call: Call, error: UniGPUError) -> Call:
+        """The call, to be made once more because its deployment is gone and was found again.
 
-        await self.core.on(deployment, self._soon(), act, pays=False)
-        return answer[0]
+        Raises:
+            UniGPUError: *error*, where that cannot help.
+        """
+        if isinstance(error, DeadlineExceeded):
+            raise self._with_job(error, call.target.info, call.options) from None
+        target = await self.lookup.renewed(call.target, error)
+        return self._admitted(call.verb, target, call.input, call.asked)
 
-    def admit(
-        self, info: DeploymentInfo, input: EncodedJSON, asked: Asked, verb: Literal["invoke", "submit", "stream"]
-    ) -> Capabilities:
+    def _admitted(self, verb: Verb, target: Target, input: EncodedJSON, asked: CallArguments) -> Call:
+        caps = self.admit(verb, target.info, input, asked)
+        return Call(verb, target, input, asked, asked.options(self.gate, target.info, caps))
+
+    def admit(self, verb: Verb, info: DeploymentInfo, input: EncodedJSON, asked: CallArguments) -> Capabilities:
         """The gate of a call.
 
         Raises:
             UnsupportedError: the platform cannot do that for this deployment, or does not take such an input.
             PayloadTooLarge: the input is above what it takes.
         """
-        flag = "streaming" if verb == "stream" else verb
-        caps = self.home.require(flag, info, doing=f"{verb}()")
+        caps = self.gate.require("streaming" if verb == "stream" else verb, info, doing=f"{verb}()")
         if asked.on_timeout == "keep" and not caps.supports("submit"):
             raise refuse(caps, "submit", doing='on_timeout="keep"', instead='Use on_timeout="cancel".')
         if not input and not caps.supports("empty_input"):
@@ -193,24 +202,34 @@ class Calls:
     def _with_job(self, exc: DeadlineExceeded, info: DeploymentInfo, options: CallOptions) -> DeadlineExceeded:
         """The error, with a handle of the job that was left in the queue."""
         if exc.job_id is not None and exc.job is None and options.on_timeout == "keep":
-            exc.job = self._handle(Submitted(info, JobInfo(id=exc.job_id, status="UNKNOWN"), options))  # type: ignore[arg-type]  # a StrEnum takes its text
+            exc.job = self._handle(Submitted(info, JobInfo(id=exc.job_id, status=JobStatus.UNKNOWN), options))
         return exc
 
-    def _soon(self) -> float:
-        return self.core.io.now() + CONTROL_SECONDS
+
+@dataclass(frozen=True, slots=True)
+class _Unsent:
+    """A streamed call whose first chunk nothing has asked for yet."""
+
+    calls: Calls
+    deployment: DeploymentLike
+    input: EncodedJSON
+    asked: CallArguments
+
+    async def run(self) -> tuple[Call, StreamRun]:
+        call = await self.calls.begin("stream", self.deployment, self.input, self.asked)
+        self.calls.lookup.used(call.target)
+        return call, _run_of(call)
 
 
 class StreamSource:
     """One stream: opened when it is first read, closed once. Chunks one by one, and the whole result after the end.
 
     Args:
-        opened: Finds the deployment; ``True``: looks it up again, because what was remembered is gone.
-        again: Whether what is gone may be looked up again.
+        source: The stream of a job that exists, or a call that is sent when the first chunk is asked for.
     """
 
-    def __init__(self, opened: Callable[[bool], Awaitable[StreamRun]], *, again: bool) -> None:
-        self._opened = opened
-        self._may_reopen = again
+    def __init__(self, source: StreamRun | _Unsent) -> None:
+        self._source = source
         self._run: StreamRun | None = None
         self.closed = False
         self.ended = False
@@ -219,24 +238,22 @@ class StreamSource:
         """The next chunk. Raises `StopAsyncIteration` at the end."""
         if self.ended or self.closed:
             raise StopAsyncIteration
-        if self._run is None:
-            self._run = await self._opened(False)
         try:
-            chunk = await self._first(self._run) if self._may_reopen else await self._run.__anext__()
+            return await (self._first(self._source) if self._run is None else self._run.__anext__())
         except BaseException:  # the end, or an error: what raised has decided about the job
-            self.ended = True
+            self.ended = self._run is not None
             raise
-        self._may_reopen = False
-        return chunk
 
-    async def _first(self, run: StreamRun) -> Any:
+    async def _first(self, source: StreamRun | _Unsent) -> Any:
+        if not isinstance(source, _Unsent):
+            self._run = source
+            return await source.__anext__()
+        call, self._run = await source.run()
         try:
-            return await run.__anext__()
+            return await self._run.__anext__()
         except NotFoundError as exc:
-            if exc.maybe_executed:
-                raise
-            self._may_reopen = False
-            self._run = await self._opened(True)
+            call = await source.calls.renewed(call, exc)
+            self._run = _run_of(call)
             return await self._run.__anext__()
 
     async def close(self) -> None:
@@ -264,6 +281,5 @@ class StreamSource:
         return found
 
 
-def _kept(options: CallOptions, seconds: float) -> CallOptions:
-    """For a wait of its own: it ends after *seconds*, and the job runs on."""
-    return replace(options, start_timeout=seconds, timeout=seconds, on_timeout="keep")
+def _run_of(call: Call) -> StreamRun:
+    return _lifecycle.stream(call.target.scope, call.target.info, call.input, call.options)

@@ -17,8 +17,6 @@ from . import arguments
 __all__ = ["Comparison", "compare", "facts_of"]
 
 _WIDTH = 34
-_INTERFACES: tuple[Interface, ...] = ("function", "http")
-_KINDS: tuple[Kind, ...] = ("serverless", "pod")
 
 
 class Comparison(Sequence[Capabilities]):
@@ -90,8 +88,8 @@ def compare(*providers: str, interface: Interface = "function", kind: Kind = "se
     Raises:
         ConfigurationError: there is no such provider, interface or kind.
     """
-    arguments.choice(interface, "interface", _INTERFACES)
-    arguments.choice(kind, "kind", _KINDS)
+    interface = arguments.choice(interface, "interface", arguments.INTERFACES)
+    kind = arguments.choice(kind, "kind", arguments.KINDS)
     if not all(isinstance(name, str) for name in providers):  # pyright: ignore[reportUnnecessaryIsInstance] - users give lists
         raise ConfigurationError('compare: give names, as in compare("runpod", "vast").')
     found: list[Capabilities] = []
@@ -113,8 +111,8 @@ def facts_of(provider: str) -> tuple[tuple[Capabilities, ...], Mapping[str, Furt
     """
     facts = getattr(_registry.load(provider), "facts", None)
     found: list[Capabilities] = []
-    for kind in _KINDS:
-        for interface in _INTERFACES:
+    for kind in arguments.KINDS:
+        for interface in arguments.INTERFACES:
             try:
                 found.append(load(provider, interface=interface, kind=kind, facts=facts))
             except UnsupportedError:

@@ -13,32 +13,38 @@ from unigpu.models import DeploymentInfo, LogLine, State, Worker, WorkerState
 from unigpu.models._lines import seconds, worker_range_text
 from unigpu.models.explain import Cause, Explanation
 
-from .lookup import Finder
-from .session import CONTROL_SECONDS, Home, Seen
+from .context import Context
+from .gate import Gate
+from .lookup import DeploymentLike, Lookup, Target
 
 _TAIL: Final = 20
 _ROOM: Final = "Accept more GPUs or regions (offers() shows what there is now), or wait."
 _WAKE: Final = "A request wakes it; wait_ready(wake=True) does so and waits."
 
 
-async def explain(core: Finder, deployment: object) -> Explanation:
-    """Look once, and say.
+async def explain(context: Context, lookup: Lookup, deployment: DeploymentLike) -> Explanation:
+    """Read it once, and say.
 
     Raises:
         DeploymentGone: it does not exist any more.
     """
-    core.home.open()
-    deadline = core.io.now() + CONTROL_SECONDS
-    found: list[Explanation] = []
+    context.session.open()
+    target = await lookup.control(deployment, context.soon())
+    while True:
+        try:
+            explanation = await _explained(context.gate, target)
+            lookup.used(target)
+            return explanation
+        except UniGPUError as exc:
+            target = await lookup.renewed(target, exc)
 
-    async def act(scope: Scope, seen: Seen) -> None:
-        seen.info = info = await _lifecycle.read(scope, seen.info, deadline=deadline)
-        workers = tuple(await scope.driver.workers(scope.io, info, deadline=deadline))
-        told, lines = await _last_words(scope, core.home, info, _worst(workers))
-        found.append(judge(info, workers, lines, told, expected=scope.expected, wall=scope.io.wall()))
 
-    await core.on(deployment, deadline, act)
-    return found[-1]
+async def _explained(gate: Gate, target: Target) -> Explanation:
+    scope, deadline = target.scope, target.deadline
+    target.seen.info = info = await _lifecycle.read(scope, target.info, deadline=deadline)
+    workers = tuple(await scope.driver.workers(scope.io, info, deadline=deadline))
+    seen, lines = await _last_words(scope, gate, info, _worst(workers))
+    return judge(info, workers, lines, seen, expected=scope.expected, wall=scope.io.wall())
 
 
 def judge(
@@ -151,11 +157,11 @@ def _worst(workers: Sequence[Worker]) -> Worker | None:
 
 
 async def _last_words(
-    scope: Scope, home: Home, info: DeploymentInfo, worker: Worker | None
+    scope: Scope, gate: Gate, info: DeploymentInfo, worker: Worker | None
 ) -> tuple[tuple[str, ...], tuple[LogLine, ...]]:
     if worker is None:
         return (), ()
-    if not home.of(info).logs.value:
+    if not gate.of(info).logs.value:
         return (f"{info.provider} shows no logs by its API",), ()
     try:
         log = scope.driver.logs(scope.io, info, worker=worker.id, follow=False, tail=_TAIL)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, overload
+from typing import Generic, NoReturn, TypeVar, overload
 
 from unigpu._lifecycle import CallOptions
 from unigpu.errors import UniGPUError
 from unigpu.models import Adaptation, Change, DeploymentInfo, JobInfo, Rate, State, TtlEnforcer
 
-from .session import Home, Seen
-
-if TYPE_CHECKING:
-    from .verbs import Core
+from .known import Seen
+from .session import Session
 
 H = TypeVar("H")
 
@@ -40,8 +38,8 @@ class Unpicklable:
 class DeploymentView(Unpicklable):
     """The readable side of a deployment's handle."""
 
-    def __init__(self, core: Core, seen: Seen) -> None:
-        self._core = core
+    def __init__(self, session: Session, seen: Seen) -> None:
+        self._session = session
         self._seen = seen
 
     @property
@@ -110,10 +108,9 @@ class DeploymentView(Unpicklable):
         return f"<{type(self).__name__} {what} as last seen>"
 
 
-def inside(view: DeploymentView) -> tuple[Seen, Home]:
+def inside(view: DeploymentView) -> tuple[Seen, Session]:
     """What a handle holds, and whose it is."""
-    seen, core = view._seen, view._core  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handle's inside is its client's
-    return seen, core.home
+    return view._seen, view._session  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handle's inside is its client's
 
 
 class JobView(Unpicklable):

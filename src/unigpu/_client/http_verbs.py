@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from unigpu._io.bridge import run_sync
 
-from .calls import Asked, Calls
+from .calls import CallArguments, Calls
 from .http import openai
 from .http.request import HTTPReply, Params, asking, open_request, whole
 from .http.streams import AsyncHTTPStream, HTTPStream
@@ -115,7 +115,7 @@ class HTTPVerbs:
             StreamInterrupted: the reply broke off.
         """
         what, websocket = asking(method, path, json=json, content=content, headers=headers, params=params)
-        asked = Asked.checked(start_timeout, timeout, wake=wake)
+        asked = CallArguments.checked(start_timeout, timeout, wake=wake)
         opening = open_request(self._calls, deployment, what, asked, websocket=websocket, stream=stream)
         reply = run_sync(opening)
         return HTTPStream(reply) if stream else run_sync(whole(reply))
@@ -232,7 +232,7 @@ class AsyncHTTPVerbs:
             StreamInterrupted: the reply broke off.
         """
         what, websocket = asking(method, path, json=json, content=content, headers=headers, params=params)
-        asked = Asked.checked(start_timeout, timeout, wake=wake)
+        asked = CallArguments.checked(start_timeout, timeout, wake=wake)
         opening = open_request(self._calls, deployment, what, asked, websocket=websocket, stream=stream)
         reply = await opening
         return AsyncHTTPStream(reply) if stream else await whole(reply)

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from unigpu.driver import ListsOffers
 from unigpu.errors import UniGPUError, UnsupportedError
-from unigpu.models import DeploymentSpec, GPURequest
+from unigpu.models import DeploymentSpec, GPURequest, Kind
 from unigpu.models.deployment import usd
 from unigpu.models.gpu import matches
 from unigpu.models.offer import Offer, Offers
 
 from . import arguments
-from .lookup import Finder
-from .session import CONTROL_SECONDS
+from .account import Providers, Unreadable
+from .context import Context
+from .gate import Gate
 
 _PROBE: Final = "offers"
 
 
 async def offers(
-    core: Finder, *, provider: object, gpu: object, max_price: object, regions: object, kind: object
+    context: Context,
+    *,
+    provider: Providers,
+    gpu: str | GPURequest | Sequence[str] | Sequence[GPURequest] | None,
+    max_price: float | None,
+    regions: str | Sequence[str] | None,
+    kind: Kind,
 ) -> Offers:
     """What matches, on each provider that is covered."""
-    core.home.open()
-    arguments.choice(kind, "kind", ("serverless", "pod"))
+    context.session.open()
+    kind = arguments.choice(kind, "kind", arguments.KINDS)
     stated: dict[str, Any] = {"gpu": gpu, "max_price": max_price, "regions": regions}
     stated = {name: value for name, value in stated.items() if value is not None}
     # A size such as "24GB" is dear without a cap only where it is deployed; here it is a question.
@@ -32,26 +39,21 @@ async def offers(
     asked = DeploymentSpec.model_validate({"name": _PROBE, **capped})
     cap = asked.max_price if "max_price" in stated else None
     found: list[Offer] = []
-    unreadable: dict[str, UniGPUError] = {}
-    for name in core.home.providers(provider):
-        try:
-            listed = await _listed(core, name, asked, cap, cast("Any", kind))
-        except UniGPUError as exc:
-            if isinstance(provider, str):
-                raise  # the one that was asked for
-            unreadable[name] = exc
-            continue
-        here = _is_here(core, name, cast("Any", kind))
-        found += [one for one in listed if _fits(one, asked.gpu, cap, None if here else asked.regions)]
+    unreadable = Unreadable(provider)
+    for name in context.session.providers(provider):
+        with unreadable.unless_read(name):
+            listed = await _listed(context, name, asked, cap, kind)
+            regions_here = None if _is_here(context.gate, name, kind) else asked.regions
+            found += [one for one in listed if _fits(one, asked.gpu, cap, regions_here)]
     return Offers(found, unreadable)
 
 
-async def with_offers(core: Finder, error: UniGPUError, spec: DeploymentSpec, provider: str) -> UniGPUError:
+async def with_offers(context: Context, error: UniGPUError, spec: DeploymentSpec, provider: str) -> UniGPUError:
     """*error*, with three current offers where it asks for GPUs or a cap; a list that fails adds nothing."""
     if not error.message.startswith(("gpu:", "max_price:")):
         return error
     try:
-        listed = await _listed(core, provider, spec, None, spec.kind)
+        listed = await _listed(context, provider, spec, None, spec.kind)
     except UniGPUError:
         return error
     fitting = [one for one in listed if one.price_per_hour is not None and _fits(one, spec.gpu, None, None)]
@@ -63,28 +65,28 @@ async def with_offers(core: Finder, error: UniGPUError, spec: DeploymentSpec, pr
     return error
 
 
-def _is_here(core: Finder, name: str, kind: Any) -> bool:
+def _is_here(gate: Gate, name: str, kind: Kind) -> bool:
     """Whether every place is met: it is this machine. A platform may have pods for one interface only."""
-    for interface in ("function", "http"):
+    for interface in arguments.INTERFACES:
         try:
-            return core.home.capabilities(name, interface, kind).regions.value == "met"
+            return gate.capabilities(name, interface, kind).regions.value == "met"
         except UnsupportedError:
             continue
     return False
 
 
-async def _listed(core: Finder, name: str, asked: DeploymentSpec, cap: float | None, kind: Any) -> Sequence[Offer]:
-    driver = core.home.driver(name)
+async def _listed(context: Context, name: str, asked: DeploymentSpec, cap: float | None, kind: Kind) -> Sequence[Offer]:
+    driver = context.session.driver(name)
     if not isinstance(driver, ListsOffers):
         raise UnsupportedError(f"{name} lists no offers.", provider=name, capability="offers")
-    scope = core.scope(name, asked)
+    scope = context.scope(name, asked.interface, asked.kind)
     return await driver.offers(
         scope.io,
         gpu=asked.gpu,
         max_price=cap,
         regions=asked.regions,
         kind=kind,
-        deadline=core.io.now() + CONTROL_SECONDS,
+        deadline=context.soon(),
     )
 
 

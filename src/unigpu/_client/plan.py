@@ -13,17 +13,18 @@ from pydantic import SecretStr
 from unigpu import _config, _registry
 from unigpu._io.record import GuardedIo
 from unigpu._io.redact import safe_url, scrub
-from unigpu._lifecycle import Scope
+from unigpu._lifecycle import IfExists, Scope
 from unigpu._lifecycle.dry_run import DryRunResult, dry_run
 from unigpu.driver import UNSET, DeploymentInfo, DeploymentSpec, Rate, Request, State
-from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UniGPUError, UnsupportedError
+from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UnsupportedError
 from unigpu.models import Adaptation
 from unigpu.models.plan import Action, Plan, PlannedRequest, Plans
 
 from . import arguments
-from .lookup import Finder
+from .account import Providers, Unreadable
+from .arguments import OnUnsupported
+from .context import Context
 from .offers import with_offers
-from .session import CONTROL_SECONDS
 
 _HIDDEN: Final = "***"
 _SHOWN_HEADERS: Final = frozenset({"accept", "content-type", "if-match", "if-none-match"})
@@ -32,71 +33,59 @@ _EXCLUDES: Final = (ConfigurationError, UnsupportedError, NameConflict)
 
 
 async def plan(
-    core: Finder,
-    given: object,
+    context: Context,
+    given: DeploymentSpec | str | None,
     *,
-    provider: object,
-    if_exists: object,
-    on_unsupported: object,
+    provider: Providers,
+    if_exists: IfExists,
+    on_unsupported: OnUnsupported,
     fields: Mapping[str, Any],
 ) -> Plans:
     """One plan for each provider that is covered. What cannot be had stays in, with the reason."""
-    core.home.open()
-    arguments.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
-    arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
-    plans: list[Plan] = []
-    unreadable: dict[str, UniGPUError] = {}
+    context.session.open()
+    if_exists = arguments.choice(if_exists, "if_exists", arguments.IF_EXISTS)
+    on_unsupported = arguments.choice(on_unsupported, "on_unsupported", arguments.ON_UNSUPPORTED)
     if isinstance(given, str):
         given, at = arguments.address(given)
         if at is not None and provider not in (None, at):
             raise ConfigurationError(f"provider={provider!r}, and the address says {at!r}: which one?")
         provider = at or provider
-    for name in core.home.providers(provider):
-        if name not in _registry.installed():
-            _registry.load(name)  # raises, with the nearest: a mistyped name is no provider that cannot do it
-        asked, where, adapt = core.home.spec(given, name, fields)
+    plans: list[Plan] = []
+    unreadable = Unreadable(provider)
+    for name in context.session.providers(provider):
+        asked, where, adapt = context.gate.spec(given, name, fields)
         adapting = adapt or on_unsupported == "adapt"
-        try:
-            plans.append(await one_plan(core, asked, where, if_exists=str(if_exists), adapt=adapting))
-        except UniGPUError as exc:
-            if isinstance(provider, str):
-                raise  # the one that was asked for
-            unreadable[name] = exc
+        with unreadable.unless_read(name):
+            found, _ = await _planned(context, asked, where, if_exists=if_exists, adapt=adapting)
+            plans.append(found)
     return Plans(plans, unreadable)
 
 
-async def one_plan(core: Finder, asked: DeploymentSpec, where: str, *, if_exists: str, adapt: bool) -> Plan:
-    """The plan on one provider.
-
-    Raises:
-        UniGPUError: the provider could not be read.
-    """
-    return (await _planned(core, asked, where, if_exists=if_exists, adapt=adapt))[0]
-
-
 async def _planned(
-    core: Finder, asked: DeploymentSpec, where: str, *, if_exists: str, adapt: bool
+    context: Context, asked: DeploymentSpec, where: str, *, if_exists: IfExists, adapt: bool
 ) -> tuple[Plan, DryRunResult | None]:
     common: dict[str, Any] = {
         "provider": where,
         "name": asked.name,
-        "namespace": core.home.namespace,
+        "namespace": context.session.namespace,
         "if_exists": if_exists,
         "on_unsupported": "adapt" if adapt else "raise",
         "spec": asked,
     }
-    deadline = core.io.now() + CONTROL_SECONDS
+    deadline = context.soon()
     try:
-        spec, adaptations, unsaid = core.home.gate(asked, where, adapt=adapt)
-        scope = replace(core.scope(where, spec), unsaid=unsaid)
-        done = await dry_run(scope, spec, if_exists=cast("Any", if_exists), deadline=deadline)
+        spec, adaptations, unsaid = context.gate.pass_spec(asked, where, adapt=adapt)
+        scope = replace(context.scope(where, spec.interface, spec.kind), unsaid=unsaid)
+        done = await dry_run(scope, spec, if_exists=if_exists, deadline=deadline)
     except _EXCLUDES as exc:
-        return Plan(action="excluded", reason=str(await with_offers(core, exc, asked, where)), **common), None
-    hidden = tuple(_hidden(core, asked, where))
+        return Plan(action="excluded", reason=str(await with_offers(context, exc, asked, where)), **common), None
+    hidden = tuple(_hidden(context, asked, where))
     info = done.deployed.info
     action = _action(done)
     existing = action in ("adopt", "scale")
-    rate = _rate_then(core.rate(info, spec), info, spec) if existing else core.home.driver(where).rate(spec)
+    rate = (
+        _rate_then(context.seen(info, spec).rate, info, spec) if existing else context.session.driver(where).rate(spec)
+    )
     made: tuple[Adaptation, ...] = (*adaptations, *done.deployed.adaptations)
     found = Plan(
         action=action,
@@ -122,14 +111,14 @@ def _rate_then(rate: Rate, info: DeploymentInfo, spec: DeploymentSpec) -> Rate:
     return rate.model_copy(update={"idle_per_hour": round(one * least, 6), "max_per_hour": round(one * most, 6)})
 
 
-async def hold_to(core: Finder, plan: Plan, scope: Scope) -> Scope:
+async def hold_to(context: Context, plan: Plan, scope: Scope) -> Scope:
     """*scope* in which nothing but the plan can be done.
 
     Raises:
         PlanChanged: made again now, it would be another plan. Nothing was done.
     """
     adapt = plan.on_unsupported == "adapt"
-    now, done = await _planned(core, plan.spec, plan.provider, if_exists=plan.if_exists, adapt=adapt)
+    now, done = await _planned(context, plan.spec, plan.provider, if_exists=plan.if_exists, adapt=adapt)
     different = plan.differences(now)
     if different or done is None:
         raise PlanChanged(
@@ -144,13 +133,11 @@ async def hold_to(core: Finder, plan: Plan, scope: Scope) -> Scope:
     return replace(scope, io=GuardedIo(scope.io, steps, done.waking), start=None)
 
 
-def check_plan(
-    plan: Plan, namespace: str, given: Mapping[str, tuple[object, object]], fields: Mapping[str, Any]
-) -> None:
+def check_plan(plan: Plan, namespace: str, agrees: Mapping[str, bool], fields: Mapping[str, Any]) -> None:
     """What is given with a plan must not say otherwise.
 
     Args:
-        given: Parameter → what was given, and what the plan says.
+        agrees: Parameter → whether what was given is what the plan says.
 
     Raises:
         ConfigurationError: it does; or the plan is one that cannot be had, or of another namespace.
@@ -161,7 +148,7 @@ def check_plan(
         )
     if plan.namespace != namespace:
         raise ConfigurationError(f"this plan is of the namespace {plan.namespace!r}, the client's is {namespace!r}.")
-    wrong = [*fields, *(name for name, (said, planned) in given.items() if said != planned)]
+    wrong = [*fields, *(name for name, same in agrees.items() if not same)]
     if wrong:
         raise ConfigurationError(
             f"{', '.join(f'{one}=' for one in wrong)}: deploy(plan) does what the plan says, and nothing else.",
@@ -205,9 +192,9 @@ def _text(name: str, value: str, hidden: tuple[str, ...]) -> str:
     return scrub(value, hidden)
 
 
-def _hidden(core: Finder, spec: DeploymentSpec, where: str) -> Iterator[str]:
+def _hidden(context: Context, spec: DeploymentSpec, where: str) -> Iterator[str]:
     """Every secret that could be in a request."""
-    settings = core.home.settings
+    settings = context.session.settings
     values: list[object] = [*spec.secrets.values(), *settings.driver_options.get(where, {}).values()]
     values.append(settings.api_key(where, _registry.load(where).env_key))
     if spec.registry is not None:

@@ -32,19 +32,25 @@ from unigpu.models import (
     Worker,
 )
 
-from .calls import Asked, Calls
+from .account import Account
+from .arguments import OnUnsupported
+from .calls import CallArguments, Calls
+from .context import Context
 from .explain import explain
+from .gate import Gate
 from .handle_state import Deployments, Submitted, Unpicklable
 from .http_verbs import HTTPVerbs
+from .known import Seen
+from .lookup import Lookup
 from .map.item import plan_map
 from .map.results import Results
 from .offers import offers
 from .plan import plan
 from .progress import ProgressMode
-from .session import Home, OnUnsupported, Seen
+from .session import Session
 from .sync_handles import Deployment, Job, Stream
-from .transports import Transport, http_config, map_ways, sync_ways
-from .verbs import Core
+from .transports import Transport, http_config, map_transports, sync_transports
+from .verbs import Verbs
 
 
 class Client(HTTPVerbs, Unpicklable):
@@ -88,9 +94,12 @@ class Client(HTTPVerbs, Unpicklable):
             state_dir=state_dir,
         )
         self._http = http_config(transport, here_only=settings.this_machine_only)
-        home = Home(settings, on_event)
-        self._core = Core(home, sync_ways(self._http, home.emit))
-        self._calls = Calls(self._core, self._job)
+        session = Session(settings, on_event)
+        self._context = Context(session, Gate(session), sync_transports(self._http, session.emit))
+        self._lookup = Lookup(self._context)
+        self._verbs = Verbs(self._context, self._lookup)
+        self._account = Account(self._context, self._lookup)
+        self._calls = Calls(self._context, self._lookup, self._job)
 
     def deploy(
         self,
@@ -131,7 +140,7 @@ class Client(HTTPVerbs, Unpicklable):
             WorkerFailed: a worker cannot start.
             DeadlineExceeded: not ready in time; what exists is kept, and may bill.
         """
-        seen = self._core.deploy(
+        seen = self._verbs.deploy(
             spec,
             provider=provider,
             wait=wait,
@@ -144,7 +153,7 @@ class Client(HTTPVerbs, Unpicklable):
             progress=progress,
             fields=fields,
         )
-        return Deployment(self, self._core, run_sync(seen))
+        return Deployment(self, self._verbs, run_sync(seen))
 
     def invoke(
         self,
@@ -176,7 +185,7 @@ class Client(HTTPVerbs, Unpicklable):
             WorkerFailed: no worker can start; carries its last log lines.
             ResultUnknown: it may have run, and its result is lost.
         """
-        asked = Asked.checked(start_timeout, timeout, on_timeout=on_timeout, idempotent=idempotent, wake=wake)
+        asked = CallArguments.checked(start_timeout, timeout, on_timeout=on_timeout, idempotent=idempotent, wake=wake)
         return run_sync(self._calls.invoke(deployment, input, asked))
 
     def scale(
@@ -191,7 +200,7 @@ class Client(HTTPVerbs, Unpicklable):
         Raises:
             UnsupportedError: the platform cannot hold such limits.
         """
-        return self._handle(deployment, run_sync(self._core.scale(deployment, workers, on_unsupported=on_unsupported)))
+        return self._handle(deployment, run_sync(self._verbs.scale(deployment, workers, on_unsupported=on_unsupported)))
 
     def teardown(
         self, deployment: Deployment | str, *, timeout: float = 600, missing_ok: bool = True, volumes: bool = False
@@ -206,7 +215,7 @@ class Client(HTTPVerbs, Unpicklable):
             NotFoundError: there is no such name, and there never was one here; names the nearest.
             TeardownIncomplete: something is still there.
         """
-        run_sync(self._core.teardown(deployment, timeout=timeout, missing_ok=missing_ok, volumes=volumes))
+        run_sync(self._verbs.teardown(deployment, timeout=timeout, missing_ok=missing_ok, volumes=volumes))
 
     def submit(
         self,
@@ -226,7 +235,7 @@ class Client(HTTPVerbs, Unpicklable):
         Raises:
             UnsupportedError: the platform has no jobs.
         """
-        asked = Asked.checked(start_timeout, timeout, on_timeout="keep", wake=wake)
+        asked = CallArguments.checked(start_timeout, timeout, on_timeout="keep", wake=wake)
         return self._job(run_sync(self._calls.submit(deployment, input, asked)))
 
     def stream(
@@ -248,7 +257,7 @@ class Client(HTTPVerbs, Unpicklable):
             UnsupportedError: the platform does not stream.
             StreamInterrupted: it broke; carries what had arrived.
         """
-        return Stream(self._calls.stream(deployment, input, Asked.checked(start_timeout, timeout, wake=wake)))
+        return Stream(self._calls.stream(deployment, input, CallArguments.checked(start_timeout, timeout, wake=wake)))
 
     def map(
         self,
@@ -282,7 +291,7 @@ class Client(HTTPVerbs, Unpicklable):
         """
         plan = plan_map(
             self._calls,
-            self._engine,
+            self._map_calls,
             deployment,
             inputs,
             concurrency=concurrency,
@@ -314,23 +323,23 @@ class Client(HTTPVerbs, Unpicklable):
         Raises:
             NotFoundError: there is none; names the nearest.
         """
-        seen = self._core.get(name, provider=provider, interface=interface, port=port)
-        return Deployment(self, self._core, run_sync(seen))
+        seen = self._verbs.get(name, provider=provider, interface=interface, port=port)
+        return Deployment(self, self._verbs, run_sync(seen))
 
     def deployments(self, *, provider: str | Sequence[str] | None = None) -> Deployments[Deployment]:
         """The deployments of this namespace, on every provider that has a key, or on those that are named.
 
         A provider that could not be read is in ``.unreadable``; where only one was named, its error is raised.
         """
-        found, unreadable = run_sync(self._core.deployments(provider))
-        return Deployments([Deployment(self, self._core, seen) for seen in found], unreadable)
+        found, unreadable = run_sync(self._account.deployments(provider))
+        return Deployments([Deployment(self, self._verbs, seen) for seen in found], unreadable)
 
     def inventory(self, *, provider: str | Sequence[str] | None = None) -> Inventory:
         """Everything that costs money now, on every account with a key, or on those that are named; whoever made it.
 
         A provider that could not be read is in ``.unreadable``; where only one was named, its error is raised.
         """
-        return run_sync(self._core.inventory(provider))
+        return run_sync(self._account.inventory(provider))
 
     def gc(
         self,
@@ -348,7 +357,7 @@ class Client(HTTPVerbs, Unpicklable):
         Args:
             all_namespaces: Show those of other namespaces, too.
         """
-        return run_sync(self._core.gc(provider, delete, all_namespaces))
+        return run_sync(self._account.gc(provider, delete=delete, all_namespaces=all_namespaces))
 
     def plan(
         self,
@@ -369,7 +378,7 @@ class Client(HTTPVerbs, Unpicklable):
             UniGPUError: the one provider that was named could not be read; of several it is in ``.unreadable``.
         """
         found = plan(
-            self._core,
+            self._context,
             spec,
             provider=provider,
             if_exists=if_exists,
@@ -397,7 +406,7 @@ class Client(HTTPVerbs, Unpicklable):
         A provider that could not be read, or lists none, is in ``.unreadable``; where only one was named, its error is
         raised.
         """
-        found = offers(self._core, provider=provider, gpu=gpu, max_price=max_price, regions=regions, kind=kind)
+        found = offers(self._context, provider=provider, gpu=gpu, max_price=max_price, regions=regions, kind=kind)
         return run_sync(found)
 
     def explain(self, deployment: Deployment | str) -> Explanation:
@@ -406,17 +415,17 @@ class Client(HTTPVerbs, Unpicklable):
         Raises:
             DeploymentGone: it does not exist any more.
         """
-        return run_sync(explain(self._core, deployment))
+        return run_sync(explain(self._context, self._lookup, deployment))
 
     def workers(self, deployment: Deployment | str) -> tuple[Worker, ...]:
         """Its workers now, also those that failed lately."""
-        return run_sync(self._core.workers(deployment))
+        return run_sync(self._verbs.workers(deployment))
 
     def logs(
         self, deployment: Deployment | str, *, worker: str | None = None, follow: bool = False, tail: int = 200
     ) -> Iterator[LogLine]:
         """The last *tail* lines of one worker's log or of all, and with *follow* what comes after."""
-        return iter_sync(self._core.logs(deployment, worker=worker, follow=follow, tail=tail))
+        return iter_sync(self._verbs.logs(deployment, worker=worker, follow=follow, tail=tail))
 
     def wait_ready(
         self,
@@ -432,12 +441,12 @@ class Client(HTTPVerbs, Unpicklable):
             WorkerFailed: a worker cannot start.
             DeadlineExceeded: not ready in time.
         """
-        seen = self._core.wait_ready(deployment, wake=wake, timeout=timeout, progress=progress)
+        seen = self._verbs.wait_ready(deployment, wake=wake, timeout=timeout, progress=progress)
         return self._handle(deployment, run_sync(seen))
 
     def wake(self, deployment: Deployment | str) -> Deployment:
         """Start one worker, and return at once. One that has a worker is left as it is."""
-        return self._handle(deployment, run_sync(self._core.wake(deployment)))
+        return self._handle(deployment, run_sync(self._verbs.wake(deployment)))
 
     def stop(self, deployment: Deployment | str, *, timeout: float = 600) -> Deployment:
         """Pause it: no worker runs, and it stays. ``.info.bills`` says what it still costs.
@@ -449,7 +458,7 @@ class Client(HTTPVerbs, Unpicklable):
             UnsupportedError: the platform cannot.
             DeadlineExceeded: it was not stopped in time; says what may still bill.
         """
-        return self._handle(deployment, run_sync(self._core.stop(deployment, timeout=timeout)))
+        return self._handle(deployment, run_sync(self._verbs.stop(deployment, timeout=timeout)))
 
     def start(self, deployment: Deployment | str, *, wait: bool = True, timeout: float = 1800) -> Deployment:
         """Start a stopped one again.
@@ -462,7 +471,7 @@ class Client(HTTPVerbs, Unpicklable):
             NoCapacityError: its GPU is gone.
             DeadlineExceeded: it was not ready in time; it is left as it is, and may bill.
         """
-        return self._handle(deployment, run_sync(self._core.start(deployment, wait=wait, timeout=timeout)))
+        return self._handle(deployment, run_sync(self._verbs.start(deployment, wait=wait, timeout=timeout)))
 
     def update(
         self,
@@ -480,7 +489,7 @@ class Client(HTTPVerbs, Unpicklable):
             ConfigurationError: the platform does not tell the spec of what runs, so single fields cannot be changed.
             DeploymentGone: it does not exist any more.
         """
-        seen = self._core.update(
+        seen = self._verbs.update(
             deployment, wait=wait, timeout=timeout, on_unsupported=on_unsupported, progress=progress, changes=changes
         )
         return self._handle(deployment, run_sync(seen))
@@ -493,11 +502,11 @@ class Client(HTTPVerbs, Unpicklable):
         Raises:
             UnsupportedError: it has no such deployments.
         """
-        return self._core.capabilities(provider, interface, kind)
+        return self._verbs.capabilities(provider, interface, kind)
 
     def close(self) -> None:
         """Close the connections. Deployments stay as they are; any later use raises `ClientClosed`."""
-        run_sync(self._core.close())
+        run_sync(self._account.close())
 
     def __enter__(self) -> Self:
         return self
@@ -508,19 +517,19 @@ class Client(HTTPVerbs, Unpicklable):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._core.home.describe()}>"
+        return f"<{type(self).__name__} {self._context.session.describe()}>"
 
     def _job(self, submitted: Submitted) -> Job:
         return Job(self._calls, submitted)
 
-    def _handle(self, deployment: object, seen: Seen) -> Deployment:
-        return deployment if isinstance(deployment, Deployment) else Deployment(self, self._core, seen)
+    def _handle(self, deployment: Deployment | str, seen: Seen) -> Deployment:
+        return deployment if isinstance(deployment, Deployment) else Deployment(self, self._verbs, seen)
 
     @contextlib.asynccontextmanager
-    async def _engine(self) -> AsyncGenerator[Calls]:
+    async def _map_calls(self) -> AsyncGenerator[Calls]:
         """The calls of `map`, on a loop of its own thread: the same settings and names, other connections."""
-        ways = map_ways(self._http, self._core.ways)
+        transports = map_transports(self._http, self._context.transports)
         try:
-            yield Calls(Core(self._core.home, ways), self._job)
+            yield self._calls.over(transports)
         finally:
-            await ways.close()
+            await transports.close()

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 from unigpu._io.bridge import run_sync
 from unigpu.models import Explanation, JobStatus, LogLine, Result, SpecFields, Worker
 
+from .arguments import OnUnsupported
 from .calls import Calls, StreamSource
 from .handle_state import DeploymentView, JobView, Submitted, Unpicklable
 from .http_verbs import BoundHTTPVerbs
+from .known import Seen
 from .map.results import Results
 from .progress import ProgressMode
-from .session import OnUnsupported, Seen
-from .verbs import Core
+from .verbs import Verbs
 
 if TYPE_CHECKING:
     from .sync_client import Client
@@ -30,9 +31,10 @@ class Deployment(BoundHTTPVerbs, DeploymentView):
     Leaving a ``with`` block tears it down if the deploy that returned it created it; an adopted one is left running.
     """
 
-    def __init__(self, client: Client, core: Core, seen: Seen) -> None:
-        super().__init__(core, seen)
+    def __init__(self, client: Client, verbs: Verbs, seen: Seen) -> None:
+        super().__init__(verbs.context.session, seen)
         self._client = client
+        self._verbs = verbs
 
     def _handle(self) -> Deployment:
         return self
@@ -165,7 +167,7 @@ class Deployment(BoundHTTPVerbs, DeploymentView):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        run_sync(self._core.leave(self._seen, error))
+        run_sync(self._verbs.leave(self._seen, error))
 
 
 class Job(JobView):

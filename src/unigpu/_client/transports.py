@@ -1,4 +1,4 @@
-"""The ways to the outside that a client uses, in the right order of wrapping; one set for each flavour."""
+"""The `Io`s of a client, each wrapped in the right order; one set for each flavor."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ Transport = SyncTransport | AsyncTransport
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """One flavour's ways.
+class Transports:
+    """One flavor's `Io`s.
 
     Attributes:
         usual: Refuses workers with private addresses.
         near: For providers whose configured base is on this machine, whose workers may be here too.
-        protection: The client's tokens, breaker and rates; `map`'s own ways share them.
+        protection: The client's tokens, breaker and rates; those of `map` share them.
     """
 
     usual: Io
@@ -50,7 +50,7 @@ class Ways:
     emit: Callable[[Event], None]
 
     def to(self, base: str) -> Io:
-        """The way to a provider with this base."""
+        """The `Io` for a provider with this base."""
         return self.near if is_here(base) else self.usual
 
     def learn(self, driver: Driver) -> None:
@@ -59,32 +59,34 @@ class Ways:
 
 
 def http_config(transport: Transport | None = None, *, here_only: bool = False) -> HttpConfig:
-    """How this package speaks HTTP. *here_only*: with this machine, and nobody else."""
+    """How this package speaks HTTP. *here_only*: with this machine, and no other."""
     given: Any = transport  # `HttpIo` checks that it is one of httpx's own classes
     return HttpConfig(user_agent=f"unigpu/{__version__}", transport=given, here_only=here_only)
 
 
-def sync_ways(config: HttpConfig, emit: Callable[[Event], None]) -> Ways:
+def sync_transports(config: HttpConfig, emit: Callable[[Event], None]) -> Transports:
     usual, near = SyncHttpIo(config), SyncHttpIo(replace(config, private_workers=True))
 
     async def close() -> None:
         usual.close()
         near.close()
 
-    return _ways(usual, near, close, Protection.usual(), emit)
+    return transports_of(usual, near, close, Protection.usual(), emit)
 
 
-def async_ways(config: HttpConfig, emit: Callable[[Event], None], protection: Protection | None = None) -> Ways:
+def async_transports(
+    config: HttpConfig, emit: Callable[[Event], None], protection: Protection | None = None
+) -> Transports:
     usual, near = AsyncHttpIo(config), AsyncHttpIo(replace(config, private_workers=True))
 
     async def close() -> None:
         await usual.aclose()
         await near.aclose()
 
-    return _ways(usual, near, close, protection or Protection.usual(), emit)
+    return transports_of(usual, near, close, protection or Protection.usual(), emit)
 
 
-def map_ways(config: HttpConfig, mine: Ways) -> Ways:
+def map_transports(config: HttpConfig, mine: Transports) -> Transports:
     """For the engine of a sync `map`, which runs on a loop of its own: other connections, the client's protection.
 
     Raises:
@@ -95,12 +97,12 @@ def map_ways(config: HttpConfig, mine: Ways) -> Ways:
             "map() runs its calls on a loop, and this client's transport= is a synchronous one.",
             hint="Use AsyncClient with an httpx.AsyncBaseTransport, or a transport that is both.",
         )
-    return async_ways(config, mine.emit, mine.protection)
+    return async_transports(config, mine.emit, mine.protection)
 
 
-def _ways(
+def transports_of(
     usual: Io, near: Io, close: Callable[[], Awaitable[None]], protection: Protection, emit: Callable[[Event], None]
-) -> Ways:
+) -> Transports:
     def around(io: Io) -> Io:
         def tell(kind: str, request: Request, fields: Mapping[str, Any]) -> None:
             emit(
@@ -116,7 +118,7 @@ def _ways(
 
         return RetryingIo(LimitedIo(io, protection.limiter), protection=protection, tell=tell)
 
-    return Ways(around(usual), around(near), close, protection, emit)
+    return Transports(around(usual), around(near), close, protection, emit)
 
 
 def is_here(base: str) -> bool:

@@ -1,23 +1,23 @@
-"""Every verb once, as `async def` over an `Io`: `Client` runs them by `run_sync`, `AsyncClient` awaits them."""
+"""The verbs of a deployment, once, as `async def` over an `Io`: `Client` runs them by `run_sync`, `AsyncClient` awaits
+them. Calls are in `calls`, what concerns a whole account in `account`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, cast
+from functools import partial
+from typing import Any, Final
 
 from unigpu import _lifecycle
-from unigpu._lifecycle import Scope
+from unigpu._lifecycle import IfExists, OnFailure, Wait
 from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError
 from unigpu.models import (
     DeploymentInfo,
     DeploymentSpec,
-    GcReport,
-    GcRow,
-    Inventory,
-    InventoryItem,
+    Interface,
+    Kind,
     LogLine,
     Plan,
     State,
@@ -25,217 +25,244 @@ from unigpu.models import (
     provider_name,
     scale_range,
 )
-from unigpu.models.spec import Secrets
+from unigpu.models._lines import deploy_line
 
 from . import arguments
-from . import plan as planning
+from . import plan as plans
+from .arguments import OnUnsupported
+from .context import Context, in_time
 from .handle_state import DeploymentView
-from .lookup import Finder, in_time
+from .known import Seen
+from .lookup import DeploymentLike, Lookup, Target
 from .offers import with_offers
 from .progress import ProgressMode, Reporter, check_progress
-from .session import CLOSE_SECONDS, CONTROL_SECONDS, GC_SECONDS, TEARDOWN_SECONDS, Seen, check_fields
+from .session import CONTROL_SECONDS, TEARDOWN_SECONDS
 
 _log: Final = logging.getLogger("unigpu.client")
 
 
-class Core(Finder):
-    """One client's verbs over one flavour's ways to the outside."""
+class Verbs:
+    """One client's verbs over one flavor's connections."""
+
+    def __init__(self, context: Context, lookup: Lookup) -> None:
+        self.context = context
+        self.lookup = lookup
+        self._session = context.session
+        self._gate = context.gate
 
     # -- deploy and its kin
 
-    @in_time
     async def deploy(
         self,
-        given: object,
+        given: DeploymentSpec | str | Plan | None,
         *,
-        provider: object,
-        wait: object,
-        timeout: object,
-        if_exists: object,
-        ephemeral: object,
-        on_unsupported: object,
-        on_failure: object,
-        settle: object,
+        provider: str | None,
+        wait: Wait,
+        timeout: float | None,
+        if_exists: IfExists,
+        ephemeral: bool,
+        on_unsupported: OnUnsupported,
+        on_failure: OnFailure,
+        settle: bool,
         progress: ProgressMode,
         fields: Mapping[str, Any],
     ) -> Seen:
-        self.home.open()
-        arguments.choice(wait, "wait", (True, False, "worker"))
-        arguments.choice(if_exists, "if_exists", ("adopt", "error", "replace"))
-        arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
-        arguments.choice(on_failure, "on_failure", ("teardown", "keep"))
+        context, gate = self.context, self._gate
+        self._session.open()
+        wait = arguments.choice(wait, "wait", arguments.WAIT)
+        if_exists = arguments.choice(if_exists, "if_exists", arguments.IF_EXISTS)
+        on_unsupported = arguments.choice(on_unsupported, "on_unsupported", arguments.ON_UNSUPPORTED)
+        on_failure = arguments.choice(on_failure, "on_failure", arguments.ON_FAILURE)
+        ephemeral, settle = arguments.flag(ephemeral, "ephemeral"), arguments.flag(settle, "settle")
         check_progress(progress)
-        deadline = self._deadline(timeout)
+        deadline = context.deadline(timeout)
         plan = given if isinstance(given, Plan) else None
-        if plan is not None:
-            said = {
-                "provider": (provider, provider and plan.provider),
-                "if_exists": (if_exists, plan.if_exists if if_exists != "adopt" else if_exists),
-                "on_unsupported": (on_unsupported, plan.on_unsupported if on_unsupported != "raise" else "raise"),
-                "ephemeral": (ephemeral, False),
+        if isinstance(given, Plan):
+            agrees = {
+                "provider": provider in (None, given.provider),
+                "if_exists": if_exists in ("adopt", given.if_exists),
+                "on_unsupported": on_unsupported in ("raise", given.on_unsupported),
+                "ephemeral": not ephemeral,
             }
-            planning.check_plan(plan, self.home.namespace, said, fields)
-            given, provider, if_exists, on_unsupported = plan.spec, plan.provider, plan.if_exists, plan.on_unsupported
-        if arguments.flag(ephemeral, "ephemeral") and if_exists != "adopt":
+            plans.check_plan(given, self._session.namespace, agrees, fields)
+            provider, if_exists, on_unsupported = given.provider, given.if_exists, given.on_unsupported
+            given = given.spec
+        if ephemeral and if_exists != "adopt":
             raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
-        asked, where, adapt = self.home.spec(given, provider, fields)
-        spec, adaptations, unsaid = self.home.gate(asked, where, adapt=adapt or on_unsupported == "adapt")
+        asked, where, adapt = gate.spec(given, provider, fields)
+        spec, adaptations, unsaid = gate.pass_spec(asked, where, adapt=adapt or on_unsupported == "adapt")
         reporter = Reporter(progress)
         try:
-            scope = self._scope(where, spec.interface, spec.kind, reporter)
-            await self.pay(scope, deadline)
-            if plan is not None:
-                scope = await planning.hold_to(self, plan, scope)
-            done = await _lifecycle.deploy(
-                replace(scope, unsaid=unsaid),
-                spec,
-                if_exists=if_exists,  # type: ignore[arg-type]  # checked above
-                wait=wait,  # type: ignore[arg-type]  # checked above
-                deadline=deadline,
-                on_failure=on_failure,  # type: ignore[arg-type]  # checked above
-                settle=arguments.flag(settle, "settle"),
-                ephemeral=bool(ephemeral),
-            )
-            seen = self._seen(done.info, done.spec)
+            with in_time():
+                scope = context.scope(where, spec.interface, spec.kind, reporter)
+                await self.lookup.pay(scope, deadline)
+                if plan is not None:
+                    scope = await plans.hold_to(context, plan, scope)
+                done = await _lifecycle.deploy(
+                    replace(scope, unsaid=unsaid),
+                    spec,
+                    if_exists=if_exists,
+                    wait=wait,
+                    deadline=deadline,
+                    on_failure=on_failure,
+                    settle=settle,
+                    ephemeral=ephemeral,
+                )
+        except ConfigurationError as exc:
+            if unsaid is None or exc.message != unsaid.message:
+                raise
+            raise await with_offers(context, exc, spec, where) from None
+        else:
+            seen = context.seen(done.info, done.spec)
             seen.change, seen.owned = done.change, done.change == "created"
             if done.change not in ("created", "updated"):
                 seen.spec = None  # of what was adopted only the stated part is known
             seen.adaptations = (*adaptations, *done.adaptations)
-            self.home.remember(done.info)
+            self._session.known.remember(done.info)
             self._tell(seen, done.spec, reporter, done.warnings)
-        except ConfigurationError as exc:
-            if unsaid is None or exc.message != unsaid.message:
-                raise
-            raise await with_offers(self, exc, spec, where) from None
+            return seen
         finally:
             reporter.close()
-        return seen
 
     async def update(
         self,
-        deployment: object,
+        deployment: DeploymentLike,
         *,
-        wait: object,
-        timeout: object,
-        on_unsupported: object,
+        wait: Wait,
+        timeout: float | None,
+        on_unsupported: OnUnsupported,
         progress: ProgressMode,
         changes: Mapping[str, Any],
     ) -> Seen:
-        self.home.open()
-        arguments.choice(wait, "wait", (True, False, "worker"))
-        arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
+        self._session.open()
+        wait = arguments.choice(wait, "wait", arguments.WAIT)
+        adapt = arguments.choice(on_unsupported, "on_unsupported", arguments.ON_UNSUPPORTED) == "adapt"
         check_progress(progress)
-        check_fields(changes)
-        deadline = self._deadline(timeout)
+        arguments.check_fields(changes)
+        deadline = self.context.deadline(timeout)
         if "name" in changes:
             raise ConfigurationError("name: a deployment keeps its name; deploy another one, and tear this one down.")
         reporter = Reporter(progress)
-
-        async def act(scope: Scope, seen: Seen) -> None:
-            seen.info = await _lifecycle.read(scope, seen.info, deadline=deadline)
-            asked = _whole_spec(seen).with_changes(**changes)
-            spec, adaptations, unsaid = self.home.gate(asked, seen.info.provider, adapt=on_unsupported == "adapt")
-            if unsaid is not None:
-                raise unsaid
-            done = await _lifecycle.update(
-                scope,
-                seen.info,
-                spec,
-                changed=frozenset(changes),
-                wait=wait,  # type: ignore[arg-type]  # checked above
-                deadline=deadline,
-            )
-            fresh = self._seen(done.info, done.spec)
-            seen.info, seen.rate, seen.change, seen.spec = done.info, fresh.rate, done.change, done.spec
-            seen.adaptations = (*adaptations, *done.adaptations)
-            self._tell(seen, done.spec, reporter, done.warnings)
-
         try:
-            return await self.on(deployment, deadline, act, reporter)
+            target = await self.lookup.control(deployment, deadline, reporter)
+            while True:
+                try:
+                    await self._update(target, changes, wait, reporter, adapt=adapt)
+                    return self.lookup.used(target)
+                except UniGPUError as exc:
+                    target = await self.lookup.renewed(target, exc)
         finally:
             reporter.close()
 
-    async def scale(self, deployment: object, workers: object, *, on_unsupported: object) -> Seen:
-        self.home.open()
-        none = workers == 0 and not isinstance(workers, bool)
+    async def _update(
+        self, target: Target, changes: Mapping[str, Any], wait: Wait, reporter: Reporter, *, adapt: bool
+    ) -> None:
+        seen, scope = target.seen, target.scope
+        seen.info = await _lifecycle.read(scope, seen.info, deadline=target.deadline)
+        asked = arguments.whole_spec(seen).with_changes(**changes)
+        spec, adaptations, unsaid = self._gate.pass_spec(asked, seen.info.provider, adapt=adapt)
+        if unsaid is not None:
+            raise unsaid
+        done = await _lifecycle.update(
+            scope, seen.info, spec, changed=frozenset(changes), wait=wait, deadline=target.deadline
+        )
+        fresh = self.context.seen(done.info, done.spec)
+        seen.info, seen.rate, seen.change, seen.spec = done.info, fresh.rate, done.change, done.spec
+        seen.adaptations = (*adaptations, *done.adaptations)
+        self._tell(seen, done.spec, reporter, done.warnings)
+
+    def _tell(self, seen: Seen, spec: DeploymentSpec, reporter: Reporter, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            _log.warning("%s: %s", seen.label, warning)
+        for adaptation in seen.adaptations:
+            _log.info("%s: %s", seen.label, adaptation)
+        enforcer = self._gate.ttl_enforcer(seen.info, spec)
+        gpu = "" if self._gate.of(seen.info).gpu.value == "ignored" else None
+        line = deploy_line(seen.info, spec, seen.rate, ttl_enforced_by=enforcer, gpu=gpu)
+        reporter.say(line, warn=(seen.rate.idle_per_hour or 0.0) > 0.0)
+
+    async def scale(
+        self, deployment: DeploymentLike, workers: int | tuple[int, int], *, on_unsupported: OnUnsupported
+    ) -> Seen:
+        self._session.open()
+        none = type(workers) is int and workers == 0
         limits = (0, 0) if none else scale_range(workers)
-        arguments.choice(on_unsupported, "on_unsupported", ("raise", "adapt"))
-        deadline = self._deadline(TEARDOWN_SECONDS if none else CONTROL_SECONDS)
+        adapt = arguments.choice(on_unsupported, "on_unsupported", arguments.ON_UNSUPPORTED) == "adapt"
+        deadline = self.context.deadline(TEARDOWN_SECONDS if none else CONTROL_SECONDS)
+        target = await self.lookup.control(deployment, deadline)
+        while True:
+            try:
+                if none:
+                    await self._scale_to_none(target)
+                else:
+                    await self._scale(target, limits, adapt=adapt)
+                return self.lookup.used(target)
+            except UniGPUError as exc:
+                target = await self.lookup.renewed(target, exc)
 
-        async def act(scope: Scope, seen: Seen) -> None:
-            if none:
-                seen.adaptations = (self.home.gate_zero(seen.info),)
-                self._is_now(seen, await _lifecycle.stop(scope, seen.info, deadline=deadline))
-                seen.change = "scaled"
-                return
-            adapt = on_unsupported == "adapt" or self.home.adapts(seen.info)
-            got, adaptations = self.home.gate_workers(seen.info, limits, adapt=adapt)
-            seen.info = await _lifecycle.scale(scope, seen.info, workers=got, deadline=deadline)
-            seen.change, seen.adaptations = "scaled", adaptations
-            if seen.spec is not None:
-                seen.spec = seen.spec.with_changes(workers=got)
-                seen.rate = self._seen(seen.info, seen.spec).rate
-            else:
-                seen.rate = seen.info.rate
-
-        return await self.on(deployment, deadline, act)
-
-    @in_time
-    async def teardown(self, deployment: object, *, timeout: object, missing_ok: object, volumes: object) -> None:
-        self.home.open()
-        arguments.flag(missing_ok, "missing_ok")
-        arguments.flag(volumes, "volumes")
-        deadline = self._deadline(timeout)
-        if isinstance(deployment, DeploymentView):
-            seen = self._own(deployment)
+    async def _scale(self, target: Target, limits: tuple[int, int], *, adapt: bool) -> None:
+        seen = target.seen
+        got, adaptations = self._gate.workers(seen.info, limits, adapt=adapt or self._gate.adapts(seen.info))
+        seen.info = await _lifecycle.scale(target.scope, seen.info, workers=got, deadline=target.deadline)
+        seen.change, seen.adaptations = "scaled", adaptations
+        if seen.spec is not None:
+            seen.spec = seen.spec.with_changes(workers=got)
+            seen.rate = self.context.seen(seen.info, seen.spec).rate
         else:
-            seen = await self._doomed(deployment, deadline, bool(missing_ok))
-            seen.info = seen.info.model_copy(update={"attempt": None})  # whatever carries the name is meant
-        info, scope = seen.info, self.scope_of(seen.info)
-        await self.pay(scope, deadline)
-        if not missing_ok:
-            await _lifecycle.read(scope, info, deadline=deadline)  # raises where it is gone
-        await _lifecycle.teardown(scope, info, deadline=deadline, volumes=bool(volumes))
+            seen.rate = seen.info.rate
+
+    async def _scale_to_none(self, target: Target) -> None:
+        seen = target.seen
+        seen.adaptations = (self._gate.no_workers(seen.info),)
+        self._is_now(seen, await _lifecycle.stop(target.scope, seen.info, deadline=target.deadline))
+        seen.change = "scaled"
+
+    # -- the end
+
+    async def teardown(
+        self, deployment: DeploymentLike, *, timeout: float | None, missing_ok: bool, volumes: bool
+    ) -> None:
+        self._session.open()
+        missing_ok, volumes = arguments.flag(missing_ok, "missing_ok"), arguments.flag(volumes, "volumes")
+        deadline = self.context.deadline(timeout)
+        with in_time():
+            if isinstance(deployment, DeploymentView):
+                seen = self.lookup.own(deployment)
+            else:
+                seen = await self._to_delete(deployment, deadline, missing_ok=missing_ok)
+                seen.info = seen.info.model_copy(update={"attempt": None})  # whatever carries the name is meant
+            info, scope = seen.info, self.context.scope_of(seen.info)
+            await self.lookup.pay(scope, deadline)
+            if not missing_ok:
+                await _lifecycle.read(scope, info, deadline=deadline)  # raises where it is gone
+            await _lifecycle.teardown(scope, info, deadline=deadline, volumes=volumes)
         kept = None if volumes else info.ids.get("volume")
         if kept is not None:
             text = "%s: its volume %s on %s is kept, and may bill; teardown(volumes=True) deletes it"
             _log.info(text, info.name or info.provider_name, kept, info.provider)
         self._ended(seen)
 
-    async def _doomed(self, deployment: object, deadline: float, missing_ok: bool) -> Seen:
-        """What a name that should be gone means, also where only this machine's journal knows it any more."""
-        name, provider = self._address(deployment)
+    async def _to_delete(self, deployment: str, deadline: float, *, missing_ok: bool) -> Seen:
+        """What a name that should be gone means, also where only this machine's intents know it any more."""
+        name, provider = self.lookup.address(deployment)
         try:
-            return await self._find(name, provider, deadline, fresh=True)
+            return await self.lookup.find(name, provider, deadline, fresh=True)
         except NotFoundError:
-            journalled = _lifecycle.known(self._scope(provider, "function", "serverless"), name)
-            if journalled is not None:
-                return Seen(journalled)  # half made, or half gone: teardown settles it by its names
-            if not (missing_ok and self.home.knew(provider, name)):
+            intended = _lifecycle.known(self.context.scope(provider), name)
+            if intended is not None:
+                return Seen(intended)  # half made, or half gone: teardown settles it by its names
+            if not (missing_ok and self._session.known.knew(provider, name)):
                 raise
-        its_name = provider_name(self.home.namespace, name)
+        its_name = provider_name(self._session.namespace, name)
         return Seen(
             DeploymentInfo(
-                provider=provider, name=name, namespace=self.home.namespace, provider_name=its_name, id=its_name
+                provider=provider,
+                name=name,
+                namespace=self._session.namespace,
+                provider_name=its_name,
+                id=its_name,
             )
         )
-
-    async def close(self) -> None:
-        """Pay the looks that are due, and close the connections. Deployments stay as they are."""
-        try:
-            if not self.home.closed:
-                for name in self.home.used:
-                    await self._pay_at_the_end(name)
-        finally:
-            self.home.closed = True
-            await self.ways.close()
-
-    async def _pay_at_the_end(self, provider: str) -> None:
-        try:
-            scope = self._scope(provider, "function", "serverless")
-        except UniGPUError:
-            return
-        await _lifecycle.pay_quietly(scope, deadline=self.io.now() + CLOSE_SECONDS)
 
     async def leave(self, seen: Seen, body: BaseException | None) -> None:
         """The end of a ``with`` block: ends what its deploy created, leaves what it adopted.
@@ -247,190 +274,141 @@ class Core(Finder):
         if not seen.owned:
             _log.info("left running: %s (adopted, not created here)", seen.label)
             return
-        info = seen.info
-        scope = self.scope_of(info)
-
-        async def end() -> None:
-            self.home.open()
-            await _lifecycle.teardown(scope, info, deadline=self.io.now() + TEARDOWN_SECONDS)
-
         try:
-            await self.io.shield(end, seconds=TEARDOWN_SECONDS)
+            await self.context.io.shield(partial(self._end, seen.info), seconds=TEARDOWN_SECONDS)
         except BaseException as exc:
             if isinstance(exc, ClientClosed):
-                exc.may_bill = (f"{seen.label} on {info.provider}",)
+                exc.may_bill = (f"{seen.label} on {seen.info.provider}",)
             if body is None or not isinstance(exc, Exception):
                 raise
-            body.add_note(f"unigpu: and tearing down {seen.label} on {info.provider} failed: {exc}")
+            body.add_note(f"unigpu: and tearing down {seen.label} on {seen.info.provider} failed: {exc}")
             return
         self._ended(seen)
 
+    async def _end(self, info: DeploymentInfo) -> None:
+        self._session.open()
+        deadline = self.context.deadline(TEARDOWN_SECONDS)
+        await _lifecycle.teardown(self.context.scope_of(info), info, deadline=deadline)
+
     def _ended(self, seen: Seen) -> None:
-        self.home.forget(seen.info.provider, seen.info.provider_name)
+        self._session.known.forget(seen.info)
         seen.gone = True
         seen.info = seen.info.model_copy(update={"state": State.GONE, "ready_workers": 0})
 
     # -- readiness
 
-    async def wait_ready(self, deployment: object, *, wake: object, timeout: object, progress: ProgressMode) -> Seen:
-        self.home.open()
-        arguments.flag(wake, "wake")
+    async def wait_ready(
+        self, deployment: DeploymentLike, *, wake: bool, timeout: float | None, progress: ProgressMode
+    ) -> Seen:
+        self._session.open()
+        wake = arguments.flag(wake, "wake")
         check_progress(progress)
-        deadline = self._deadline(timeout)
+        deadline = self.context.deadline(timeout)
         reporter = Reporter(progress)
-
-        async def act(scope: Scope, seen: Seen) -> None:
-            owed = _lifecycle.OwedChecks(scope)
-
-            async def pay(_: DeploymentInfo) -> None:
-                await owed.pay(deadline=deadline)
-
-            now = await _lifecycle.wait_ready(
-                scope, seen.info, wake=bool(wake), need_worker=bool(wake), deadline=deadline, between=pay
-            )
-            self._is_now(seen, now)
-
         try:
-            return await self.on(deployment, deadline, act, reporter)
+            target = await self.lookup.control(deployment, deadline, reporter)
+            while True:
+                try:
+                    self._is_now(target.seen, await _wait_ready(target, wake=wake))
+                    return self.lookup.used(target)
+                except UniGPUError as exc:
+                    target = await self.lookup.renewed(target, exc)
         finally:
             reporter.close()
 
-    async def wake(self, deployment: object) -> Seen:
-        self.home.open()
-        deadline = self._deadline(CONTROL_SECONDS)
+    async def wake(self, deployment: DeploymentLike) -> Seen:
+        self._session.open()
+        target = await self.lookup.control(deployment, self.context.soon())
+        while True:
+            try:
+                self._gate.require("wake", target.info, doing="wake()")
+                await self._session.starts.run(
+                    self.context.io, "wake", target.info, partial(self._wake, target), deadline=target.deadline
+                )
+                return self.lookup.used(target)
+            except UniGPUError as exc:
+                target = await self.lookup.renewed(target, exc)
 
-        async def act(scope: Scope, seen: Seen) -> None:
-            self.home.require("wake", seen.info, doing="wake()")
+    async def _wake(self, target: Target) -> None:
+        self._is_now(target.seen, await _lifecycle.wake(target.scope, target.info, deadline=target.deadline))
 
-            async def send() -> None:
-                self._is_now(seen, await _lifecycle.wake(scope, seen.info, deadline=deadline))
+    async def stop(self, deployment: DeploymentLike, *, timeout: float | None) -> Seen:
+        self._session.open()
+        target = await self.lookup.control(deployment, self.context.deadline(timeout))
+        while True:
+            try:
+                self._gate.require("stop", target.info, doing="stop()")
+                now = await _lifecycle.stop(target.scope, target.info, deadline=target.deadline)
+                self._is_now(target.seen, now)
+                return self.lookup.used(target)
+            except UniGPUError as exc:
+                target = await self.lookup.renewed(target, exc)
 
-            await self._once("wake", seen.info, deadline, send)
-
-        return await self.on(deployment, deadline, act)
-
-    async def stop(self, deployment: object, *, timeout: object) -> Seen:
-        self.home.open()
-        deadline = self._deadline(timeout)
-
-        async def act(scope: Scope, seen: Seen) -> None:
-            self.home.require("stop", seen.info, doing="stop()")
-            self._is_now(seen, await _lifecycle.stop(scope, seen.info, deadline=deadline))
-
-        return await self.on(deployment, deadline, act)
-
-    async def start(self, deployment: object, *, wait: object, timeout: object) -> Seen:
-        self.home.open()
-        arguments.flag(wait, "wait")
-        deadline = self._deadline(timeout)
-
-        async def act(scope: Scope, seen: Seen) -> None:
-            self.home.require("stop", seen.info, doing="start()")
-            self._is_now(seen, await _lifecycle.start(scope, seen.info, deadline=deadline, wait=bool(wait)))
-
-        return await self.on(deployment, deadline, act)
+    async def start(self, deployment: DeploymentLike, *, wait: bool, timeout: float | None) -> Seen:
+        self._session.open()
+        wait = arguments.flag(wait, "wait")
+        target = await self.lookup.control(deployment, self.context.deadline(timeout))
+        while True:
+            try:
+                self._gate.require("stop", target.info, doing="start()")
+                now = await _lifecycle.start(target.scope, target.info, deadline=target.deadline, wait=wait)
+                self._is_now(target.seen, now)
+                return self.lookup.used(target)
+            except UniGPUError as exc:
+                target = await self.lookup.renewed(target, exc)
 
     def _is_now(self, seen: Seen, info: DeploymentInfo) -> None:
         """What a stop or start made of it, and what it costs then."""
         seen.info = info
-        seen.rate = info.rate if info.state is State.STOPPED else self._seen(info, seen.spec).rate
+        seen.rate = info.rate if info.state is State.STOPPED else self.context.seen(info, seen.spec).rate
 
-    # -- looking
+    # -- what there is
 
-    async def get(self, name: object, *, provider: object, interface: object, port: object) -> Seen:
-        self.home.open()
-        arguments.choice(interface, "interface", (None, "function", "http"))
+    async def get(self, name: str, *, provider: str | None, interface: Interface | None, port: int | None) -> Seen:
+        self._session.open()
+        if interface is not None:
+            interface = arguments.choice(interface, "interface", (None, *arguments.INTERFACES))
         if port is not None:
-            arguments.count(port, "port", most=65535)
-        logical, where = self._address(name, provider)
-        seen = await self._find(logical, where, self._deadline(CONTROL_SECONDS), fresh=True)
-        seen.info = _declared(seen.info, {"interface": interface, "port": port})
-        self.home.remember(seen.info)
+            port = arguments.count(port, "port", most=65535)
+        logical, where = self.lookup.address(name, provider)
+        seen = await self.lookup.find(logical, where, self.context.soon(), fresh=True)
+        seen.info = arguments.declared(seen.info, interface=interface, port=port)
+        self._session.known.remember(seen.info)
         return seen
 
-    def capabilities(self, provider: object, interface: object, kind: object) -> Capabilities:
-        self.home.open()
-        arguments.choice(interface, "interface", ("function", "http"))
-        arguments.choice(kind, "kind", ("serverless", "pod"))
-        return self.home.capabilities(self.home.provider(provider), cast("Any", interface), cast("Any", kind))
+    def capabilities(self, provider: str | None, interface: Interface, kind: Kind) -> Capabilities:
+        self._session.open()
+        interface = arguments.choice(interface, "interface", arguments.INTERFACES)
+        kind = arguments.choice(kind, "kind", arguments.KINDS)
+        return self._gate.capabilities(self._session.provider(provider), interface, kind)
 
-    async def deployments(self, provider: object) -> tuple[list[Seen], dict[str, UniGPUError]]:
-        self.home.open()
-        found: list[Seen] = []
-        unreadable: dict[str, UniGPUError] = {}
-        for name in self.home.providers(provider):
+    async def workers(self, deployment: DeploymentLike) -> tuple[Worker, ...]:
+        self._session.open()
+        target = await self.lookup.control(deployment, self.context.soon())
+        while True:
             try:
-                listed = await self._listing(name, self._deadline(CONTROL_SECONDS))
+                scope = target.scope
+                found = await scope.driver.workers(scope.io, target.info, deadline=target.deadline)
+                self.lookup.used(target)
+                return tuple(found)
             except UniGPUError as exc:
-                if isinstance(provider, str):
-                    raise  # the one that was asked for
-                unreadable[name] = exc
-                continue
-            found.extend(self._seen(info, None) for info in listed)
-        return found, unreadable
+                target = await self.lookup.renewed(target, exc)
 
-    async def gc(self, provider: object, delete: object, all_namespaces: object) -> GcReport:
-        self.home.open()
-        deleting = arguments.flag(delete, "delete")
-        everywhere = arguments.flag(all_namespaces, "all_namespaces")
-        looked: list[tuple[Scope, list[_lifecycle.Group]]] = []
-        unreadable: dict[str, UniGPUError] = {}
-        for name in self.home.providers(provider):
-            deadline = self._deadline(GC_SECONDS)
-            try:
-                scope = self._scope(name, "function", "serverless")
-                looked.append((scope, await _lifecycle.inspect(scope, all_namespaces=everywhere, deadline=deadline)))
-            except UniGPUError as exc:
-                if isinstance(provider, str):
-                    raise  # the one that was asked for
-                unreadable[name] = exc
-        rows: list[GcRow] = []
-        for scope, groups in looked:
-            if deleting and not unreadable:
-                deadline = self._deadline(GC_SECONDS)
-                rows += await _lifecycle.collect(scope, groups, deadline=deadline)
-                await _lifecycle.pay_quietly(scope, deadline=deadline)
-            else:
-                rows += [row for group in groups for _, _, row in group.judged]
-        return GcReport(rows, unreadable, deleting=deleting)
+    def logs(
+        self, deployment: DeploymentLike, *, worker: str | None, follow: bool, tail: int
+    ) -> AsyncIterator[LogLine]:
+        self._session.open()
+        self.lookup.check(deployment)
+        worker = arguments.text_or_none(worker, "worker")
+        follow = arguments.flag(follow, "follow")
+        return self._lines(deployment, worker, follow, arguments.count(tail, "tail", least=0, most=1_000_000))
 
-    async def inventory(self, provider: object) -> Inventory:
-        self.home.open()
-        found: list[InventoryItem] = []
-        unreadable: dict[str, UniGPUError] = {}
-        for name in self.home.providers(provider):
-            try:
-                scope = self._scope(name, "function", "serverless")
-                found += await _lifecycle.inventory(scope, deadline=self._deadline(CONTROL_SECONDS))
-            except UniGPUError as exc:
-                if isinstance(provider, str):
-                    raise  # the one that was asked for
-                unreadable[name] = exc
-        return Inventory(found, unreadable)
-
-    async def workers(self, deployment: object) -> tuple[Worker, ...]:
-        self.home.open()
-        deadline = self._deadline(CONTROL_SECONDS)
-        found: list[Worker] = []
-
-        async def act(scope: Scope, seen: Seen) -> None:
-            found.extend(await scope.driver.workers(scope.io, seen.info, deadline=deadline))
-
-        await self.on(deployment, deadline, act)
-        return tuple(found)
-
-    def logs(self, deployment: object, *, worker: object, follow: object, tail: object) -> AsyncIterator[LogLine]:
-        self.home.open()
-        self.check_target(deployment)
-        one = arguments.text_or_none(worker, "worker")
-        on = arguments.flag(follow, "follow")
-        return self._lines(deployment, one, on, arguments.count(tail, "tail", least=0, most=1_000_000))
-
-    async def _lines(self, deployment: object, worker: str | None, follow: bool, tail: int) -> AsyncIterator[LogLine]:
-        seen = await self.target(deployment, self._deadline(CONTROL_SECONDS))
-        self.home.require("logs", seen.info, doing="logs()")
-        scope = self.scope_of(seen.info)
-        lines = scope.driver.logs(scope.io, seen.info, worker=worker, follow=follow, tail=tail)
+    async def _lines(
+        self, deployment: DeploymentLike, worker: str | None, follow: bool, tail: int
+    ) -> AsyncIterator[LogLine]:
+        target = await self.lookup.target(deployment, self.context.soon())
+        self._gate.require("logs", target.info, doing="logs()")
+        lines = target.scope.driver.logs(target.scope.io, target.info, worker=worker, follow=follow, tail=tail)
         try:
             async for line in lines:
                 yield line
@@ -440,37 +418,12 @@ class Core(Finder):
                 await close()
 
 
-def _whole_spec(seen: Seen) -> DeploymentSpec:
-    """All stated fields of what runs: as the platform tells them (local does), else as this handle deployed them.
+async def _wait_ready(target: Target, *, wake: bool) -> DeploymentInfo:
+    owed = _lifecycle.OwedChecks(target.scope)
 
-    Values of secrets are told by no platform; those that this handle was given are kept.
-    """
-    told: object = seen.info.details.get("spec")
-    if not isinstance(told, Mapping):
-        if seen.spec is not None:
-            return seen.spec
-        raise ConfigurationError(
-            f"{seen.label}: {seen.info.provider} does not tell the whole spec of what runs, "
-            "so single fields cannot be changed from here.",
-            provider=seen.info.provider,
-            hint='Give the whole spec: deploy(..., if_exists="replace").',
-        )
-    spec = DeploymentSpec.model_validate(dict(cast("Mapping[str, Any]", told)))
-    kept: Secrets = {} if seen.spec is None else seen.spec.secrets
-    values = {name: kept.get(name) if value is None else value for name, value in spec.secrets.items()}
-    return spec.with_changes(secrets=values) if spec.secrets else spec
+    async def pay(_: DeploymentInfo) -> None:
+        await owed.pay(deadline=target.deadline)
 
-
-def _declared(info: DeploymentInfo, given: Mapping[str, object]) -> DeploymentInfo:
-    """*info* with what the caller says of it, where the platform cannot tell."""
-    changes: dict[str, object] = {}
-    for name, value in given.items():
-        if value is None or value == getattr(info, name):
-            continue
-        if name not in info.assumed:
-            raise ConfigurationError(
-                f"{name}={value!r}: {info.provider} says {getattr(info, name)!r} of {info.name}.",
-                provider=info.provider,
-            )
-        changes[name] = value
-    return info.model_copy(update=changes) if changes else info
+    return await _lifecycle.wait_ready(
+        target.scope, target.info, wake=wake, need_worker=wake, deadline=target.deadline, between=pay
+    )

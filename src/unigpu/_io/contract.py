@@ -122,9 +122,10 @@ class EncodedJSON(Mapping[str, Any]):
         return f"EncodedJSON({len(self.data)} bytes)"
 
     def _value(self) -> dict[str, Any]:
-        if self._decoded is None:
-            self._decoded = _json.loads(self.data)
-        return self._decoded
+        decoded = self._decoded
+        if decoded is None:
+            decoded = self._decoded = cast("dict[str, Any]", _json.loads(self.data))
+        return decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,9 +223,14 @@ class StreamResponse(Protocol):
 
 
 class Shield(Protocol):
-    """The type of `Io.shield`."""
+    """What `Io.shield` does."""
 
-    async def __call__(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T: ...
+    async def __call__(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+        """Run *work* to its end, at most *seconds*, whatever cancels the caller meanwhile.
+
+        The cancellation, or the interrupt, is raised when *work* has ended.
+        """
+        ...
 
 
 class Io(Protocol):
@@ -250,9 +256,5 @@ class Io(Protocol):
         """A number in [0, 1), for jitter."""
         ...
 
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        """Run *work* to its end, at most *seconds*, whatever cancels the caller meanwhile.
-
-        The cancellation, or the interrupt, is raised when *work* has ended.
-        """
-        ...
+    @property
+    def shield(self) -> Shield: ...

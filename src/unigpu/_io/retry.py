@@ -202,7 +202,7 @@ class RetryingIo(Around):
 
     # -- one sending, under the breaker's eyes
 
-    def _first(self, request: Request) -> _Sending[T]:
+    def _first(self, request: Request) -> _Sending[Any]:
         """The first sending of a call.
 
         Raises:

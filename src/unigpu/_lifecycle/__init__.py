@@ -14,7 +14,7 @@ from .inventory import inventory
 from .listing import find, listing, resolve
 from .ready import wait_ready
 from .scale import scale, start, stop, wake
-from .scope import CallOptions, Deployed, Scope
+from .scope import CallOptions, Deployed, IfExists, OnFailure, OnTimeout, Scope, Wait
 from .shared_status import SharedStatus
 from .teardown import end_expired, known, teardown
 from .update import update
@@ -24,13 +24,17 @@ __all__ = [
     "CallOptions",
     "Deployed",
     "Group",
+    "IfExists",
     "Intent",
     "IntentStore",
+    "OnFailure",
+    "OnTimeout",
     "OpenReply",
     "OwedChecks",
     "Scope",
     "SharedStatus",
     "StreamRun",
+    "Wait",
     "collect",
     "deploy",
     "end_expired",

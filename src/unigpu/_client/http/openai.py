@@ -17,8 +17,9 @@ from unigpu._io.bridge import run_sync
 from unigpu._lifecycle import Asking, OpenReply
 from unigpu.errors import ConfigurationError, DeadlineExceeded, TransportTimeout, UniGPUError
 
-from ..calls import Asked, Calls
+from ..calls import CallArguments, Calls
 from ..handle_state import DeploymentView, inside
+from ..lookup import DeploymentLike
 from .request import CONNECTION, OURS, open_request
 
 ORIGIN: Final = "http://unigpu.invalid"
@@ -29,31 +30,33 @@ _EXECUTION: Final = 600.0
 _FIRST_HTTPX2: Final = 3
 
 
-def arguments(calls: Calls, deployment: object, start_timeout: object, *, is_async: bool) -> dict[str, Any]:
+def arguments(
+    calls: Calls, deployment: DeploymentLike, start_timeout: float | None, *, is_async: bool
+) -> dict[str, Any]:
     """See `Client.openai`. Nothing is sent."""
-    home = calls.home
-    home.open()
-    calls.core.check_target(deployment)
-    asked = Asked.checked(start_timeout, None)
+    gate = calls.gate
+    calls.session.open()
+    _, provider = calls.lookup.label(deployment)
+    asked = CallArguments.checked(start_timeout, None)
     execution = _EXECUTION
     if isinstance(deployment, DeploymentView):
         info = inside(deployment)[0].info
-        caps = home.require("request", info, doing="openai()")
+        caps = gate.require("request", info, doing="openai()")
         execution = info.execution_timeout
     else:
-        caps = home.capabilities(calls.core.label(deployment)[1], "http", "serverless")
+        caps = gate.capabilities(provider, "http", "serverless")
     library = _library()
-    start = home.start_timeout(asked.start_timeout, caps)
-    patience = _Patience(start, start + execution)
+    start = gate.start_timeout(asked.start_timeout, caps)
+    timeouts = _Timeouts(start, start + execution)
     make = library.AsyncClient if is_async else library.Client
     return {
         "base_url": f"{ORIGIN}/v1",
         "api_key": PLACEHOLDER,
         "max_retries": 0,
-        "timeout": patience.whole,
+        "timeout": timeouts.whole,
         "http_client": make(
-            transport=_transport(library, calls, deployment, patience, is_async=is_async),
-            timeout=patience.whole,
+            transport=_transport(library, calls, deployment, timeouts, is_async=is_async),
+            timeout=timeouts.whole,
             trust_env=False,
             follow_redirects=False,
         ),
@@ -109,20 +112,20 @@ def _asking(library: Any, request: Any, body: bytes) -> Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class _Patience:
+class _Timeouts:
     """How long calls wait, in seconds: for a worker, and for the whole."""
 
     start: float
     whole: float
 
-    def asked(self, read: float | None) -> Asked:
+    def asked(self, read: float | None) -> CallArguments:
         """openai's own ``timeout=`` (*read*): where it is shorter it also cuts the wait for a worker, where it is
         longer it is the whole."""
         if read is None or read == self.whole:
-            return Asked.checked(self.start, None)
+            return CallArguments.checked(self.start, None)
         if read > self.whole:
-            return Asked.checked(self.start, read)
-        return Asked.checked(min(self.start, read), None)
+            return CallArguments.checked(self.start, read)
+        return CallArguments.checked(min(self.start, read), None)
 
 
 def _failed(library: Any, request: Any, exc: UniGPUError, *, sent: bool) -> Exception:
@@ -138,12 +141,12 @@ def _failed(library: Any, request: Any, exc: UniGPUError, *, sent: bool) -> Exce
     return made
 
 
-def _transport(library: Any, calls: Calls, deployment: object, patience: _Patience, *, is_async: bool) -> Any:
+def _transport(library: Any, calls: Calls, deployment: DeploymentLike, timeouts: _Timeouts, *, is_async: bool) -> Any:
     """The classes are made here, because their bases are a library's that may not be there."""
 
     async def opened(request: Any, body: bytes) -> OpenReply:
         what = _asking(library, request, body)
-        return await open_request(calls, deployment, what, patience.asked(what.read_timeout), verb="openai")
+        return await open_request(calls, deployment, what, timeouts.asked(what.read_timeout), verb="openai")
 
     def response(reply: OpenReply, stream: Any) -> Any:
         headers = [(name, value) for name in reply.headers for value in reply.headers.getall(name)]

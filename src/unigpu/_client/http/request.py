@@ -5,20 +5,21 @@ from __future__ import annotations
 import json as _json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
 
 from unigpu import _config, _lifecycle
 from unigpu._io.prepare import encode_json
-from unigpu._lifecycle import Asking, OpenReply, Scope
+from unigpu._lifecycle import Asking, OpenReply
 from unigpu.driver import Headers
-from unigpu.elasticity.capabilities import refuse
-from unigpu.errors import ConfigurationError, InvalidResponseError, PayloadTooLarge, UnsupportedError
+from unigpu.elasticity.capabilities import Capabilities, refuse
+from unigpu.errors import ConfigurationError, InvalidResponseError, PayloadTooLarge, UniGPUError, UnsupportedError
 from unigpu.models import DeploymentInfo
 
-from ..calls import Asked, Calls
-from ..session import CONTROL_SECONDS, Seen
+from ..calls import CallArguments, Calls
+from ..gate import Gate
+from ..lookup import DeploymentLike
 
 Param = str | int | float | bool
 Params = Mapping[str, Param | Sequence[Param]]
@@ -82,13 +83,13 @@ class HTTPReply:
 
 
 def asking(
-    method: object,
-    path: object,
+    method: str,
+    path: str,
     *,
-    json: object = None,
-    content: object = None,
-    headers: object = None,
-    params: object = None,
+    json: Any = None,
+    content: bytes | str | None = None,
+    headers: Mapping[str, str] | None = None,
+    params: Params | None = None,
 ) -> tuple[Asking, bool]:
     """What is asked, and whether it is the upgrade to a WebSocket.
 
@@ -96,8 +97,7 @@ def asking(
         ConfigurationError: something given cannot be sent as it is.
         InvalidInput: *json* is not JSON.
     """
-    if not isinstance(method, str) or not _WORD.fullmatch(method) or method.upper() in ("CONNECT", "TRACE"):
-        raise ConfigurationError('method: give an HTTP method, as in "GET" or "POST".')
+    method = _method(method)
     target, websocket = _target(path)
     query = _query(params)
     if query:
@@ -109,14 +109,14 @@ def asking(
     body = _body(json, content)
     if json is not None and not any(name == "content-type" for name, _ in fields):
         fields.append(("content-type", "application/json"))
-    return Asking(method=method.upper(), target=target, headers=tuple(fields), content=body), websocket
+    return Asking(method=method, target=target, headers=tuple(fields), content=body), websocket
 
 
 async def open_request(
     calls: Calls,
-    deployment: object,
+    deployment: DeploymentLike,
     asking: Asking,
-    asked: Asked,
+    asked: CallArguments,
     *,
     verb: str = "request",
     websocket: bool = False,
@@ -129,30 +129,18 @@ async def open_request(
         PayloadTooLarge: the body is above what the platform takes.
         As `unigpu._lifecycle.request`.
     """
-    core, home = calls.core, calls.home
-    home.open()
-    answer: list[OpenReply] = []
-
-    async def act(scope: Scope, seen: Seen) -> None:
-        info = seen.info
-        caps = home.require("request", info, doing=f"{verb}()")
-        if websocket:
-            _no_websocket(calls, info)
-        if stream:
-            home.require("streamed_replies", info, doing=f"{verb}(stream=True)")
-        limit = caps.max_payload.value
-        if asking.content is not None and not isinstance(limit, str) and len(asking.content) > limit:
-            raise PayloadTooLarge(
-                f"the body has {len(asking.content)} bytes; the platform takes {int(limit)}.",
-                limit=int(limit),
-                size=len(asking.content),
-                hint="Put large data where the worker can fetch it, and send the address.",
-            )
-        options = asked.options(home, info, caps)
-        answer.append(await _lifecycle.request(scope, info, _with_token(asking, info), options))
-
-    await core.on(deployment, core.io.now() + CONTROL_SECONDS, act, pays=False)
-    return answer[0]
+    calls.session.open()
+    target = await calls.lookup.target(deployment, calls.context.soon())
+    while True:
+        try:
+            info = target.info
+            caps = _admit(calls.gate, info, asking, verb, websocket=websocket, stream=stream)
+            options = asked.options(calls.gate, info, caps)
+            reply = await _lifecycle.request(target.scope, info, _with_token(asking, info), options)
+            calls.lookup.used(target)
+            return reply
+        except UniGPUError as exc:
+            target = await calls.lookup.renewed(target, exc)
 
 
 async def whole(reply: OpenReply) -> HTTPReply:
@@ -161,8 +149,26 @@ async def whole(reply: OpenReply) -> HTTPReply:
     return HTTPReply(reply.status, reply.headers, content)
 
 
-def _no_websocket(calls: Calls, info: DeploymentInfo) -> None:
-    caps = calls.home.of(info)
+def _admit(
+    gate: Gate, info: DeploymentInfo, asking: Asking, verb: str, *, websocket: bool, stream: bool
+) -> Capabilities:
+    caps = gate.require("request", info, doing=f"{verb}()")
+    if websocket:
+        _no_websocket(caps, info)
+    if stream:
+        gate.require("streamed_replies", info, doing=f"{verb}(stream=True)")
+    limit = caps.max_payload.value
+    if asking.content is not None and not isinstance(limit, str) and len(asking.content) > limit:
+        raise PayloadTooLarge(
+            f"the body has {len(asking.content)} bytes; the platform takes {int(limit)}.",
+            limit=int(limit),
+            size=len(asking.content),
+            hint="Put large data where the worker can fetch it, and send the address.",
+        )
+    return caps
+
+
+def _no_websocket(caps: Capabilities, info: DeploymentInfo) -> None:
     if not caps.supports("websocket"):
         raise refuse(caps, "websocket", doing="A WebSocket", instead="Use request(..., stream=True) to get a stream.")
     raise UnsupportedError(
@@ -186,13 +192,13 @@ def _with_token(asking: Asking, info: DeploymentInfo) -> Asking:
             deployment=info.name,
         )
     fields = (*asking.headers, ("authorization", f"Bearer {token.get_secret_value()}"))
-    return Asking(
-        method=asking.method,
-        target=asking.target,
-        headers=fields,
-        content=asking.content,
-        read_timeout=asking.read_timeout,
-    )
+    return replace(asking, headers=fields)
+
+
+def _method(method: object) -> str:
+    if not isinstance(method, str) or not _WORD.fullmatch(method) or method.upper() in ("CONNECT", "TRACE"):
+        raise ConfigurationError('method: give an HTTP method, as in "GET" or "POST".')
+    return method.upper()
 
 
 def _target(path: object) -> tuple[str, bool]:

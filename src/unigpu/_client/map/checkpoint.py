@@ -38,7 +38,7 @@ State = Literal["new", "submitted", "done", "failed", "taken"]
 
 
 @dataclass(slots=True)
-class Entry:
+class CheckpointEntry:
     """What the file says of one key. ``offset`` and ``length`` are where its output stands."""
 
     digest: str
@@ -69,7 +69,7 @@ class Checkpoint:
         except (TypeError, ValueError):
             raise ConfigurationError("checkpoint: give the path of a file.") from None
         self._deployment = deployment
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, CheckpointEntry] = {}
         self._lock = threading.Lock()
         self._fd = -1
         self._unsynced = 0
@@ -86,14 +86,14 @@ class Checkpoint:
                 self._fd = -1
                 raise
 
-    def entry(self, key: str, digest: str) -> Entry:
+    def entry(self, key: str, digest: str) -> CheckpointEntry:
         """What is known of *key*; a new one is remembered.
 
         Raises:
             CheckpointMismatch: the file knows *key* with another input.
         """
         with self._lock:
-            found = self._entries.setdefault(key, Entry(digest))
+            found = self._entries.setdefault(key, CheckpointEntry(digest))
         if found.digest != digest:
             raise CheckpointMismatch(
                 f"{self._path}: the input with the key {key!r} is not the one that was started.",
@@ -231,7 +231,7 @@ class Checkpoint:
         for state in states:
             key = fact.get(state)
             if isinstance(key, str):
-                entry = self._entries.setdefault(key, Entry(str(fact.get("input"))))
+                entry = self._entries.setdefault(key, CheckpointEntry(str(fact.get("input"))))
                 if state == "taken" and entry.state == "done":
                     self._dropped += entry.length
                 entry.state, entry.offset, entry.length = state, offset, len(line)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal
 
 from unigpu._io.contract import EncodedJSON
 from unigpu.errors import ConfigurationError, InvalidInput
 from unigpu.models import Result
 
 from .. import arguments
-from .checkpoint import Checkpoint, Entry, digest
+from .checkpoint import Checkpoint, CheckpointEntry, digest
 
 Order = Literal["input", "done"]
-_END: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +30,18 @@ class Item:
     index: int
     key: str
     input: EncodedJSON | None
-    entry: Entry | None = None
+    entry: CheckpointEntry | None = None
     outcome: Result | None = None
 
 
 class Intake:
     """Pulls the inputs. What an input iterator or a key function raises passes through: it is the user's own."""
 
-    def __init__(self, inputs: object, key: Callable[[Any], str] | None, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self, inputs: Iterable[Mapping[str, Any]], key: Callable[[Any], str] | None, checkpoint: Checkpoint | None
+    ) -> None:
         try:
-            self._inputs: Iterator[object] = iter(cast("Iterable[object]", inputs))
+            self._inputs = iter(inputs)
         except TypeError:
             raise ConfigurationError(
                 f"inputs: give an iterable of JSON objects, not {type(inputs).__name__}."
@@ -56,7 +57,7 @@ class Intake:
 
     def next(self) -> Item | None:
         """The next input that is not taken already; ``None`` at the end."""
-        while (value := next(self._inputs, _END)) is not _END:
+        for value in self._inputs:  # an iterator: it goes on where the last call left it
             index = self._index
             self._index += 1
             item = self._item(index, value)
@@ -64,7 +65,7 @@ class Intake:
                 return item
         return None
 
-    def _item(self, index: int, value: object) -> Item:
+    def _item(self, index: int, value: Mapping[str, Any]) -> Item:
         try:
             key = str(index) if self._key is None else self._key(value)
         except (StopIteration, StopAsyncIteration) as exc:  # it would end the map as if there were no more inputs

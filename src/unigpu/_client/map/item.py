@@ -5,61 +5,64 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from unigpu import _lifecycle
 from unigpu._io.contract import EncodedJSON
-from unigpu._lifecycle import CallOptions, Scope
+from unigpu._lifecycle import CallOptions
 from unigpu.driver import CallClass, Submits
 from unigpu.errors import JobCancelled, JobExpired, JobFailed, ResultUnknown, UniGPUError
 from unigpu.models import DeploymentInfo, Result
 
 from .. import arguments
-from ..calls import Asked, Calls
+from ..calls import CallArguments, Calls
+from ..lookup import DeploymentLike, Target
 from ..progress import ProgressMode, Reporter, check_progress
-from ..session import CONTROL_SECONDS
 from .checkpoint import Checkpoint
-from .inputs import Intake, Item
-from .window import Call, Plan
+from .inputs import Intake, Item, Order
+from .window import Call, MapPlan, OnError
 
 _MOST: Final = 1000
 """The largest window that is chosen by itself."""
 _UNKNOWN_WORKERS: Final = 10
+_ORDERS: Final[tuple[Order, ...]] = ("input", "done")
+_ON_ERROR: Final[tuple[OnError, ...]] = ("raise", "return")
 
 
 def plan_map(
     calls: Calls,
     engine: Callable[[], AbstractAsyncContextManager[Calls]],
-    deployment: object,
-    inputs: object,
+    deployment: DeploymentLike,
+    inputs: Iterable[Mapping[str, Any]],
     *,
-    concurrency: object,
-    order: object,
-    on_error: object,
-    start_timeout: object,
-    timeout: object,
-    idempotent: object,
-    key: Any,
+    concurrency: int | None,
+    order: Order,
+    on_error: OnError,
+    start_timeout: float | None,
+    timeout: float | None,
+    idempotent: bool | None,
+    key: Callable[[Any], str] | None,
     checkpoint: str | os.PathLike[str] | None,
     progress: ProgressMode,
-) -> Plan:
+) -> MapPlan:
     """Check everything that was given, and say what is to be done. Nothing is sent.
 
     Args:
         engine: Gives the calls that the engine uses: another flavour's, for the sync `map`.
     """
-    home, core = calls.home, calls.core
-    home.open()
-    core.check_target(deployment)
-    arguments.choice(order, "order", ("input", "done"))
-    arguments.choice(on_error, "on_error", ("raise", "return"))
+    session = calls.session
+    session.open()
+    label, provider = calls.lookup.label(deployment)
+    order = arguments.choice(order, "order", _ORDERS)
+    on_error = arguments.choice(on_error, "on_error", _ON_ERROR)
     check_progress(progress)
     window = None if concurrency is None else arguments.count(concurrency, "concurrency", most=10_000)
-    asked = Asked.checked(start_timeout, timeout, idempotent=idempotent, timeout_from="ready")
-    label, provider = core.label(deployment)
-    file = None if checkpoint is None else Checkpoint(checkpoint, deployment=f"{label}@{provider} in {home.namespace}")
+    asked = CallArguments.checked(start_timeout, timeout, idempotent=idempotent, timeout_from="ready")
+    file = (
+        None if checkpoint is None else Checkpoint(checkpoint, deployment=f"{label}@{provider} in {session.namespace}")
+    )
     try:
         intake = Intake(inputs, key, file)
     except BaseException:
@@ -70,38 +73,37 @@ def plan_map(
     @contextlib.asynccontextmanager
     async def prepare() -> AsyncGenerator[tuple[Call, int]]:
         async with engine() as inside:
-            seen = await inside.core.target(deployment, inside.core.io.now() + CONTROL_SECONDS)
-            home.require("invoke", seen.info, doing="map()")
-            one = One(inside, seen.info, asked, file)
-            yield one.run, window or _window(seen.info)
+            target = await inside.lookup.target(deployment, inside.context.soon())
+            inside.gate.require("invoke", target.info, doing="map()")
+            yield ItemCall(inside, target, asked, file).run, window or _window(target.info)
 
-    return Plan(
+    return MapPlan(
         label=label,
         provider=provider,
         prepare=prepare,
         intake=intake,
-        order=cast("Any", order),
-        on_error=cast("Any", on_error),
+        order=order,
+        on_error=on_error,
         checkpoint=file,
         reporter=Reporter(progress),
     )
 
 
-class One:
+class ItemCall:
     """Runs one item at a time, many times side by side."""
 
-    def __init__(self, calls: Calls, info: DeploymentInfo, asked: Asked, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, calls: Calls, target: Target, asked: CallArguments, checkpoint: Checkpoint | None) -> None:
         self._calls = calls
-        self._info = info
+        self._info = target.info
+        self._scope = target.scope
         self._asked = asked
         self._checkpoint = checkpoint
-        self._scope: Scope = calls.core.scope_of(info)
 
     async def run(self, item: Item) -> Result:
         assert item.input is not None
-        self._calls.home.open()  # a client that is closed meanwhile sends nothing more
-        caps = self._calls.admit(self._info, item.input, self._asked, "invoke")
-        options = self._asked.options(self._calls.home, self._info, caps)
+        self._calls.session.open()  # a client that is closed meanwhile sends nothing more
+        caps = self._calls.admit("invoke", self._info, item.input, self._asked)
+        options = self._asked.options(self._calls.gate, self._info, caps)
         if self._checkpoint is None:
             return await _lifecycle.invoke(self._scope, self._info, item.input, options)
         try:

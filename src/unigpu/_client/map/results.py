@@ -27,7 +27,7 @@ from unigpu.models import Result
 
 from ..handle_state import Unpicklable
 from .inputs import Item
-from .window import Engine, Giving, Plan, Prepare
+from .window import Giving, MapPlan, Prepare, Window
 
 _STOP_SECONDS: Final = 15.0
 """How long leaving a sync `map` waits for its jobs to be cancelled."""
@@ -42,7 +42,7 @@ class _Beside:
 
     def __init__(self, giving: Giving) -> None:
         self.giving = giving
-        self.engine = Engine(giving.plan.prepare, self._feed, self._deliver, self._sized)
+        self.engine = Window(giving.plan.prepare, self._feed, self._deliver, self._sized)
         self.finished = False
         self._later: Callable[[Callable[[], object]], object] | None = None
         self._pulling = anyio.Lock()
@@ -126,7 +126,7 @@ class AsyncResults(Unpicklable, AsyncIterator[Result]):
     still run.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: MapPlan) -> None:
         self._giving = Giving(plan)
         self._beside: _Beside | None = None
         self._closed = False
@@ -186,7 +186,7 @@ class _Apart:
         self.window = 1
         self.failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._engine: Engine | None = None
+        self._engine: Window | None = None
         self._news: asyncio.Event | None = None
         self._stopped = False
         self.pid = os.getpid()
@@ -224,7 +224,7 @@ class _Apart:
     async def _main(self, prepare: Prepare) -> None:
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._engine = Engine(prepare, self._feed, self._deliver, self._sized)
+        self._engine = Window(prepare, self._feed, self._deliver, self._sized)
         if self._stopped:
             self._engine.cancel()
         await self._engine.run()
@@ -255,7 +255,7 @@ class Results(Unpicklable, Iterator[Result]):
     jobs that still run.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: MapPlan) -> None:
         self._giving = Giving(plan)
         self._apart: _Apart | None = None
         self._closed = self._exhausted = self._slow = False

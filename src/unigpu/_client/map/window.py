@@ -23,7 +23,7 @@ OnError = Literal["raise", "return"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class MapPlan:
     """What a `map` is to do, all of it checked.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan:
     reporter: Reporter
 
 
-class Engine:
+class Window:
     """Runs a window of workers over *feed* until it gives ``None``, and hands each result to *deliver*.
 
     Args:
@@ -100,7 +100,7 @@ class Engine:
 class Giving:
     """What both iterators do with a result that is due: order, checkpoint, progress, and the error that is raised."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: MapPlan) -> None:
         self.plan = plan
         self.arrivals = Arrivals(plan.order)
         self._last: str | None = None
