@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-
 from unigpu import _lifecycle
 from unigpu._lifecycle import Group, Scope
 from unigpu.errors import UniGPUError
@@ -14,32 +11,7 @@ from . import arguments
 from .context import Context
 from .known import Seen
 from .lookup import Lookup
-from .session import CLOSE_SECONDS, GC_SECONDS
-
-Providers = str | Sequence[str] | None
-"""One provider, several, or all that have a key."""
-
-
-class Unreadable(dict[str, UniGPUError]):
-    """Provider → why it could not be read. The error of the only one that was asked for is raised.
-
-    Args:
-        given: What the caller gave as ``provider=``.
-    """
-
-    def __init__(self, given: Providers) -> None:
-        super().__init__()
-        self._raises = isinstance(given, str)
-
-    @contextmanager
-    def unless_read(self, provider: str) -> Generator[None]:
-        """Note what reading this provider raises."""
-        try:
-            yield
-        except UniGPUError as exc:
-            if self._raises:
-                raise
-            self[provider] = exc
+from .session import CLOSE_SECONDS, GC_SECONDS, Providers, Unreadable
 
 
 class Account:

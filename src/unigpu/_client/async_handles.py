@@ -189,7 +189,7 @@ class AsyncJob(JobView):
         return self.info.status
 
     async def result(self, *, timeout: float | None = None) -> Result:
-        """Wait for its end, at most *timeout* seconds (default: what ``submit`` was told). The job itself runs on.
+        """Wait for its end, at most *timeout* seconds (default: those that ``submit`` got). The job itself runs on.
 
         Raises:
             JobFailed, WorkerLost, JobCancelled, JobExpired: what became of it.

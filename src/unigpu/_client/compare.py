@@ -104,7 +104,7 @@ def compare(*providers: str, interface: Interface = "function", kind: Kind = "se
 
 
 def facts_of(provider: str) -> tuple[tuple[Capabilities, ...], Mapping[str, FurtherFact], str | None]:
-    """All that is known of one provider: its kinds of deployments, what is no flag, and how to read it.
+    """All facts of one provider: its kinds of deployments, what is no flag, and how to read it.
 
     Raises:
         ConfigurationError: there is no such provider, or its facts cannot be read.

@@ -1,4 +1,4 @@
-"""Why a deployment is not ready: one look at its state, its workers and their logs, and what follows from it."""
+"""Why a deployment is not ready: its state, its workers and their logs, read once, and what follows from it."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def judge(
     info: DeploymentInfo,
     workers: Sequence[Worker],
     logs: Sequence[LogLine],
-    told: Sequence[str] = (),
+    notes: Sequence[str] = (),
     *,
     expected: tuple[float, float] | None,
     wall: float,
 ) -> Explanation:
-    """What follows from one look. Pure.
+    """What follows from one reading. Pure.
 
     Args:
-        told: What else was seen, in words: that a log could not be read.
+        notes: What else was seen, in words: that a log could not be read.
         expected: Seconds a cold start takes, by the facts.
         wall: Epoch seconds now.
     """
@@ -70,7 +70,7 @@ def judge(
     if info.workers is not None:
         evidence.append(f"workers {worker_range_text(info.workers)} allowed, {len(workers)} shown")
     evidence += [_worker_line(one, wall) for one in workers]
-    evidence += told
+    evidence += notes
     return Explanation(
         deployment=info.name or info.provider_name,
         provider=info.provider,

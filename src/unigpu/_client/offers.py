@@ -13,9 +13,9 @@ from unigpu.models.gpu import matches
 from unigpu.models.offer import Offer, Offers
 
 from . import arguments
-from .account import Providers, Unreadable
 from .context import Context
 from .gate import Gate
+from .session import Providers, Unreadable
 
 _PROBE: Final = "offers"
 
@@ -34,7 +34,7 @@ async def offers(
     kind = arguments.choice(kind, "kind", arguments.KINDS)
     stated: dict[str, Any] = {"gpu": gpu, "max_price": max_price, "regions": regions}
     stated = {name: value for name, value in stated.items() if value is not None}
-    # A size such as "24GB" is dear without a cap only where it is deployed; here it is a question.
+    # A size such as "24GB" without a cap may mean an expensive GPU, which a deploy refuses; a search does not.
     capped = {"max_price": 1e9, **stated} if "gpu" in stated else stated
     asked = DeploymentSpec.model_validate({"name": _PROBE, **capped})
     cap = asked.max_price if "max_price" in stated else None

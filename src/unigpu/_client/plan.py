@@ -21,10 +21,10 @@ from unigpu.models import Adaptation
 from unigpu.models.plan import Action, Plan, PlannedRequest, Plans
 
 from . import arguments
-from .account import Providers, Unreadable
 from .arguments import OnUnsupported
 from .context import Context
 from .offers import with_offers
+from .session import Providers, Unreadable
 
 _HIDDEN: Final = "***"
 _SHOWN_HEADERS: Final = frozenset({"accept", "content-type", "if-match", "if-none-match"})

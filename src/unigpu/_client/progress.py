@@ -13,13 +13,8 @@ from unigpu.models.deployment import usd
 
 ProgressMode = Literal["auto", "off"] | Callable[[Progress], None]
 
+_MODES: Final = ("auto", "off")
 _log: Final = logging.getLogger("unigpu.client")
-
-
-def check_progress(mode: object) -> None:
-    """Raise `ConfigurationError` unless *mode* is ``"auto"``, ``"off"`` or callable."""
-    if not callable(mode) and not (isinstance(mode, str) and mode in ("auto", "off")):
-        raise ConfigurationError('progress: give "auto", "off", or a function that takes a Progress.')
 
 
 def person_watches() -> bool:
@@ -33,9 +28,15 @@ def person_watches() -> bool:
 
 
 class Reporter:
-    """Receives `Progress` and shows it as *mode* says. `close` ends the line, so that what follows starts fresh."""
+    """Receives `Progress` and shows it as *mode* says. `close` ends the line, so that what follows starts fresh.
+
+    Raises:
+        ConfigurationError: *mode* is neither ``"auto"``, ``"off"`` nor callable.
+    """
 
     def __init__(self, mode: ProgressMode) -> None:
+        if not callable(mode) and mode not in _MODES:
+            raise ConfigurationError('progress: give "auto", "off", or a function that takes a Progress.')
         self._call = mode if callable(mode) else None
         self._show = mode == "auto" and person_watches()
         self._log = mode == "auto" and not self._show
@@ -92,5 +93,5 @@ def _write(text: str) -> None:
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
-    except (OSError, ValueError):  # nobody can read it: no reason to fail a deploy
+    except (OSError, ValueError):  # a line that cannot be shown is no reason to fail a deploy
         _log.debug("stderr cannot be written")

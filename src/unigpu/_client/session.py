@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from unigpu import _config, _registry
 from unigpu._lifecycle import SharedStatus
 from unigpu.driver import Driver, DriverConfig
-from unigpu.errors import ClientClosed, ConfigurationError
+from unigpu.errors import ClientClosed, ConfigurationError, UniGPUError
 from unigpu.models import BearerToken, DeploymentSpec, Event
 
 from . import arguments
@@ -26,6 +27,31 @@ CONTROL_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger("unigpu.client")
 
+Providers = str | Sequence[str] | None
+"""One provider, several, or all that have a key."""
+
+
+class Unreadable(dict[str, UniGPUError]):
+    """Provider → why it could not be read. The error of the only one that was asked for is raised.
+
+    Args:
+        given: What the caller gave as ``provider=``.
+    """
+
+    def __init__(self, given: Providers) -> None:
+        super().__init__()
+        self._raises = isinstance(given, str)
+
+    @contextmanager
+    def unless_read(self, provider: str) -> Generator[None]:
+        """Note what reading this provider raises."""
+        try:
+            yield
+        except UniGPUError as exc:
+            if self._raises:
+                raise
+            self[provider] = exc
+
 
 class Session:
     """What one client is, whatever its flavor; its `map` shares it.
@@ -35,7 +61,7 @@ class Session:
 
     Attributes:
         known: The deployments that the client has seen.
-        starts: The starts that are on their way.
+        starts: The starts that are under way.
         status: What its calls have just seen, shared.
     """
 
@@ -71,7 +97,7 @@ class Session:
         """The provider that is meant: the given one, else the client's."""
         return self.settings.provider if given is None else arguments.provider_name(given)
 
-    def providers(self, given: str | Iterable[str] | None) -> tuple[str, ...]:
+    def providers(self, given: Providers) -> tuple[str, ...]:
         """The providers that a list covers: those asked for, else all that have a key (local needs none)."""
         if given is not None:
             names = arguments.provider_names(given)

@@ -22,7 +22,7 @@ class _Flight:
 
 
 class SingleFlight:
-    """The starts of one client that are on their way."""
+    """The starts of one client that are under way."""
 
     def __init__(self) -> None:
         self._flights: dict[tuple[int, str, str, str], _Flight] = {}
@@ -52,7 +52,7 @@ class SingleFlight:
                 raise copy.copy(flight.error)  # each caller has a traceback of its own
             if flight.state == "landed":
                 return
-            # It was cancelled on its way: another caller starts it.
+            # It was cancelled: another caller starts it.
         try:
             await work()
             mine.state = "landed"

@@ -129,7 +129,7 @@ class Client(HTTPVerbs, Unpicklable):
             ephemeral: A random suffix to the name, never adopted, and a ttl of an hour unless one is stated.
             on_unsupported: ``"adapt"`` takes the nearest thing for what the platform cannot do, and lists it.
             on_failure: Whether what this call created is undone when it fails.
-            settle: Pay every look that a platform of lists still owes before returning.
+            settle: Return after every follow-up check that is due on a platform whose lists are late.
             progress: ``"auto"``: a line on a terminal, else a log record a phase; ``"off"``; or a function.
 
         Raises:
@@ -230,7 +230,7 @@ class Client(HTTPVerbs, Unpicklable):
 
         Args:
             start_timeout: Seconds that the job's ``result`` waits while no worker is ready, as in `invoke`.
-            timeout: Seconds that the job's ``result`` waits in all, where it is not told otherwise.
+            timeout: Seconds that the job's ``result`` waits in all, unless ``result`` gets another timeout.
 
         Raises:
             UnsupportedError: the platform has no jobs.
@@ -335,7 +335,7 @@ class Client(HTTPVerbs, Unpicklable):
         return Deployments([Deployment(self, self._verbs, seen) for seen in found], unreadable)
 
     def inventory(self, *, provider: str | Sequence[str] | None = None) -> Inventory:
-        """Everything that costs money now, on every account with a key, or on those that are named; whoever made it.
+        """Everything that costs money now, on every account with a key or on those named; others' resources, too.
 
         A provider that could not be read is in ``.unreadable``; where only one was named, its error is raised.
         """
@@ -348,11 +348,11 @@ class Client(HTTPVerbs, Unpicklable):
         delete: bool = False,
         all_namespaces: bool = False,
     ) -> GcReport:
-        """What deploys of this namespace left and nobody stands behind; with *delete* it is ended, and verified gone.
+        """What deploys of this namespace left behind. With *delete* it is deleted, and verified gone.
 
-        Deleted is only what a deploy of this machine gave up, or was killed half way through; of several of one name
-        all but the oldest; and what has expired. What this machine knows nothing of is shown as ``unclaimed``, and is
-        only ended by its name. Where a list could not be read, nothing is deleted.
+        Only these are deleted: what a deploy of this machine gave up, or left when it was killed; of several of one
+        name all but the oldest; and what has expired. What this machine has no record of is shown as ``unclaimed``,
+        and is only deleted by its name. Where a list could not be read, nothing is deleted.
 
         Args:
             all_namespaces: Show those of other namespaces, too.

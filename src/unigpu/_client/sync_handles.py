@@ -187,7 +187,7 @@ class Job(JobView):
         return self.info.status
 
     def result(self, *, timeout: float | None = None) -> Result:
-        """Wait for its end, at most *timeout* seconds (default: what ``submit`` was told). The job itself runs on.
+        """Wait for its end, at most *timeout* seconds (default: those that ``submit`` got). The job itself runs on.
 
         Raises:
             JobFailed, WorkerLost, JobCancelled, JobExpired: what became of it.

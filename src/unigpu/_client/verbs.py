@@ -35,7 +35,7 @@ from .handle_state import DeploymentView
 from .known import Seen
 from .lookup import DeploymentLike, Lookup, Target
 from .offers import with_offers
-from .progress import ProgressMode, Reporter, check_progress
+from .progress import ProgressMode, Reporter
 from .session import CONTROL_SECONDS, TEARDOWN_SECONDS
 
 _log: Final = logging.getLogger("unigpu.client")
@@ -74,7 +74,7 @@ class Verbs:
         on_unsupported = arguments.choice(on_unsupported, "on_unsupported", arguments.ON_UNSUPPORTED)
         on_failure = arguments.choice(on_failure, "on_failure", arguments.ON_FAILURE)
         ephemeral, settle = arguments.flag(ephemeral, "ephemeral"), arguments.flag(settle, "settle")
-        check_progress(progress)
+        reporter = Reporter(progress)
         deadline = context.deadline(timeout)
         plan = given if isinstance(given, Plan) else None
         if isinstance(given, Plan):
@@ -91,7 +91,6 @@ class Verbs:
             raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
         asked, where, adapt = gate.spec(given, provider, fields)
         spec, adaptations, unsaid = gate.pass_spec(asked, where, adapt=adapt or on_unsupported == "adapt")
-        reporter = Reporter(progress)
         try:
             with in_time():
                 scope = context.scope(where, spec.interface, spec.kind, reporter)
@@ -137,12 +136,11 @@ class Verbs:
         self._session.open()
         wait = arguments.choice(wait, "wait", arguments.WAIT)
         adapt = arguments.choice(on_unsupported, "on_unsupported", arguments.ON_UNSUPPORTED) == "adapt"
-        check_progress(progress)
+        reporter = Reporter(progress)
         arguments.check_fields(changes)
         deadline = self.context.deadline(timeout)
         if "name" in changes:
             raise ConfigurationError("name: a deployment keeps its name; deploy another one, and tear this one down.")
-        reporter = Reporter(progress)
         try:
             target = await self.lookup.control(deployment, deadline, reporter)
             while True:
@@ -302,9 +300,8 @@ class Verbs:
     ) -> Seen:
         self._session.open()
         wake = arguments.flag(wake, "wake")
-        check_progress(progress)
-        deadline = self.context.deadline(timeout)
         reporter = Reporter(progress)
+        deadline = self.context.deadline(timeout)
         try:
             target = await self.lookup.control(deployment, deadline, reporter)
             while True:

@@ -1,4 +1,4 @@
-"""A reply of the user's own server on its way: bytes, or server-sent events, in both flavours."""
+"""A reply of the user's own server on its way: bytes, or server-sent events, in both flavors."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Checkpoint:
                 raise
 
     def entry(self, key: str, digest: str) -> CheckpointEntry:
-        """What is known of *key*; a new one is remembered.
+        """What the file says of *key*; a new one is remembered.
 
         Raises:
             CheckpointMismatch: the file knows *key* with another input.
@@ -275,7 +275,7 @@ class Checkpoint:
 
 
 def _open_locked(path: Path) -> int:
-    """Open and lock the file; looks again where it was replaced (compacted) between the two."""
+    """Open and lock the file; tries again where it was replaced (compacted) between the two."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -19,7 +19,7 @@ from unigpu.models import DeploymentInfo, Result
 from .. import arguments
 from ..calls import CallArguments, Calls
 from ..lookup import DeploymentLike, Target
-from ..progress import ProgressMode, Reporter, check_progress
+from ..progress import ProgressMode, Reporter
 from .checkpoint import Checkpoint
 from .inputs import Intake, Item, Order
 from .window import Call, MapPlan, OnError
@@ -50,14 +50,14 @@ def plan_map(
     """Check everything that was given, and say what is to be done. Nothing is sent.
 
     Args:
-        engine: Gives the calls that the engine uses: another flavour's, for the sync `map`.
+        engine: Gives the calls that the engine uses: another flavor's, for the sync `map`.
     """
     session = calls.session
     session.open()
     label, provider = calls.lookup.label(deployment)
     order = arguments.choice(order, "order", _ORDERS)
     on_error = arguments.choice(on_error, "on_error", _ON_ERROR)
-    check_progress(progress)
+    reporter = Reporter(progress)
     window = None if concurrency is None else arguments.count(concurrency, "concurrency", most=10_000)
     asked = CallArguments.checked(start_timeout, timeout, idempotent=idempotent, timeout_from="ready")
     file = (
@@ -85,7 +85,7 @@ def plan_map(
         order=order,
         on_error=on_error,
         checkpoint=file,
-        reporter=Reporter(progress),
+        reporter=reporter,
     )
 
 
@@ -109,8 +109,8 @@ class ItemCall:
         try:
             result = await self._recorded(item, item.input, options, self._checkpoint)
         except UniGPUError as exc:
-            # What is certain, and what was told once as unknown, may run again in a resumed map; a job that may still
-            # run is asked for first.
+            # What is certain, and what was reported once as unknown, may run again in a resumed map; a job that
+            # may still run is asked for first.
             if not exc.maybe_executed or isinstance(exc, JobFailed | JobCancelled | JobExpired | ResultUnknown):
                 self._checkpoint.failed(item.key)
             raise

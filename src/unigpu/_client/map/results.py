@@ -2,7 +2,8 @@
 
 `AsyncResults` runs the engine as a task beside the consumer; its workers pull the inputs. `Results` runs it in one
 daemon thread with a loop and an `Io` of its own, and the consumer's thread pulls the inputs: an input generator that
-blocks then stops nobody, and a database cursor stays in its thread. Memory goes with the window, never with the inputs.
+blocks then stops no call, and a database cursor stays in its thread. Memory grows with the window, not with the
+inputs.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Beside:
     def start(self) -> None:
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # whoever iterates without an asyncio loop runs on trio
+        except RuntimeError:  # without an asyncio loop the caller runs on trio
             import trio
 
             self._later = trio.lowlevel.current_trio_token().run_sync_soon

@@ -44,7 +44,7 @@ class Window:
     """Runs a window of workers over *feed* until it gives ``None``, and hands each result to *deliver*.
 
     Args:
-        sized: Is told the window before the first item is asked for.
+        sized: Gets the window before the first item is asked for.
     """
 
     def __init__(
