@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unigpu import InvalidResponseError
-from unigpu._client import _events
-from unigpu._client._events import EventParser, ServerSentEvent
+from unigpu._io import lines
+from unigpu._io.lines import EventParser, ServerSentEvent
 
 STREAM = "\ufeffdata: é\r\ndata:  two\r\n\r\nevent: x\rid: 1\rdata\r\rretry: 5\nfoo\ndata: z\n\ndata: cut off".encode()
 EVENTS = [
@@ -36,7 +36,7 @@ def test_no_bytes_break_it(data: bytes) -> None:
 
 
 def test_an_event_without_an_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_events, "_MOST", 100)
+    monkeypatch.setattr(lines, "_MOST", 100)
     parser = EventParser()
     with pytest.raises(InvalidResponseError):
         parser.feed(b"data: 0123456789\n" * 20)
