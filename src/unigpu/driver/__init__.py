@@ -19,6 +19,7 @@ from .._io.contract import (
     Trust,
 )
 from .._io.limits import Limit
+from .._io.lines import EventParser, LineReader, ServerSentEvent, lines_of
 from .._io.poll import Pace, poll
 from .._io.record import is_rehearsal
 from .._io.status import check, error_for
@@ -96,6 +97,7 @@ __all__ = [
     "DeploymentSpec",
     "Driver",
     "DriverConfig",
+    "EventParser",
     "Found",
     "GPU",
     "GPURequest",
@@ -115,6 +117,7 @@ __all__ = [
     "JobsBySome",
     "Kind",
     "Limit",
+    "LineReader",
     "ListsOffers",
     "LogLine",
     "Offer",
@@ -132,6 +135,7 @@ __all__ = [
     "Role",
     "Scaling",
     "SecretRef",
+    "ServerSentEvent",
     "StartFailure",
     "State",
     "StreamResponse",
@@ -151,10 +155,12 @@ __all__ = [
     "duration",
     "error_for",
     "gpu",
+    "gpu_table",
     "is_in_namespace",
     "is_ours",
     "is_rehearsal",
     "is_shared",
+    "lines_of",
     "matches",
     "members",
     "nearest",
@@ -162,7 +168,6 @@ __all__ = [
     "pools",
     "provider_name",
     "spelling",
-    "gpu_table",
     "worker_hour",
     "workers_hour",
 ]
