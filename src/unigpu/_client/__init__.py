@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._events import ServerSentEvent
+from unigpu._io.lines import ServerSentEvent
+
 from .async_client import AsyncClient
 from .async_handles import AsyncDeployment, AsyncJob, AsyncStream
 from .handle_state import Deployments

@@ -205,7 +205,7 @@ class UnigpuMock:
         self._behaviors[f"{name}@{provider}"] = behavior
         if not exists:
             return
-        spec: dict[str, Any] = {**content, "workers": (0, 1), **self._platforms[provider].served, **fields}
+        spec: dict[str, Any] = {**content, **self._platforms[provider].served, **fields}
         if workers is not None:
             spec["workers"] = workers
         with Client(provider, namespace=namespace, state_dir=self.state_dir) as client:
