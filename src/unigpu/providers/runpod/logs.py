@@ -15,9 +15,9 @@ from urllib.parse import quote
 from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request, Response, check
 from unigpu.errors import TransportError, TransportTimeout
 
-from ._line import Line
-from ._map import line_of
-from ._wire import PROVIDER, LogWire, shaped
+from .api import Line
+from .translate import line_of
+from .wire import PROVIDER, LogWire, shaped
 
 OPERATION: Final = "runpod.worker.logs"
 MOST: Final = 5000

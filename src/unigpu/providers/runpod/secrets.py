@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from unigpu.driver import CallClass, DeploymentSpec, Found, Identity, Io
 from unigpu.errors import ConflictError
 
-from . import _body
-from ._line import Line
-from ._part import Part
-from ._wire import PROVIDER, SecretWire, shaped
+from . import bodies
+from .api import Line
+from .part import Part
+from .wire import PROVIDER, SecretWire, shaped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class SecretsPart(Part):
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         spec, identity = self.made_from()
         await write_secrets(self.line, io, spec, identity, deadline=deadline)
-        return self._found(_body.secret_group(identity))
+        return self._found(bodies.secret_group(identity))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         there = any(_group(one.name) == id for one in await self._all(io, deadline=deadline))
@@ -65,11 +65,11 @@ async def write_secrets(line: Line, io: Io, spec: DeploymentSpec, identity: Iden
     """
     rows = await line.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
     there = {one.name.lower(): one for one in (shaped(SecretWire, row, "runpod.secret.list") for row in rows)}
-    for name in _body.secret_names(spec):
+    for name in bodies.secret_names(spec):
         value = spec.secrets.get(name)
         if not isinstance(value, SecretStr):
             raise AssertionError(f"{name}: values are filled in before anything is sent")
-        full = f"{_body.secret_group(identity)}_{name}"
+        full = f"{bodies.secret_group(identity)}_{name}"
         text = {"value": value.get_secret_value()}
         found = there.get(full.lower())
         if found is None:
@@ -104,5 +104,5 @@ async def _secret(line: Line, io: Io, name: str, *, deadline: float) -> SecretWi
 
 def _group(name: str) -> str:
     """The group of a secret's name; empty: it is not one of ours."""
-    found = _body.GROUP.match(name)
+    found = bodies.GROUP.match(name)
     return found.group(1) if found else ""

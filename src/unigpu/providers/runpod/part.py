@@ -10,10 +10,10 @@ from typing import Any, Final
 from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io
 from unigpu.errors import NameConflict, NoCapacityError, NotFoundError, PayloadTooLarge
 
-from ._gpus import catalogue_query, count_of, countries_of
-from ._line import Line
-from ._options import Options
-from ._wire import PROVIDER, GpuTypesWire, GpuTypeWire, parse
+from .api import Line
+from .gpus import catalogue_query, count_of, countries_of
+from .options import Options
+from .wire import PROVIDER, GpuTypesWire, GpuTypeWire, parse
 
 _LISTED: Final = Consistency(kind="listed", settle=15.0)
 _LARGEST: Final = 102_400

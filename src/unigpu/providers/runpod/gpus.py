@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from unigpu.driver import DeploymentSpec, GPURequest, Offer, canonical, matches, members, pools, worker_hour
 from unigpu.errors import NoCapacityError
 
-from ._wire import PROVIDER, GpuTypeWire
+from .wire import PROVIDER, GpuTypeWire
 
 DISK_GB_MONTH: Final = 0.10
 """USD a month for a gigabyte of container disk: https://docs.runpod.io/serverless/pricing (2026-08)."""
@@ -105,7 +105,7 @@ def countries_of(regions: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def count_of(spec: DeploymentSpec) -> int:
-    """GPUs in one worker: one number for all that are acceptable (see `workflows.RunPodDriver.check`)."""
+    """GPUs in one worker: one number for all that are acceptable (see `driver.RunPodDriver.check`)."""
     return spec.gpu[0].count if spec.gpu else 1
 
 

@@ -13,9 +13,9 @@ from typing import Any, Final, cast
 from unigpu.driver import Io
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
-from ._line import Line
-from ._options import Options
-from ._wire import PROVIDER, BalanceWire, parse
+from .api import Line
+from .options import Options
+from .wire import PROVIDER, BalanceWire, parse
 
 _CAPS: Final = ("limit", "max", "cap", "quota", "allowed")
 _USED: Final = ("used", "current", "usage", "allocated", "inuse")

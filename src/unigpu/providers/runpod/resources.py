@@ -1,4 +1,4 @@
-"""What a deployment consists of at RunPod: its secrets (`_secrets`), its registry login, its volume, and
+"""What a deployment consists of at RunPod: its secrets (`secrets`), its registry login, its volume, and
 what is called.
 
 RunPod has no idempotency key, makes the ids, and shows by listing what exists; how soon is not documented, so all of it
@@ -15,10 +15,10 @@ from urllib.parse import quote
 from unigpu.driver import CallClass, DeploymentSpec, Found, Io, is_ours, provider_name
 from unigpu.errors import ConflictError, NoCapacityError, PermissionDeniedError
 
-from . import _account, _body, _map
-from ._gpus import Product, best_place, candidates, catalogue_query, choose, count_of, countries_of
-from ._part import Part, gpu_types, serverless_catalogue
-from ._wire import PROVIDER, DataCentersWire, EndpointWire, PodWire, RegistryWire, VolumeWire, parse, shaped
+from . import account, bodies, translate
+from .gpus import Product, best_place, candidates, catalogue_query, choose, count_of, countries_of
+from .part import Part, gpu_types, serverless_catalogue
+from .wire import PROVIDER, DataCentersWire, EndpointWire, PodWire, RegistryWire, VolumeWire, parse, shaped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +35,9 @@ class EndpointPart(Part):
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         spec, identity = self.made_from()
         await self._must_be_free(io, "/pods", "pods", deadline=deadline)
-        await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
+        await account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
         choice = choose(spec, await serverless_catalogue(self.line, io, spec, deadline=deadline))
-        body = _body.endpoint_body(spec, identity, choice, registry=_id(made, "registry"), volume=_id(made, "volume"))
+        body = bodies.endpoint_body(spec, identity, choice, registry=_id(made, "registry"), volume=_id(made, "volume"))
         self._must_fit(made.get("volume"), body["dataCenterIds"])
         row = await self._post(io, "/serverless", "endpoint.create", body, deadline=deadline, call=self.call)
         return self._found(row, "endpoint.create")
@@ -51,7 +51,7 @@ class EndpointPart(Part):
         await self._delete(io, f"/serverless/{quote(id, safe='')}", "endpoint.delete", deadline=deadline)
 
     def _found(self, row: object, operation: str = "endpoint.list") -> Found:
-        return _map.found_endpoint(shaped(EndpointWire, row, f"runpod.{operation}"), self.options.lb_url)
+        return translate.found_endpoint(shaped(EndpointWire, row, f"runpod.{operation}"), self.options.lb_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +75,14 @@ class PodPart(Part):
         """
         spec, identity = self.made_from()
         await self._must_be_free(io, "/serverless", "endpoints", deadline=deadline)
-        await _account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
-        options, refused = _body.options_of(spec), list[str]()
+        await account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
+        options, refused = bodies.options_of(spec), list[str]()
         self._must_fit(made.get("volume"), options.data_centers)
         for cloud in options.cloud:
             query = catalogue_query("POD", count=count_of(spec), cloud=cloud, countries=countries_of(spec.regions))
             catalogue = await gpu_types(self.line, io, query, deadline=deadline)
             for one in candidates(spec, catalogue, cloud):
-                body = _body.pod_body(spec, identity, one, registry=_id(made, "registry"), volume=_id(made, "volume"))
+                body = bodies.pod_body(spec, identity, one, registry=_id(made, "registry"), volume=_id(made, "volume"))
                 try:
                     row = await self._post(io, "/pods", "pod.create", body, deadline=deadline, call=self.call)
                 except (NoCapacityError, ConflictError, PermissionDeniedError) as exc:
@@ -110,7 +110,7 @@ class PodPart(Part):
         await self._delete(io, f"/pods/{quote(id, safe='')}", "pod.delete", deadline=deadline)
 
     def _found(self, row: object, operation: str = "pod.list") -> Found:
-        return _map.found_pod(shaped(PodWire, row, f"runpod.{operation}"), self.options.proxy_url)
+        return translate.found_pod(shaped(PodWire, row, f"runpod.{operation}"), self.options.proxy_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ class RegistryPart(Part):
         await self._delete(io, f"/registries/{quote(id, safe='')}", "registry.delete", deadline=deadline)
 
     def _found(self, row: object, operation: str) -> Found:
-        return _map.found_registry(shaped(RegistryWire, row, f"runpod.{operation}"))
+        return translate.found_registry(shaped(RegistryWire, row, f"runpod.{operation}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +193,7 @@ class VolumePart(Part):
         Raises:
             NoCapacityError: there is none.
         """
-        asked = _body.options_of(spec).data_centers
+        asked = bodies.options_of(spec).data_centers
         if len(asked) == 1:
             return asked[0]
         reply = await self.line.send(io, "GET", "/catalog/datacenters", "catalog.datacenters.list", deadline=deadline)
@@ -217,7 +217,7 @@ class VolumePart(Part):
         return place
 
     def _found(self, row: object, operation: str) -> Found:
-        return _map.found_volume(shaped(VolumeWire, row, f"runpod.{operation}"))
+        return translate.found_volume(shaped(VolumeWire, row, f"runpod.{operation}"))
 
 
 def volume_name(namespace: str, volume: str) -> str:

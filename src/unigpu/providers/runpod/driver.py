@@ -49,14 +49,14 @@ from unigpu.errors import (
     UnsupportedError,
 )
 
-from . import _account, _body, _gpus, _jobs, _logs, _map, _market, _pods, _request, _stream
-from ._check import check
-from ._line import LIMITS, Line
-from ._options import Options, SpecOptions
-from ._part import gpu_types, serverless_catalogue
-from ._parts import EndpointPart, PodPart, RegistryPart, VolumePart, volume_name
-from ._secrets import SecretsPart, write_secrets
-from ._wire import (
+from . import account, bodies, calls, gpus, logs, market, pods, request, stream, translate
+from .api import LIMITS, Line
+from .check import check
+from .options import Options, SpecOptions
+from .part import gpu_types, serverless_catalogue
+from .resources import EndpointPart, PodPart, RegistryPart, VolumePart, volume_name
+from .secrets import SecretsPart, write_secrets
+from .wire import (
     PROVIDER,
     EndpointWire,
     HealthWire,
@@ -87,9 +87,9 @@ class RunPodDriver:
     SpecOptions: ClassVar[type[InputModel]] = SpecOptions
     limits: ClassVar[Mapping[str, Limit]] = LIMITS
 
-    long_poll = _stream.HELD
+    long_poll = stream.HELD
     submit_call = CallClass.USER_DECIDES  # RunPod makes the ids: a submit that is repeated runs twice
-    request_hold = _request.HOLD
+    request_hold = request.HOLD
     state_pace = Pace(floor=2.0, cap=10.0, jitter=0.2)  # each look is two or three calls, of some sixty a minute
     update_kinds: ClassVar[frozenset[str]] = frozenset({"serverless"})
 
@@ -106,15 +106,15 @@ class RunPodDriver:
 
     def content(self, spec: DeploymentSpec) -> Content:
         """The image as given, which is a field of the spec already."""
-        if _body.loose_tag(spec.image):
+        if bodies.loose_tag(spec.image):
             return Content(notes=(f"image: RunPod's hosts keep what they once pulled as {spec.image}; name a version",))
         return Content()
 
     def rate(self, spec: DeploymentSpec) -> Rate:
         """By the printed price list: the catalogue is asked when it is created."""
-        price = _gpus.list_price(spec) if spec.kind == "serverless" else spec.max_price
-        source = _gpus.LIST_SOURCE if spec.kind == "serverless" else "max_price"
-        kept = [_map.volume_month(one.size_gb) for one in spec.volumes]
+        price = gpus.list_price(spec) if spec.kind == "serverless" else spec.max_price
+        source = gpus.LIST_SOURCE if spec.kind == "serverless" else "max_price"
+        kept = [translate.volume_month(one.size_gb) for one in spec.volumes]
         idle = 0.0 if spec.workers[0] == 0 else None if price is None else round(spec.workers[0] * price, 6)
         most = None if price is None else round(spec.workers[1] * price, 6)
         return Rate(
@@ -137,7 +137,7 @@ class RunPodDriver:
         if spec.volumes:
             named: dict[str, Any] = {**common, "name": volume_name(identity.namespace, spec.volumes[0].name)}
             parts.append(VolumePart(**named))
-        if _body.secret_names(spec):
+        if bodies.secret_names(spec):
             parts.append(SecretsPart(**common))
         if spec.registry is not None:
             parts.append(RegistryPart(**common))
@@ -164,7 +164,7 @@ class RunPodDriver:
         wires = (shaped(EndpointWire, row, "runpod.endpoint.list") for row in endpoints)
         machines = (shaped(PodWire, row, "runpod.pod.list") for row in pods)
         return (
-            *(_map.endpoint_info(wire, lb_url=self._options.lb_url) for wire in wires),
+            *(translate.endpoint_info(wire, lb_url=self._options.lb_url) for wire in wires),
             *(self._pod(wire) for wire in machines if wire.status != "TERMINATED"),
         )
 
@@ -180,7 +180,7 @@ class RunPodDriver:
             return await self._probed(io, wire, deadline=deadline)
         endpoint = parse(EndpointWire, reply)
         health = await self._health(io, info, deadline=deadline)
-        now = _map.endpoint_info(endpoint, lb_url=self._options.lb_url, health=health)
+        now = translate.endpoint_info(endpoint, lb_url=self._options.lb_url, health=health)
         return await self._explained(io, now, health, deadline=deadline)
 
     async def _health(self, io: Io, info: DeploymentInfo, *, deadline: float) -> HealthWire:
@@ -197,7 +197,7 @@ class RunPodDriver:
         stuck = health.jobs.inQueue > 0 and not (workers.initializing or workers.throttled or workers.unhealthy)
         if not stuck or now.state is not State.STARTING:
             return now
-        why = await _account.obstacle(self._line, self._options, io, deadline=deadline)
+        why = await account.obstacle(self._line, self._options, io, deadline=deadline)
         return now if why is None else now.model_copy(update={"reason": f"{now.reason}: {why}"})
 
     async def _probed(self, io: Io, wire: PodWire, *, deadline: float) -> DeploymentInfo:
@@ -205,19 +205,19 @@ class RunPodDriver:
         first = self._pod(wire)
         if wire.status != "RUNNING" or wire.runtime is None:
             return first
-        return self._pod(wire, answers=await _pods.answers(io, first, deadline=deadline))
+        return self._pod(wire, answers=await pods.answers(io, first, deadline=deadline))
 
     def _pod(self, wire: PodWire, *, answers: bool | None = None) -> DeploymentInfo:
-        return _map.pod_info(wire, proxy_url=self._options.proxy_url, answers=answers)
+        return translate.pod_info(wire, proxy_url=self._options.proxy_url, answers=answers)
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
             reply = await self._line.about(io, "GET", info, "", "pod.get", deadline=deadline)
             wire = parse(PodWire, reply)
             state = info.state if info.raw_state == wire.status else self._pod(wire).state
-            return (_map.pod_worker(wire, state),)
+            return (translate.pod_worker(wire, state),)
         reply = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
-        return tuple(map(_map.worker_of, parse(WorkerListWire, reply).workers))
+        return tuple(map(translate.worker_of, parse(WorkerListWire, reply).workers))
 
     async def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
@@ -233,9 +233,9 @@ class RunPodDriver:
             for id_ in ids:
                 if id_ is None:
                     continue
-                amount = tail if first else _logs.MOST
+                amount = tail if first else logs.MOST
                 try:
-                    async for line, at in _logs.read(self._line, io, info, id_, tail=amount, after=after.get(id_)):
+                    async for line, at in logs.read(self._line, io, info, id_, tail=amount, after=after.get(id_)):
                         lines.append(line)
                         after[id_] = at
                 except NotFoundError:
@@ -258,11 +258,11 @@ class RunPodDriver:
         kind: Literal["serverless", "pod"],
         deadline: float,
     ) -> Sequence[Offer]:
-        return await _market.offers(self._line, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
+        return await market.offers(self._line, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
-        return await _market.inventory(self._line, self._options, io, health=self._health, deadline=deadline)
+        return await market.inventory(self._line, self._options, io, health=self._health, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -273,10 +273,10 @@ class RunPodDriver:
     async def update(
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
-        if _body.secret_names(spec):
+        if bodies.secret_names(spec):
             await write_secrets(self._line, io, spec, identity, deadline=deadline)
-        choice = _gpus.choose(spec, await serverless_catalogue(self._line, io, spec, deadline=deadline))
-        body = _body.content_patch(spec, identity, choice, min_cuda=info.details.get("min_cuda"))
+        choice = gpus.choose(spec, await serverless_catalogue(self._line, io, spec, deadline=deadline))
+        body = bodies.content_patch(spec, identity, choice, min_cuda=info.details.get("min_cuda"))
         await self._patch(io, info, body, gpu=choice.as_told(), deadline=deadline)
 
     async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
@@ -284,7 +284,7 @@ class RunPodDriver:
             return  # it was made warm
         if info.workers == spec.workers or (info.workers is None and spec.workers[0] == 0):
             return  # made with the most already, and with no least
-        workers = _body.limits_body(spec)["workers"]
+        workers = bodies.limits_body(spec)["workers"]
         await self._patch(io, info, {"workers": workers}, gpu=info.details.get("gpu"), deadline=deadline)
 
     async def scale(
@@ -307,23 +307,23 @@ class RunPodDriver:
         now = parse(EndpointWire, await self._line.about(io, "GET", info, "", "endpoint.get", deadline=deadline))
         if workers is not None and workers[1] > now.workers.max:
             await self._must_be_cheap(io, info, now, deadline=deadline)
-        body = _body.limits_patch(now, workers=workers, idle_timeout=idle_timeout, scaling=scaling)
+        body = bodies.limits_patch(now, workers=workers, idle_timeout=idle_timeout, scaling=scaling)
         if body:
-            await self._patch(io, info, body, gpu=_map.gpu_of(now), deadline=deadline)
+            await self._patch(io, info, body, gpu=translate.gpu_of(now), deadline=deadline)
 
     async def _must_be_cheap(self, io: Io, info: DeploymentInfo, now: EndpointWire, *, deadline: float) -> None:
         """Before more workers are allowed: the prices may have risen since it was deployed."""
-        cap = _map.number(now.env.get(_body.MAX_PRICE))
+        cap = translate.number(now.env.get(bodies.MAX_PRICE))
         if cap is None or now.gpu is None:
             return
-        query = _gpus.catalogue_query("SERVERLESS", count=now.gpu.count)
+        query = gpus.catalogue_query("SERVERLESS", count=now.gpu.count)
         disk = now.disk if ",disk=" in now.env.get("UNIGPU_SPEC", "") else None  # as at create: where it was stated
         dear = [
             one
             for one in await gpu_types(self._line, io, query, deadline=deadline)
             if one.pool in now.gpu.pools
             and one.id not in (now.gpu.excludedTypes or ())
-            and (_gpus.serverless_price(one, now.gpu.count, disk) or math.inf) > cap
+            and (gpus.serverless_price(one, now.gpu.count, disk) or math.inf) > cap
         ]
         if dear:
             raise NoCapacityError(
@@ -346,7 +346,7 @@ class RunPodDriver:
         for turn in range(2):
             reply = await self._line.about(io, "PATCH", info, "", "endpoint.patch", json=dict(body), deadline=deadline)
             now = parse(EndpointWire, reply)
-            if not gpu or now.gpu is None or _map.gpu_of(now) == gpu:
+            if not gpu or now.gpu is None or translate.gpu_of(now) == gpu:
                 return
             if turn == 0:
                 body = {"gpu": {key: gpu[key] for key in ("pools", "excludedTypes", "count")}}
@@ -371,7 +371,7 @@ class RunPodDriver:
         if info.details.get("type") == "LOAD_BALANCER":
             if is_rehearsal(io):
                 return None  # a question is no change to be noted, and this one would start a worker
-            return await _request.knock(self._line, io, info, deadline=deadline)
+            return await request.knock(self._line, io, info, deadline=deadline)
         if info.worker_protocol == "foreign":
             raise _not_here("wake", info)
         await self._line.ask(
@@ -380,7 +380,7 @@ class RunPodDriver:
             info,
             "/run",
             "job.wake",
-            json=_jobs.wake_body(),
+            json=calls.wake_body(),
             limit_key="runpod.run",
             deadline=deadline,
         )
@@ -412,13 +412,13 @@ class RunPodDriver:
     async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
         if info.kind != "pod":
             raise AssertionError("a call of an endpoint is a job")
-        return await _pods.invoke(io, info, call)
+        return await pods.invoke(io, info, call)
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         """``/run``; or ``/runsync``, where the caller waits anyway and it may run twice: then a short job is done in
         this one exchange, and a longer one is told by its id as any other."""
-        hold = min(call.hold, call.deadline - io.now() - _stream.LEAST)
-        held = call.idempotent and hold >= _stream.LEAST
+        hold = min(call.hold, call.deadline - io.now() - stream.LEAST)
+        held = call.idempotent and hold >= stream.LEAST
         path = "/runsync" if held else "/run"
         try:
             reply = await self._line.ask(
@@ -427,7 +427,7 @@ class RunPodDriver:
                 info,
                 path,
                 "job.submit",
-                json=_jobs.job_body(call),
+                json=calls.job_body(call),
                 params=(("wait", str(int(hold * 1000))),) if held else (),
                 call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
                 limit_key="runpod.runsync" if held else "runpod.run",
@@ -445,20 +445,20 @@ class RunPodDriver:
                 retryable=True,
                 hint="An endpoint that was just made may take a moment; try again.",
             ) from exc
-        return _jobs.job_of(parse(JobWire, reply))
+        return calls.job_of(parse(JobWire, reply))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         reply = await self._line.job(
             io, "GET", info, "/status", "job.get", job_id=job_id, limit_key="runpod.status", deadline=deadline
         )
-        return _jobs.job_of(parse(JobWire, reply))
+        return calls.job_of(parse(JobWire, reply))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
         """A queued job, and a running one by a signal to its worker (runpod's package from 1.10 on)."""
         reply = await self._line.job(
             io, "POST", info, "/cancel", "job.cancel", job_id=job_id, limit_key="runpod.cancel", deadline=deadline
         )
-        job = _jobs.job_of(parse(JobWire, reply))
+        job = calls.job_of(parse(JobWire, reply))
         return job if job.status.is_terminal else await self.status(io, info, job_id, deadline=deadline)
 
     async def chunks(
@@ -469,16 +469,16 @@ class RunPodDriver:
         async def status() -> JobInfo:
             return await self.status(io, info, job_id, deadline=deadline)
 
-        return await _stream.chunks(
+        return await stream.chunks(
             self._line, io, info, job_id, after=after, wait=wait, status=status, deadline=deadline
         )
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
         """Of a pod: its worker's answer, line by line. The stream of an endpoint is its job's (`chunks`)."""
-        return _pods.stream(io, info, call)
+        return pods.stream(io, info, call)
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
-        return _request.request(self._line, io, info, call)
+        return request.request(self._line, io, info, call)
 
 
 def _kind(info: DeploymentInfo) -> str:

@@ -29,8 +29,8 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError, NoWorkerReady, TransportError, UniGPUError, WorkerLost
 
-from ._line import Line, gone, meaning
-from ._wire import PROVIDER
+from .api import Line, gone, meaning
+from .wire import PROVIDER
 
 OPERATION: Final = "runpod.http"
 HOLD: Final = 120.0

@@ -12,9 +12,9 @@ from typing import Final
 from unigpu.driver import CallClass, ChunkPage, DeploymentInfo, Io, JobInfo, Pace, poll
 from unigpu.errors import InvalidResponseError, ProviderUnavailableError, TransportError, UniGPUError
 
-from ._jobs import page_of, rest_of
-from ._line import Line
-from ._wire import PROVIDER, StreamWire, parse
+from .api import Line
+from .calls import page_of, rest_of
+from .wire import PROVIDER, StreamWire, parse
 
 HELD: Final = 10.0
 """Seconds for which RunPod holds a request by itself."""

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Identity, Scaling, SecretRef
 
-from ._gpus import Candidate, Choice
-from ._options import SpecOptions
-from ._wire import PROVIDER, EndpointWire
+from .gpus import Candidate, Choice
+from .options import SpecOptions
+from .wire import PROVIDER, EndpointWire
 
 MOUNT: Final = "/runpod-volume"
 """Where RunPod mounts a network volume in serverless workers: https://docs.runpod.io/storage/network-volumes."""

@@ -9,8 +9,8 @@ from typing import Any, Final, cast
 
 from unigpu.driver import ChunkPage, Invocation, JobError, JobInfo, JobStatus, Timing
 
-from ._body import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
-from ._wire import JobWire, StreamWire
+from .bodies import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
+from .wire import JobWire, StreamWire
 
 _CLASS: Final = re.compile(r"^<class '(?:[\w.]+\.)?(\w+)'>$")
 _STATUS: Final[Mapping[str, JobStatus]] = {

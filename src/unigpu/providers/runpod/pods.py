@@ -36,8 +36,8 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from ._jobs import error_of
-from ._wire import PROVIDER
+from .calls import error_of
+from .wire import PROVIDER
 
 PROXY_S: Final = 100.0
 _PROBE_S: Final = 10.0

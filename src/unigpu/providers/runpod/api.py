@@ -25,7 +25,7 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from ._wire import PROVIDER, PaginationWire, shaped
+from .wire import PROVIDER, PaginationWire, shaped
 
 READ_TIMEOUT: Final = 30.0
 _MOST_PAGES: Final = 1000

@@ -23,9 +23,9 @@ from unigpu.driver import (
     workers_hour,
 )
 
-from ._body import GROUP, MAX_PRICE, MOST, PRICE
-from ._gpus import DISK_GB_MONTH
-from ._wire import (
+from .bodies import GROUP, MAX_PRICE, MOST, PRICE
+from .gpus import DISK_GB_MONTH
+from .wire import (
     PROVIDER,
     EndpointWire,
     HealthWire,
