@@ -1,4 +1,5 @@
-"""The account: what it may spend, and why RunPod would start nothing. Both reads are optional.
+"""The account: what it may spend, why RunPod would start nothing, and what costs money now. The reads of the first two
+are optional.
 
 https://docs.runpod.io/api-reference-v2/billing/get-the-account-balance and .../account/get-account-limits, both of
 2026-11-18. Their paths, and the inner fields of the limits, are unverified: the paths are options, and of the fields
@@ -7,15 +8,16 @@ only plain numbers with a telling name are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
 
-from unigpu.driver import Io
+from unigpu.driver import DeploymentInfo, InventoryItem, Io
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
+from . import translate
 from .api import Line
 from .options import Options
-from .wire import PROVIDER, BalanceWire, parse
+from .wire import PROVIDER, BalanceWire, EndpointWire, HealthWire, PodWire, VolumeWire, parse, shaped
 
 _CAPS: Final = ("limit", "max", "cap", "quota", "allowed")
 _USED: Final = ("used", "current", "usage", "allocated", "inuse")
@@ -23,6 +25,12 @@ _NAMES: Final = {
     "spendRate": "the account's spending limit per hour",
     "serverlessWorkers": "the account's worker quota",
 }
+
+
+class ReadsHealth(Protocol):
+    """Reads an endpoint's workers now."""
+
+    async def __call__(self, io: Io, info: DeploymentInfo, *, deadline: float) -> HealthWire: ...
 
 
 async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, workers: int = 0) -> str | None:
@@ -68,6 +76,27 @@ async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: s
         maybe_executed=False,
         hint="Add funds to the account.",
     )
+
+
+async def inventory(
+    line: Line, options: Options, io: Io, *, health: ReadsHealth, deadline: float
+) -> Sequence[InventoryItem]:
+    """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
+    items: list[InventoryItem] = []
+    for row in await line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline):
+        wire = shaped(EndpointWire, row, "runpod.endpoint.list")
+        info = translate.endpoint_info(wire, lb_url=options.lb_url)
+        found = await health(io, info, deadline=deadline)
+        items.append(translate.endpoint_item(wire, info, found))
+    # Members of clusters are left out unless they are asked for, and cost as much.
+    also = (("includeClusterPods", "true"),)
+    for row in await line.rows(io, "/pods", "pods", "pod.list", params=also, deadline=deadline):
+        pod = shaped(PodWire, row, "runpod.pod.list")
+        if pod.status != "TERMINATED":
+            items.append(translate.pod_item(pod, translate.pod_info(pod, proxy_url=options.proxy_url)))
+    rows = await line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
+    items += [translate.volume_item(shaped(VolumeWire, row, "runpod.volume.list")) for row in rows]
+    return items
 
 
 async def _balance(line: Line, options: Options, io: Io, *, deadline: float) -> BalanceWire | None:

@@ -49,11 +49,11 @@ from unigpu.errors import (
     UnsupportedError,
 )
 
-from . import account, bodies, calls, gpus, logs, market, pods, request, stream, translate
+from . import account, bodies, calls, gpus, logs, pods, request, stream, translate
 from .api import LIMITS, Line
 from .check import check
+from .gpus import gpu_types, serverless_catalogue
 from .options import Options, SpecOptions
-from .part import gpu_types, serverless_catalogue
 from .resources import EndpointPart, PodPart, RegistryPart, VolumePart, volume_name
 from .secrets import SecretsPart, write_secrets
 from .wire import (
@@ -258,11 +258,11 @@ class RunPodDriver:
         kind: Literal["serverless", "pod"],
         deadline: float,
     ) -> Sequence[Offer]:
-        return await market.offers(self._line, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
+        return await gpus.offers(self._line, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
-        return await market.inventory(self._line, self._options, io, health=self._health, deadline=deadline)
+        return await account.inventory(self._line, self._options, io, health=self._health, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from unigpu.errors import ConflictError
 
 from . import bodies
 from .api import Line
-from .part import Part
+from .resources import Part
 from .wire import PROVIDER, SecretWire, shaped
 
 
