@@ -8,7 +8,7 @@ import pytest
 from openapi import OpenAPI
 
 from unigpu.models import JobStatus, State
-from unigpu.providers.runpod import calls, translate
+from unigpu.providers.runpod import calls, pods, translate
 from unigpu.providers.runpod.options import LB_URL, PROXY_URL
 from unigpu.providers.runpod.wire import (
     BalanceWire,
@@ -77,7 +77,7 @@ def test_every_example_endpoint_and_pod_becomes_a_deployment() -> None:
             assert not info.ours
             assert info.created_at
         if example.path == "/v2/pods/{id}":
-            assert translate.pod_info(shaped(PodWire, example.value, "test"), proxy_url=PROXY_URL).kind == "pod"
+            assert pods.pod_info(shaped(PodWire, example.value, "test"), proxy_url=PROXY_URL).kind == "pod"
 
 
 # From the manual's pages and from what RunPod's staff wrote that they saw; the job service has no OpenAPI file.

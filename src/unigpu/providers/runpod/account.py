@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 from unigpu.driver import DeploymentInfo, InventoryItem, Io
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
-from . import translate
+from . import pods, translate
 from .api import Line
 from .options import Options
 from .wire import PROVIDER, BalanceWire, EndpointWire, HealthWire, PodWire, VolumeWire, parse, shaped
@@ -93,7 +93,7 @@ async def inventory(
     for row in await line.rows(io, "/pods", "pods", "pod.list", params=also, deadline=deadline):
         pod = shaped(PodWire, row, "runpod.pod.list")
         if pod.status != "TERMINATED":
-            items.append(translate.pod_item(pod, translate.pod_info(pod, proxy_url=options.proxy_url)))
+            items.append(pods.pod_item(pod, pods.pod_info(pod, proxy_url=options.proxy_url)))
     rows = await line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
     items += [translate.volume_item(shaped(VolumeWire, row, "runpod.volume.list")) for row in rows]
     return items

@@ -208,14 +208,14 @@ class RunPodDriver:
         return self._pod(wire, answers=await pods.answers(io, first, deadline=deadline))
 
     def _pod(self, wire: PodWire, *, answers: bool | None = None) -> DeploymentInfo:
-        return translate.pod_info(wire, proxy_url=self._options.proxy_url, answers=answers)
+        return pods.pod_info(wire, proxy_url=self._options.proxy_url, answers=answers)
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
             reply = await self._line.about(io, "GET", info, "", "pod.get", deadline=deadline)
             wire = parse(PodWire, reply)
             state = info.state if info.raw_state == wire.status else self._pod(wire).state
-            return (translate.pod_worker(wire, state),)
+            return (pods.pod_worker(wire, state),)
         reply = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
         return tuple(map(translate.worker_of, parse(WorkerListWire, reply).workers))
 

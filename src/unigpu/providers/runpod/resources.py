@@ -24,7 +24,7 @@ from unigpu.errors import (
     PermissionDeniedError,
 )
 
-from . import account, bodies, translate
+from . import account, bodies, pods, translate
 from .api import Line
 from .gpus import (
     Product,
@@ -233,7 +233,7 @@ class PodPart(Part):
         await self._delete(io, f"/pods/{quote(id, safe='')}", "pod.delete", deadline=deadline)
 
     def _found(self, row: object, operation: str = "pod.list") -> Found:
-        return translate.found_pod(shaped(PodWire, row, f"runpod.{operation}"), self.options.proxy_url)
+        return pods.found_pod(shaped(PodWire, row, f"runpod.{operation}"), self.options.proxy_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

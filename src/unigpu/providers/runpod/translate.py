@@ -24,14 +24,12 @@ from unigpu.driver import (
 )
 
 from .bodies import GROUP, MAX_PRICE, MOST, PRICE
-from .gpus import DISK_GB_MONTH
 from .wire import (
     PROVIDER,
     EndpointWire,
     HealthWire,
     HealthWorkersWire,
     LogWire,
-    PodWire,
     RegistryWire,
     ScalingWire,
     VolumeWire,
@@ -43,8 +41,6 @@ VOLUME_GB_MONTH: Final = 0.07
 tier 0.14: https://github.com/runpod/docs/blob/07bdf6d7/storage/network-volumes.mdx."""
 FAST_GB_MONTH: Final = 0.14
 _ABOVE_GB_MONTH: Final = 0.05
-STOPPED_GB_MONTH: Final = 0.20
-"""USD a month for a gigabyte of a stopped pod's own disk: https://docs.runpod.io/pods/pricing (2026-08)."""
 _TB: Final = 1000
 
 _REFERENCE: Final = re.compile(r"\{\{ RUNPOD_SECRET_" + GROUP.pattern)
@@ -59,7 +55,7 @@ _LOWERED_TO: Final = 2
 # -- what a name carries ----------------------------------------------------------------------------------------------
 
 
-def _tagged(env: Mapping[str, str], name: str) -> dict[str, Any]:
+def tagged(env: Mapping[str, str], name: str) -> dict[str, Any]:
     """What every part says of whose it is: the constants that were written at create."""
     return {
         "name": env.get("UNIGPU_NAME"),
@@ -79,7 +75,7 @@ def _tagged(env: Mapping[str, str], name: str) -> dict[str, Any]:
     }
 
 
-def _found(kind: str, id: str, info: DeploymentInfo) -> Found:
+def found_of(kind: str, id: str, info: DeploymentInfo) -> Found:
     return Found(
         kind=kind,
         id=id,
@@ -96,7 +92,7 @@ def _found(kind: str, id: str, info: DeploymentInfo) -> Found:
 
 
 def found_endpoint(wire: EndpointWire, lb_url: str) -> Found:
-    return _found("endpoint", wire.id, endpoint_info(wire, lb_url=lb_url))
+    return found_of("endpoint", wire.id, endpoint_info(wire, lb_url=lb_url))
 
 
 def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None = None) -> DeploymentInfo:
@@ -111,14 +107,14 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
         state, reason = State.DEGRADED, LOWERED
     if lowered := _lowered(wire):
         reason = f"{reason}; {lowered}" if reason else lowered
-    tagged: dict[str, Any] = {
-        **_tagged(env, wire.name),
+    constants: dict[str, Any] = {
+        **tagged(env, wire.name),
         "execution_timeout": wire.timeout / 1000 if wire.timeout else 600.0,
     }
     return DeploymentInfo(
         provider=PROVIDER,
         id=wire.id,
-        ids={"endpoint": wire.id, **_parts(env, wire.registry, wire.networkVolumes or ())},
+        ids={"endpoint": wire.id, **parts_of(env, wire.registry, wire.networkVolumes or ())},
         state=state,
         raw_state=None if health is None else _counts(health.workers),
         reason=reason,
@@ -138,7 +134,7 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
             "network_volumes": list(wire.networkVolumes or ()),
             "max_price": number(env.get(MAX_PRICE)),
         },
-        **tagged,
+        **constants,
     )
 
 
@@ -222,83 +218,6 @@ def worker_of(wire: WorkerWire) -> Worker:
     )
 
 
-# -- pods -------------------------------------------------------------------------------------------------------------
-
-
-def found_pod(wire: PodWire, proxy_url: str) -> Found:
-    return _found("pod", wire.id, pod_info(wire, proxy_url=proxy_url))
-
-
-def pod_info(wire: PodWire, *, proxy_url: str, answers: bool | None = None) -> DeploymentInfo:
-    """A pod; *answers*: whether its port was seen to answer, where that was tried."""
-    env = wire.env
-    port = int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT)
-    state, reason = _pod_state(wire, answers)
-    mounted = (mount.volumeId for mount in (wire.mounts and wire.mounts.network) or ())
-    cost = wire.cost if state is not State.STOPPED else None
-    price = cost or number(env.get(PRICE))
-    return DeploymentInfo(
-        provider=PROVIDER,
-        id=wire.id,
-        ids={"pod": wire.id, **_parts(env, wire.registry, tuple(mounted))},
-        state=state,
-        raw_state=wire.status,
-        reason=reason,
-        kind="pod",
-        workers=(1, 1),
-        ready_workers=1 if state is State.READY else 0,
-        port=port,
-        url=proxy_url.replace("{id}", wire.id).replace("{port}", str(port)),
-        created_at=epoch(wire.createdAt),
-        rate=Rate(idle_per_hour=price, max_per_hour=price, source="the pod's own cost" if cost else None),
-        bills=stopped_bills(wire) if state is State.STOPPED else None,
-        details={"cloud": wire.cloud, "data_center": wire.dataCenterId, "gpu": wire.gpu and wire.gpu.id},
-        **_tagged(env, wire.name),
-    )
-
-
-def pod_worker(wire: PodWire, state: State) -> Worker:
-    """The one worker that a pod is."""
-    states = {
-        State.READY: WorkerState.IDLE,
-        State.STARTING: WorkerState.STARTING,
-        State.CREATING: WorkerState.PLACING,
-        State.STOPPED: WorkerState.STOPPED,
-        State.FAILED: WorkerState.FAILED,
-    }
-    return Worker(
-        id=wire.id,
-        state=states.get(state, WorkerState.UNKNOWN),
-        raw_state=wire.status,
-        reason="crash_loop: the pod is in RunPod's state ERROR" if wire.status == "ERROR" else None,
-        gpu=None if wire.gpu is None else canonical(PROVIDER, wire.gpu.id) or wire.gpu.id,
-        gpu_count=None if wire.gpu is None else wire.gpu.count,
-        region=wire.dataCenterId,
-        started_at=epoch(wire.startedAt),
-        price_per_hour=wire.cost,
-    )
-
-
-def stopped_bills(wire: PodWire) -> str:
-    """What a stopped pod costs: its GPU is given back, and its own persistent disk is not."""
-    return f"its volume disk, where it has one, at ${STOPPED_GB_MONTH:.2f} per GB and month; no GPU is kept for it"
-
-
-def _pod_state(wire: PodWire, answers: bool | None) -> tuple[State, str | None]:
-    plain = {"PROVISIONING": State.CREATING, "STARTING": State.STARTING, "EXITED": State.STOPPED}
-    if wire.status == "RUNNING":
-        if wire.runtime is not None and answers is None:
-            return State.UNKNOWN, None  # a list: whether its port answers was not tried
-        if wire.runtime is None or not answers:
-            return State.STARTING, "its container runs; its port does not answer yet" if wire.runtime else None
-        return State.READY, None
-    if wire.status == "ERROR":
-        return State.FAILED, "crash_loop: RunPod cannot start its container"
-    if wire.status == "TERMINATED":
-        return State.GONE, None
-    return plain.get(wire.status, State.UNKNOWN), None
-
-
 # -- what a deployment stands on --------------------------------------------------------------------------------------
 
 
@@ -333,26 +252,6 @@ def volume_item(wire: VolumeWire) -> InventoryItem:
     )
 
 
-def pod_item(wire: PodWire, info: DeploymentInfo) -> InventoryItem:
-    """A pod with its disks: the container's ends with a stop, a persistent one then costs twice as much."""
-    stopped = info.state is State.STOPPED
-    kept = wire.mounts.persistent.size if wire.mounts is not None and wire.mounts.persistent is not None else 0.0
-    month = kept * STOPPED_GB_MONTH if stopped else ((wire.disk or 0) + kept) * DISK_GB_MONTH
-    return InventoryItem(
-        provider=PROVIDER,
-        id=wire.id,
-        kind="pod",
-        owner="ours" if info.ours else "foreign",
-        name=info.name or info.provider_name,
-        namespace=info.namespace,
-        state=wire.status,
-        per_hour=0.0 if stopped else wire.cost,
-        per_month=round(month, 4),
-        created_at=info.created_at,
-        note=info.bills or (None if wire.cluster is None else "one machine of a cluster"),
-    )
-
-
 def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) -> InventoryItem:
     """An endpoint by its workers now. RunPod's pages contradict each other on whether one that initialises is billed;
     it is counted."""
@@ -374,7 +273,7 @@ def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) 
     )
 
 
-def _parts(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
+def parts_of(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
     """What it stands on, by kind: told by what it refers to."""
     ids: dict[str, str] = {}
     group = next((found.group(1) for text in env.values() if (found := _REFERENCE.match(text))), None)
