@@ -49,7 +49,7 @@ from unigpu.errors import (
     UnsupportedError,
 )
 
-from . import account, bodies, calls, gpus, logs, pods, request, stream, translate
+from . import account, bodies, calls, gpus, logs, pods, request, translate
 from .api import LIMITS, Line
 from .check import check
 from .gpus import gpu_types, serverless_catalogue
@@ -87,7 +87,7 @@ class RunPodDriver:
     SpecOptions: ClassVar[type[InputModel]] = SpecOptions
     limits: ClassVar[Mapping[str, Limit]] = LIMITS
 
-    long_poll = stream.HELD
+    long_poll = calls.HELD
     submit_call = CallClass.USER_DECIDES  # RunPod makes the ids: a submit that is repeated runs twice
     request_hold = request.HOLD
     state_pace = Pace(floor=2.0, cap=10.0, jitter=0.2)  # each look is two or three calls, of some sixty a minute
@@ -417,34 +417,24 @@ class RunPodDriver:
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         """``/run``; or ``/runsync``, where the caller waits anyway and it may run twice: then a short job is done in
         this one exchange, and a longer one is told by its id as any other."""
-        hold = min(call.hold, call.deadline - io.now() - stream.LEAST)
-        held = call.idempotent and hold >= stream.LEAST
-        path = "/runsync" if held else "/run"
+        hold = calls.held_for(call, io.now())
         try:
             reply = await self._line.ask(
                 io,
                 "POST",
                 info,
-                path,
+                "/runsync" if hold else "/run",
                 "job.submit",
                 json=calls.job_body(call),
-                params=(("wait", str(int(hold * 1000))),) if held else (),
+                params=calls.wait_of(hold),
                 call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-                limit_key="runpod.runsync" if held else "runpod.run",
-                wait=hold if held else 0.0,
+                limit_key="runpod.runsync" if hold else "runpod.run",
+                wait=hold,
                 deadline=call.deadline,
             )
         except NotFoundError as exc:
             await self._line.about(io, "GET", info, "", "endpoint.get", deadline=call.deadline)  # gone, says this then
-            raise InvalidResponseError(
-                f"RunPod's job service does not know {info.name or info.id}, which exists",
-                provider=PROVIDER,
-                operation=exc.operation,
-                deployment=info.name,
-                maybe_executed=False,
-                retryable=True,
-                hint="An endpoint that was just made may take a moment; try again.",
-            ) from exc
+            raise calls.not_known(info, exc) from exc
         return calls.job_of(parse(JobWire, reply))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
@@ -465,13 +455,7 @@ class RunPodDriver:
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
     ) -> ChunkPage:
         """What a job has yielded since the last look; what is lost on the way is taken from its whole output."""
-
-        async def status() -> JobInfo:
-            return await self.status(io, info, job_id, deadline=deadline)
-
-        return await stream.chunks(
-            self._line, io, info, job_id, after=after, wait=wait, status=status, deadline=deadline
-        )
+        return await calls.chunks(self._line, io, info, job_id, after=after, wait=wait, deadline=deadline)
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
         """Of a pod: its worker's answer, line by line. The stream of an endpoint is its job's (`chunks`)."""
