@@ -7,7 +7,6 @@ one in one exchange. https://docs.runpod.io/api-reference-v2, https://docs.runpo
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final, Literal
@@ -40,22 +39,18 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Worker,
-    is_rehearsal,
 )
 from unigpu.errors import (
-    InvalidResponseError,
-    NoCapacityError,
     NotFoundError,
-    UnsupportedError,
 )
 
 from . import account, bodies, calls, gpus, logs, pods, request, translate
 from .api import LIMITS, Line
 from .check import check
-from .gpus import gpu_types, serverless_catalogue
 from .options import Options, SpecOptions
 from .resources import EndpointPart, PodPart, RegistryPart, VolumePart, volume_name
-from .secrets import SecretsPart, write_secrets
+from .scaling import act_on_pod, change_limits, roll, start_worker, warm_up
+from .secrets import SecretsPart
 from .wire import (
     PROVIDER,
     EndpointWire,
@@ -273,19 +268,10 @@ class RunPodDriver:
     async def update(
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
-        if bodies.secret_names(spec):
-            await write_secrets(self._line, io, spec, identity, deadline=deadline)
-        choice = gpus.choose(spec, await serverless_catalogue(self._line, io, spec, deadline=deadline))
-        body = bodies.content_patch(spec, identity, choice, min_cuda=info.details.get("min_cuda"))
-        await self._patch(io, info, body, gpu=choice.as_told(), deadline=deadline)
+        await roll(self._line, io, info, spec, identity, deadline=deadline)
 
     async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
-        if info.kind == "pod" or spec.kind == "pod":
-            return  # it was made warm
-        if info.workers == spec.workers or (info.workers is None and spec.workers[0] == 0):
-            return  # made with the most already, and with no least
-        workers = bodies.limits_body(spec)["workers"]
-        await self._patch(io, info, {"workers": workers}, gpu=info.details.get("gpu"), deadline=deadline)
+        await warm_up(self._line, io, info, spec, deadline=deadline)
 
     async def scale(
         self,
@@ -297,111 +283,18 @@ class RunPodDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        """Limits only, by PATCH; a running job is not touched.
-
-        Raises:
-            NoCapacityError: what it runs on costs more now than the deployment's ``max_price``.
-        """
-        if info.kind == "pod":
-            raise _not_here("scale", info)
-        now = parse(EndpointWire, await self._line.about(io, "GET", info, "", "endpoint.get", deadline=deadline))
-        if workers is not None and workers[1] > now.workers.max:
-            await self._must_be_cheap(io, info, now, deadline=deadline)
-        body = bodies.limits_patch(now, workers=workers, idle_timeout=idle_timeout, scaling=scaling)
-        if body:
-            await self._patch(io, info, body, gpu=translate.gpu_of(now), deadline=deadline)
-
-    async def _must_be_cheap(self, io: Io, info: DeploymentInfo, now: EndpointWire, *, deadline: float) -> None:
-        """Before more workers are allowed: the prices may have risen since it was deployed."""
-        cap = translate.number(now.env.get(bodies.MAX_PRICE))
-        if cap is None or now.gpu is None:
-            return
-        query = gpus.catalogue_query("SERVERLESS", count=now.gpu.count)
-        disk = now.disk if ",disk=" in now.env.get("UNIGPU_SPEC", "") else None  # as at create: where it was stated
-        dear = [
-            one
-            for one in await gpu_types(self._line, io, query, deadline=deadline)
-            if one.pool in now.gpu.pools
-            and one.id not in (now.gpu.excludedTypes or ())
-            and (gpus.serverless_price(one, now.gpu.count, disk) or math.inf) > cap
-        ]
-        if dear:
-            raise NoCapacityError(
-                f"scaling {info.name or info.id}: {', '.join(one.name for one in dear)} may cost more than its "
-                f"max_price of ${cap:g} a worker-hour now",
-                provider=PROVIDER,
-                operation="runpod.catalog.gpus.list",
-                deployment=info.name,
-                maybe_executed=False,
-                hint="update(max_price=...) takes the new price, or leaves the dear ones out.",
-            )
-
-    async def _patch(self, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, gpu: Any, deadline: float) -> None:
-        """Change it, and see that it still runs on what it should: a PATCH was seen to wipe the excluded types
-        (https://github.com/runpod/runpod-mcp/pull/70), which would let dearer GPUs in. Then they are put back.
-
-        Raises:
-            InvalidResponseError: it runs on something else all the same.
-        """
-        for turn in range(2):
-            reply = await self._line.about(io, "PATCH", info, "", "endpoint.patch", json=dict(body), deadline=deadline)
-            now = parse(EndpointWire, reply)
-            if not gpu or now.gpu is None or translate.gpu_of(now) == gpu:
-                return
-            if turn == 0:
-                body = {"gpu": {key: gpu[key] for key in ("pools", "excludedTypes", "count")}}
-        raise InvalidResponseError(
-            f"runpod.endpoint.patch: {info.name or info.id} may now run on other GPUs than it was deployed for",
-            provider=PROVIDER,
-            operation="runpod.endpoint.patch",
-            deployment=info.name,
-            maybe_executed=True,
-            hint="Look at it in RunPod's console; update(gpu=...) sets them anew.",
+        await change_limits(
+            self._line, io, info, workers=workers, idle_timeout=idle_timeout, scaling=scaling, deadline=deadline
         )
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        """Only a call makes RunPod start a worker, so one is sent: to a queue a job that unigpu's worker answers by
-        itself, without the handler; to a load balancer the question whether it is ready, not waiting for an answer.
-
-        Raises:
-            UnsupportedError: the worker is another program, which would take such a job for an input.
-        """
-        if info.kind == "pod":
-            raise _not_here("wake", info)
-        if info.details.get("type") == "LOAD_BALANCER":
-            if is_rehearsal(io):
-                return None  # a question is no change to be noted, and this one would start a worker
-            return await request.knock(self._line, io, info, deadline=deadline)
-        if info.worker_protocol == "foreign":
-            raise _not_here("wake", info)
-        await self._line.ask(
-            io,
-            "POST",
-            info,
-            "/run",
-            "job.wake",
-            json=calls.wake_body(),
-            limit_key="runpod.run",
-            deadline=deadline,
-        )
-        return None
+        await start_worker(self._line, io, info, deadline=deadline)
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        """A pod's GPU is given back. On start it may be gone."""
-        await self._act(io, info, "stop", deadline=deadline)
+        await act_on_pod(self._line, io, info, "stop", deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._act(io, info, "start", deadline=deadline)
-
-    async def _act(self, io: Io, info: DeploymentInfo, action: str, *, deadline: float) -> None:
-        if info.kind != "pod":
-            raise _not_here("stop", info)
-        now = parse(PodWire, await self._line.about(io, "GET", info, "", "pod.get", deadline=deadline))
-        done = ("EXITED",) if action == "stop" else ("RUNNING", "STARTING", "PROVISIONING")
-        if now.status not in done:
-            await self._line.about(
-                io, "POST", info, "/action", f"pod.{action}", json={"action": action}, deadline=deadline
-            )
+        await act_on_pod(self._line, io, info, "start", deadline=deadline)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
@@ -467,13 +360,3 @@ class RunPodDriver:
 
 def _kind(info: DeploymentInfo) -> str:
     return "pod" if info.kind == "pod" else "endpoint"
-
-
-def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
-    what = "a pod" if info.kind == "pod" else "a serverless endpoint"
-    return UnsupportedError(
-        f"{flag}: RunPod has no such thing for {what}",
-        capability=flag,
-        provider=PROVIDER,
-        deployment=info.name,
-    )
