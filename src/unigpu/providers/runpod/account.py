@@ -9,15 +9,15 @@ only plain numbers with a telling name are used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
-from unigpu.driver import DeploymentInfo, InventoryItem, Io
+from unigpu.driver import InventoryItem, Io
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
 from . import pods, translate
-from .api import Line
+from .api import RunPodAPI
 from .options import Options
-from .wire import PROVIDER, BalanceWire, EndpointWire, HealthWire, PodWire, VolumeWire, parse, shaped
+from .wire import PROVIDER, BalanceWire, EndpointWire, PodWire, VolumeWire, parse, shaped
 
 _CAPS: Final = ("limit", "max", "cap", "quota", "allowed")
 _USED: Final = ("used", "current", "usage", "allocated", "inuse")
@@ -27,13 +27,7 @@ _NAMES: Final = {
 }
 
 
-class ReadsHealth(Protocol):
-    """Reads an endpoint's workers now."""
-
-    async def __call__(self, io: Io, info: DeploymentInfo, *, deadline: float) -> HealthWire: ...
-
-
-async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, workers: int = 0) -> str | None:
+async def obstacle(api: RunPodAPI, options: Options, io: Io, *, deadline: float, workers: int = 0) -> str | None:
     """Why RunPod would not start a worker now, as far as the key may know; ``None``: nothing is known against it.
 
     Args:
@@ -41,7 +35,7 @@ async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, wor
     """
     if not options.account_checks:
         return None
-    limits = await _read(line, io, options.limits_path, "account.limits.get", deadline=deadline)
+    limits = await _read(api, io, options.limits_path, "account.limits.get", deadline=deadline)
     for name, words in _NAMES.items():
         inner = limits.get(name)
         if not isinstance(inner, dict):
@@ -50,13 +44,13 @@ async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, wor
         more = workers if name == "serverlessWorkers" else 0
         if cap is not None and used is not None and (used >= cap if not more else used + more > cap):
             return f"{words} is used up ({used:g} of {cap:g})"
-    balance = await _balance(line, options, io, deadline=deadline)
+    balance = await _balance(api, options, io, deadline=deadline)
     if balance is not None and balance.billingMode == "PREPAID" and balance.balanceAmount <= 0:
         return f"the account's balance is ${balance.balanceAmount:.2f}, and it is prepaid"
     return None
 
 
-async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: str, deadline: float) -> None:
+async def must_have_funds(api: RunPodAPI, options: Options, io: Io, *, deployment: str, deadline: float) -> None:
     """Before something is created.
 
     Raises:
@@ -64,7 +58,7 @@ async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: s
     """
     if not options.account_checks:
         return
-    balance = await _balance(line, options, io, deadline=deadline)
+    balance = await _balance(api, options, io, deadline=deadline)
     if balance is None or balance.billingMode != "PREPAID" or balance.balanceAmount > 0:
         return  # invoiced accounts run on whatever the balance is
     raise InsufficientBalanceError(
@@ -78,38 +72,36 @@ async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: s
     )
 
 
-async def inventory(
-    line: Line, options: Options, io: Io, *, health: ReadsHealth, deadline: float
-) -> Sequence[InventoryItem]:
+async def inventory(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
     """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
     items: list[InventoryItem] = []
-    for row in await line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline):
+    for row in await api.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline):
         wire = shaped(EndpointWire, row, "runpod.endpoint.list")
         info = translate.endpoint_info(wire, lb_url=options.lb_url)
-        found = await health(io, info, deadline=deadline)
+        found = await api.health(io, info, deadline=deadline)
         items.append(translate.endpoint_item(wire, info, found))
     # Members of clusters are left out unless they are asked for, and cost as much.
     also = (("includeClusterPods", "true"),)
-    for row in await line.rows(io, "/pods", "pods", "pod.list", params=also, deadline=deadline):
+    for row in await api.rows(io, "/pods", "pods", "pod.list", params=also, deadline=deadline):
         pod = shaped(PodWire, row, "runpod.pod.list")
         if pod.status != "TERMINATED":
             items.append(pods.pod_item(pod, pods.pod_info(pod, proxy_url=options.proxy_url)))
-    rows = await line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
+    rows = await api.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
     items += [translate.volume_item(shaped(VolumeWire, row, "runpod.volume.list")) for row in rows]
     return items
 
 
-async def _balance(line: Line, options: Options, io: Io, *, deadline: float) -> BalanceWire | None:
+async def _balance(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> BalanceWire | None:
     try:
-        reply = await line.send(io, "GET", options.balance_path, "account.balance.get", deadline=deadline)
+        reply = await api.send(io, "GET", options.balance_path, "account.balance.get", deadline=deadline)
         return parse(BalanceWire, reply)
     except (APIStatusError, InvalidResponseError):
         return None  # a key without the scope billing:read, or another path: nothing is known
 
 
-async def _read(line: Line, io: Io, path: str, operation: str, *, deadline: float) -> Mapping[str, Any]:
+async def _read(api: RunPodAPI, io: Io, path: str, operation: str, *, deadline: float) -> Mapping[str, Any]:
     try:
-        found: object = (await line.send(io, "GET", path, operation, deadline=deadline)).json()
+        found: object = (await api.send(io, "GET", path, operation, deadline=deadline)).json()
     except (APIStatusError, InvalidResponseError):
         return {}
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}

@@ -25,7 +25,7 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from .wire import PROVIDER, PaginationWire, shaped
+from .wire import PROVIDER, HealthWire, PaginationWire, parse, shaped
 
 READ_TIMEOUT: Final = 30.0
 _MOST_PAGES: Final = 1000
@@ -57,7 +57,7 @@ _NO_CAPACITY: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class RunPodAPI:
     """Where RunPod is, and who we are there. It keeps no connection: that is the `Io`'s."""
 
     control: str
@@ -228,6 +228,14 @@ class Line:
             deployment=info.name,
             hint="Results are kept for 30 minutes after the end, those of idempotent calls for one minute.",
         ) from error
+
+    async def health(self, io: Io, info: DeploymentInfo, *, deadline: float) -> HealthWire:
+        """An endpoint's jobs and workers now."""
+        try:
+            reply = await self.ask(io, "GET", info, "/health", "endpoint.health.get", deadline=deadline)
+        except NotFoundError:
+            return HealthWire()  # an endpoint that was just made is not known there for a moment (unverified)
+        return parse(HealthWire, reply)
 
     # -- errors -------------------------------------------------------------------------------------------------------
 

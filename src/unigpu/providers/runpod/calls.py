@@ -33,7 +33,7 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from .api import Line
+from .api import RunPodAPI
 from .bodies import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
 from .wire import PROVIDER, JobWire, StreamWire, parse
 
@@ -181,7 +181,7 @@ def _text(fields: Mapping[str, object], *names: str) -> str | None:
 
 
 async def chunks(
-    line: Line,
+    api: RunPodAPI,
     io: Io,
     info: DeploymentInfo,
     job_id: str,
@@ -197,7 +197,7 @@ async def chunks(
     """
     hold = max(LEAST, min(wait, HELD, deadline - io.now() - LEAST))
     try:
-        reply = await line.job(
+        reply = await api.job(
             io,
             "GET",
             info,
@@ -214,11 +214,11 @@ async def chunks(
     except (TransportError, ProviderUnavailableError, InvalidResponseError) as exc:
         if exc.maybe_executed is False or (isinstance(exc, TransportError) and exc.never_sent):
             raise
-        return await _rest(line, io, info, job_id, after=after, lost=exc, deadline=deadline)
+        return await _rest(api, io, info, job_id, after=after, lost=exc, deadline=deadline)
 
 
 async def _rest(
-    line: Line,
+    api: RunPodAPI,
     io: Io,
     info: DeploymentInfo,
     job_id: str,
@@ -230,7 +230,7 @@ async def _rest(
     """Every chunk from *after* on, when the job has ended."""
 
     async def tick() -> JobInfo | None:
-        reply = await line.job(
+        reply = await api.job(
             io, "GET", info, "/status", "job.get", job_id=job_id, limit_key="runpod.status", deadline=deadline
         )
         job = job_of(parse(JobWire, reply))

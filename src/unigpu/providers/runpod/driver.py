@@ -45,12 +45,12 @@ from unigpu.errors import (
 )
 
 from . import account, bodies, calls, gpus, logs, pods, request, translate
-from .api import LIMITS, Line
+from .api import LIMITS, RunPodAPI
 from .check import check
 from .options import Options, SpecOptions
-from .resources import EndpointPart, PodPart, RegistryPart, VolumePart, volume_name
+from .resources import EndpointResource, PodResource, RegistryResource, VolumeResource, volume_name
 from .scaling import act_on_pod, change_limits, roll, start_worker, warm_up
-from .secrets import SecretsPart
+from .secrets import SecretsResource
 from .wire import (
     PROVIDER,
     EndpointWire,
@@ -91,7 +91,7 @@ class RunPodDriver:
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))
         self._namespace = config.namespace
-        self._line = Line(control=self._options.control_url, jobs=self._options.jobs_url, key=config.api_key)
+        self._api = RunPodAPI(control=self._options.control_url, jobs=self._options.jobs_url, key=config.api_key)
         self.base = self._options.control_url
 
     # -- before anything is sent -------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class RunPodDriver:
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         """In this order: an endpoint, or a pod, refers to the rest."""
         common: dict[str, Any] = {
-            "line": self._line,
+            "api": self._api,
             "options": self._options,
             "name": identity.provider_name,
             "spec": spec,
@@ -131,22 +131,22 @@ class RunPodDriver:
         parts: list[Resource] = []
         if spec.volumes:
             named: dict[str, Any] = {**common, "name": volume_name(identity.namespace, spec.volumes[0].name)}
-            parts.append(VolumePart(**named))
+            parts.append(VolumeResource(**named))
         if bodies.secret_names(spec):
-            parts.append(SecretsPart(**common))
+            parts.append(SecretsResource(**common))
         if spec.registry is not None:
-            parts.append(RegistryPart(**common))
-        parts.append(PodPart(**common) if spec.kind == "pod" else EndpointPart(**common))
+            parts.append(RegistryResource(**common))
+        parts.append(PodResource(**common) if spec.kind == "pod" else EndpointResource(**common))
         return parts
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        common: dict[str, Any] = {"line": self._line, "options": self._options, "name": info.provider_name}
+        common: dict[str, Any] = {"api": self._api, "options": self._options, "name": info.provider_name}
         parts: list[Resource] = []
         if "volume" in info.ids:
-            parts.append(VolumePart(**common, id=info.ids["volume"]))
-        parts += [SecretsPart(**common), RegistryPart(**common)]
+            parts.append(VolumeResource(**common, id=info.ids["volume"]))
+        parts += [SecretsResource(**common), RegistryResource(**common)]
         # Which of the two it is may not be known (an intent does not tell), so both are looked for.
-        parts += [PodPart(**common, optional=True), EndpointPart(**common, optional=True)]
+        parts += [PodResource(**common, optional=True), EndpointResource(**common, optional=True)]
         return parts
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -154,8 +154,8 @@ class RunPodDriver:
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         """All endpoints and pods. How many workers are ready now is not in a list: the state of an endpoint is not
         known by it."""
-        endpoints = await self._line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
-        pods = await self._line.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
+        endpoints = await self._api.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
+        pods = await self._api.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
         wires = (shaped(EndpointWire, row, "runpod.endpoint.list") for row in endpoints)
         machines = (shaped(PodWire, row, "runpod.pod.list") for row in pods)
         return (
@@ -165,7 +165,7 @@ class RunPodDriver:
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         try:
-            reply = await self._line.about(io, "GET", info, "", f"{_kind(info)}.get", deadline=deadline)
+            reply = await self._api.about(io, "GET", info, "", f"{_kind(info)}.get", deadline=deadline)
         except NotFoundError:
             return None
         if info.kind == "pod":
@@ -174,16 +174,9 @@ class RunPodDriver:
                 return None
             return await self._probed(io, wire, deadline=deadline)
         endpoint = parse(EndpointWire, reply)
-        health = await self._health(io, info, deadline=deadline)
+        health = await self._api.health(io, info, deadline=deadline)
         now = translate.endpoint_info(endpoint, lb_url=self._options.lb_url, health=health)
         return await self._explained(io, now, health, deadline=deadline)
-
-    async def _health(self, io: Io, info: DeploymentInfo, *, deadline: float) -> HealthWire:
-        try:
-            reply = await self._line.ask(io, "GET", info, "/health", "endpoint.health.get", deadline=deadline)
-        except NotFoundError:
-            return HealthWire()  # an endpoint that was just made is not known there for a moment (unverified)
-        return parse(HealthWire, reply)
 
     async def _explained(self, io: Io, now: DeploymentInfo, health: HealthWire, *, deadline: float) -> DeploymentInfo:
         """Where jobs wait and nothing starts, whether the account is the reason: RunPod refuses such a start in
@@ -192,7 +185,7 @@ class RunPodDriver:
         stuck = health.jobs.inQueue > 0 and not (workers.initializing or workers.throttled or workers.unhealthy)
         if not stuck or now.state is not State.STARTING:
             return now
-        why = await account.obstacle(self._line, self._options, io, deadline=deadline)
+        why = await account.obstacle(self._api, self._options, io, deadline=deadline)
         return now if why is None else now.model_copy(update={"reason": f"{now.reason}: {why}"})
 
     async def _probed(self, io: Io, wire: PodWire, *, deadline: float) -> DeploymentInfo:
@@ -207,11 +200,11 @@ class RunPodDriver:
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
-            reply = await self._line.about(io, "GET", info, "", "pod.get", deadline=deadline)
+            reply = await self._api.about(io, "GET", info, "", "pod.get", deadline=deadline)
             wire = parse(PodWire, reply)
             state = info.state if info.raw_state == wire.status else self._pod(wire).state
             return (pods.pod_worker(wire, state),)
-        reply = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        reply = await self._api.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
         return tuple(map(translate.worker_of, parse(WorkerListWire, reply).workers))
 
     async def logs(
@@ -230,7 +223,7 @@ class RunPodDriver:
                     continue
                 amount = tail if first else logs.MOST
                 try:
-                    async for line, at in logs.read(self._line, io, info, id_, tail=amount, after=after.get(id_)):
+                    async for line, at in logs.read(self._api, io, info, id_, tail=amount, after=after.get(id_)):
                         lines.append(line)
                         after[id_] = at
                 except NotFoundError:
@@ -253,11 +246,11 @@ class RunPodDriver:
         kind: Literal["serverless", "pod"],
         deadline: float,
     ) -> Sequence[Offer]:
-        return await gpus.offers(self._line, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
+        return await gpus.offers(self._api, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
-        return await account.inventory(self._line, self._options, io, health=self._health, deadline=deadline)
+        return await account.inventory(self._api, self._options, io, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -268,10 +261,10 @@ class RunPodDriver:
     async def update(
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
-        await roll(self._line, io, info, spec, identity, deadline=deadline)
+        await roll(self._api, io, info, spec, identity, deadline=deadline)
 
     async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
-        await warm_up(self._line, io, info, spec, deadline=deadline)
+        await warm_up(self._api, io, info, spec, deadline=deadline)
 
     async def scale(
         self,
@@ -284,17 +277,17 @@ class RunPodDriver:
         deadline: float,
     ) -> None:
         await change_limits(
-            self._line, io, info, workers=workers, idle_timeout=idle_timeout, scaling=scaling, deadline=deadline
+            self._api, io, info, workers=workers, idle_timeout=idle_timeout, scaling=scaling, deadline=deadline
         )
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await start_worker(self._line, io, info, deadline=deadline)
+        await start_worker(self._api, io, info, deadline=deadline)
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await act_on_pod(self._line, io, info, "stop", deadline=deadline)
+        await act_on_pod(self._api, io, info, "stop", deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await act_on_pod(self._line, io, info, "start", deadline=deadline)
+        await act_on_pod(self._api, io, info, "start", deadline=deadline)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
@@ -312,7 +305,7 @@ class RunPodDriver:
         this one exchange, and a longer one is told by its id as any other."""
         hold = calls.held_for(call, io.now())
         try:
-            reply = await self._line.ask(
+            reply = await self._api.ask(
                 io,
                 "POST",
                 info,
@@ -326,19 +319,19 @@ class RunPodDriver:
                 deadline=call.deadline,
             )
         except NotFoundError as exc:
-            await self._line.about(io, "GET", info, "", "endpoint.get", deadline=call.deadline)  # gone, says this then
+            await self._api.about(io, "GET", info, "", "endpoint.get", deadline=call.deadline)  # gone, says this then
             raise calls.not_known(info, exc) from exc
         return calls.job_of(parse(JobWire, reply))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
-        reply = await self._line.job(
+        reply = await self._api.job(
             io, "GET", info, "/status", "job.get", job_id=job_id, limit_key="runpod.status", deadline=deadline
         )
         return calls.job_of(parse(JobWire, reply))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
         """A queued job, and a running one by a signal to its worker (runpod's package from 1.10 on)."""
-        reply = await self._line.job(
+        reply = await self._api.job(
             io, "POST", info, "/cancel", "job.cancel", job_id=job_id, limit_key="runpod.cancel", deadline=deadline
         )
         job = calls.job_of(parse(JobWire, reply))
@@ -348,14 +341,14 @@ class RunPodDriver:
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
     ) -> ChunkPage:
         """What a job has yielded since the last look; what is lost on the way is taken from its whole output."""
-        return await calls.chunks(self._line, io, info, job_id, after=after, wait=wait, deadline=deadline)
+        return await calls.chunks(self._api, io, info, job_id, after=after, wait=wait, deadline=deadline)
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
         """Of a pod: its worker's answer, line by line. The stream of an endpoint is its job's (`chunks`)."""
         return pods.stream(io, info, call)
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
-        return request.request(self._line, io, info, call)
+        return request.request(self._api, io, info, call)
 
 
 def _kind(info: DeploymentInfo) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from unigpu.driver import DeploymentSpec, GPURequest, Io, Offer, canonical, matches, members, pools, worker_hour
 from unigpu.errors import NoCapacityError
 
-from .api import Line
+from .api import RunPodAPI
 from .wire import PROVIDER, GpuTypesWire, GpuTypeWire, parse
 
 DISK_GB_MONTH: Final = 0.10
@@ -107,16 +107,18 @@ def countries_of(regions: Sequence[str] | None) -> tuple[str, ...]:
 
 
 async def gpu_types(
-    line: Line, io: Io, query: tuple[tuple[str, str], ...], *, deadline: float
+    api: RunPodAPI, io: Io, query: tuple[tuple[str, str], ...], *, deadline: float
 ) -> Sequence[GpuTypeWire]:
     """The live catalogue of GPU types."""
-    reply = await line.send(io, "GET", "/catalog/gpus", "catalog.gpus.list", params=query, deadline=deadline)
+    reply = await api.send(io, "GET", "/catalog/gpus", "catalog.gpus.list", params=query, deadline=deadline)
     return parse(GpuTypesWire, reply).gpus
 
 
-async def serverless_catalogue(line: Line, io: Io, spec: DeploymentSpec, *, deadline: float) -> Sequence[GpuTypeWire]:
+async def serverless_catalogue(
+    api: RunPodAPI, io: Io, spec: DeploymentSpec, *, deadline: float
+) -> Sequence[GpuTypeWire]:
     query = catalogue_query("SERVERLESS", count=count_of(spec), countries=countries_of(spec.regions))
-    return await gpu_types(line, io, query, deadline=deadline)
+    return await gpu_types(api, io, query, deadline=deadline)
 
 
 def count_of(spec: DeploymentSpec) -> int:
@@ -244,7 +246,7 @@ def offers_of(
 
 
 async def offers(
-    line: Line,
+    api: RunPodAPI,
     io: Io,
     *,
     gpu: tuple[GPURequest, ...] | None,
@@ -261,7 +263,7 @@ async def offers(
     for count in sorted({one.count for one in gpu or ()} or {1}):
         for cloud in clouds:
             query = catalogue_query(product, count=count, cloud=cloud, countries=countries)
-            types = await gpu_types(line, io, query, deadline=deadline)
+            types = await gpu_types(api, io, query, deadline=deadline)
             if regions is not None:
                 types = [one for one in types if one.dataCenters]
             if gpu is not None:

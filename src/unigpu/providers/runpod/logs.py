@@ -15,7 +15,7 @@ from urllib.parse import quote
 from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request, Response, check
 from unigpu.errors import TransportError, TransportTimeout
 
-from .api import Line
+from .api import RunPodAPI
 from .translate import line_of
 from .wire import PROVIDER, LogWire, shaped
 
@@ -58,7 +58,7 @@ class Events:
 
 
 async def read(
-    line: Line, io: Io, info: DeploymentInfo, worker: str, *, tail: int, after: str | None
+    api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, *, tail: int, after: str | None
 ) -> AsyncIterator[tuple[LogLine, str | None]]:
     """Lines that are there, each with where to go on after it; ends when nothing comes for a while.
 
@@ -68,7 +68,7 @@ async def read(
     """
     events, seen = Events(last_id=after), False
     try:
-        async with io.stream(_request(line, io, info, worker, tail, after)) as reply:
+        async with io.stream(_request(api, io, info, worker, tail, after)) as reply:
             if reply.status >= 300:
                 said = Response(status=reply.status, headers=reply.headers, content=await reply.read())
                 check(said, PROVIDER, deployment=info.name)
@@ -84,15 +84,15 @@ async def read(
         return  # it was quiet for a while, or broke off: what was read is what there is
 
 
-def _request(line: Line, io: Io, info: DeploymentInfo, worker: str, tail: int, after: str | None) -> Request:
+def _request(api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, tail: int, after: str | None) -> Request:
     pod = info.kind == "pod"
     path = f"/pods/{quote(info.id, safe='')}/logs" if pod else (
         f"/serverless/{quote(info.id, safe='')}/workers/{quote(worker, safe='')}/logs"
     )  # fmt: skip
-    headers = (line.headers[0], ("accept", "text/event-stream"))
+    headers = (api.headers[0], ("accept", "text/event-stream"))
     return Request(
         method="GET",
-        url=f"{line.control}{path}",
+        url=f"{api.control}{path}",
         operation=OPERATION,
         headers=(*headers, ("last-event-id", after)) if after is not None else headers,
         params=(("tail", str(max(0, min(tail, MOST)))),),

@@ -29,7 +29,7 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError, NoWorkerReady, TransportError, UniGPUError, WorkerLost
 
-from .api import Line, gone, meaning
+from .api import RunPodAPI, gone, meaning
 from .wire import PROVIDER
 
 OPERATION: Final = "runpod.http"
@@ -42,7 +42,7 @@ _GATEWAY: Final = frozenset({502, 503, 504, 524})
 
 
 @dataclass(frozen=True, slots=True)
-class _Whole:
+class BufferedReply:
     """A reply that was read already, as one that is on its way."""
 
     response: Response
@@ -64,9 +64,9 @@ class _Whole:
 
 
 @contextlib.asynccontextmanager
-async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
+async def request(api: RunPodAPI, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
     """As `unigpu.driver.Requests.request`."""
-    asked = _pod_request(info, call) if info.kind == "pod" else _edge_request(line, info, call)
+    asked = _pod_request(info, call) if info.kind == "pod" else _edge_request(api, info, call)
     async with io.stream(asked) as reply:
         if reply.status < 400 or _WORKER in reply.headers:
             yield reply
@@ -77,14 +77,14 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
     error = _pod_error(said, info, idempotent=call.idempotent) if info.kind == "pod" else _edge_error(said, info)
     if error is not None:
         raise error
-    yield _Whole(said)
+    yield BufferedReply(said)
 
 
-async def knock(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def knock(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """Make the edge start a worker, and do not wait for it."""
     call = HTTPCall(method="GET", target="/ping", deadline=min(deadline, io.now() + _KNOCK), hold=0.0)
     with contextlib.suppress(TransportError):  # it holds the request while a worker starts: that was the purpose
-        async with io.stream(_edge_request(line, info, call)) as reply:
+        async with io.stream(_edge_request(api, info, call)) as reply:
             if reply.status in (401, 403, 404):
                 said = Response(status=reply.status, headers=reply.headers, content=await reply.read())
                 error = _edge_error(said, info)
@@ -92,7 +92,7 @@ async def knock(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) ->
                     raise error
 
 
-def _edge_request(line: Line, info: DeploymentInfo, call: HTTPCall) -> Request:
+def _edge_request(api: RunPodAPI, info: DeploymentInfo, call: HTTPCall) -> Request:
     """With the account's key, to RunPod's edge.
 
     Raises:
@@ -106,9 +106,9 @@ def _edge_request(line: Line, info: DeploymentInfo, call: HTTPCall) -> Request:
             hint="Send your own token in a header of another name.",
         )
     queue = info.details.get("type") == "QUEUE"
-    base = f"{line.jobs}/{info.id}/openai" if queue else str(info.url)
+    base = f"{api.jobs}/{info.id}/openai" if queue else str(info.url)
     role: Role = "jobs"
-    return _request(info, call, f"{base}{call.target}", role, (*call.headers, *line.headers[:1]))
+    return _request(info, call, f"{base}{call.target}", role, (*call.headers, *api.headers[:1]))
 
 
 def _pod_request(info: DeploymentInfo, call: HTTPCall) -> Request:

@@ -25,7 +25,7 @@ from unigpu.errors import (
 )
 
 from . import account, bodies, pods, translate
-from .api import Line
+from .api import RunPodAPI
 from .gpus import (
     Product,
     best_place,
@@ -47,10 +47,10 @@ too. https://github.com/runpod/docs, api-reference-v2/openapi.json at 953afcc.""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class RunPodResource:
     """What the parts have in common. *spec* and *identity* are there where it may be created."""
 
-    line: Line
+    api: RunPodAPI
     options: Options
     name: str
     spec: DeploymentSpec | None = None
@@ -66,13 +66,13 @@ class Part:
 
     async def _get(self, io: Io, path: str, operation: str, *, deadline: float) -> Any | None:
         try:
-            return (await self.line.send(io, "GET", path, operation, deadline=deadline)).json()
+            return (await self.api.send(io, "GET", path, operation, deadline=deadline)).json()
         except NotFoundError:
             return None
 
     async def _delete(self, io: Io, path: str, operation: str, *, deadline: float) -> None:
         try:
-            await self.line.send(io, "DELETE", path, operation, deadline=deadline)
+            await self.api.send(io, "DELETE", path, operation, deadline=deadline)
         except NotFoundError:
             return  # it is gone already
 
@@ -82,7 +82,7 @@ class Part:
         Raises:
             NameConflict: there is one.
         """
-        rows = await self.line.rows(io, path, key, f"{key.removesuffix('s')}.list", deadline=deadline)
+        rows = await self.api.rows(io, path, key, f"{key.removesuffix('s')}.list", deadline=deadline)
         taken = [row for row in rows if row.get("name") == self.name and row.get("status") != "TERMINATED"]
         if taken:
             what = "a pod" if key == "pods" else "an endpoint"
@@ -134,7 +134,7 @@ class Part:
                 deployment=self._label,
                 maybe_executed=False,
             )
-        reply = await self.line.send(
+        reply = await self.api.send(
             io, "POST", path, operation, json=body, role="create", call=call, deadline=deadline, deployment=self._label
         )
         return reply.json()
@@ -145,21 +145,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointPart(Part):
+class EndpointResource(RunPodResource):
     """A serverless endpoint: one call makes it, image and all."""
 
     kind: str = "endpoint"
     call: CallClass = CallClass.RECONCILE
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.line.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
+        rows = await self.api.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
         return [self._found(row) for row in rows if row.get("name") == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         spec, identity = self.made_from()
         await self._must_be_free(io, "/pods", "pods", deadline=deadline)
-        await account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
-        choice = choose(spec, await serverless_catalogue(self.line, io, spec, deadline=deadline))
+        await account.must_have_funds(self.api, self.options, io, deployment=spec.name, deadline=deadline)
+        choice = choose(spec, await serverless_catalogue(self.api, io, spec, deadline=deadline))
         body = bodies.endpoint_body(spec, identity, choice, registry=_id(made, "registry"), volume=_id(made, "volume"))
         self._must_fit(made.get("volume"), body["dataCenterIds"])
         row = await self._post(io, "/serverless", "endpoint.create", body, deadline=deadline, call=self.call)
@@ -178,7 +178,7 @@ class EndpointPart(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PodPart(Part):
+class PodResource(RunPodResource):
     """A pod. RunPod takes one GPU type at a time, so what is acceptable is tried here, in its order."""
 
     kind: str = "pod"
@@ -186,7 +186,7 @@ class PodPart(Part):
     bills_cold: str | None = "the pod, from its start"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.line.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
+        rows = await self.api.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
         found = [self._found(row) for row in rows if row.get("name") == self.name]
         return [one for one in found if one.info is None or one.info.raw_state != "TERMINATED"]
 
@@ -198,12 +198,12 @@ class PodPart(Part):
         """
         spec, identity = self.made_from()
         await self._must_be_free(io, "/serverless", "endpoints", deadline=deadline)
-        await account.must_have_funds(self.line, self.options, io, deployment=spec.name, deadline=deadline)
+        await account.must_have_funds(self.api, self.options, io, deployment=spec.name, deadline=deadline)
         options, refused = bodies.options_of(spec), list[str]()
         self._must_fit(made.get("volume"), options.data_centers)
         for cloud in options.cloud:
             query = catalogue_query("POD", count=count_of(spec), cloud=cloud, countries=countries_of(spec.regions))
-            catalogue = await gpu_types(self.line, io, query, deadline=deadline)
+            catalogue = await gpu_types(self.api, io, query, deadline=deadline)
             for one in candidates(spec, catalogue, cloud):
                 body = bodies.pod_body(spec, identity, one, registry=_id(made, "registry"), volume=_id(made, "volume"))
                 try:
@@ -237,7 +237,7 @@ class PodPart(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryPart(Part):
+class RegistryResource(RunPodResource):
     """The login of a private image registry, stored with RunPod."""
 
     kind: str = "registry"
@@ -245,7 +245,7 @@ class RegistryPart(Part):
     call: CallClass = CallClass.RECONCILE
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.line.rows(io, "/registries", "registries", "registry.list", deadline=deadline)
+        rows = await self.api.rows(io, "/registries", "registries", "registry.list", deadline=deadline)
         found = [self._found(row, "registry.list") for row in rows]
         return [one for one in found if one.name == self.name]
 
@@ -273,7 +273,7 @@ class RegistryPart(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VolumePart(Part):
+class VolumeResource(RunPodResource):
     """A network volume: found by name, made where there is none, and kept when the deployment ends.
 
     It belongs to no create, and is in one data centre, where its deployment then runs.
@@ -288,7 +288,7 @@ class VolumePart(Part):
     id: str | None = None
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.line.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
+        rows = await self.api.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
         found = [one for row in rows if is_ours((one := self._found(row, "volume.list")).name)]
         named = [one for one in found if one.name == self.name]
         return sorted(named if self.id is None else [one for one in found if one.id == self.id], key=lambda one: one.id)
@@ -319,11 +319,11 @@ class VolumePart(Part):
         asked = bodies.options_of(spec).data_centers
         if len(asked) == 1:
             return asked[0]
-        reply = await self.line.send(io, "GET", "/catalog/datacenters", "catalog.datacenters.list", deadline=deadline)
+        reply = await self.api.send(io, "GET", "/catalog/datacenters", "catalog.datacenters.list", deadline=deadline)
         able = [one.id for one in parse(DataCentersWire, reply).dataCenters if one.networkVolumeTypes]
         product: Product = "POD" if spec.kind == "pod" else "SERVERLESS"
         query = catalogue_query(product, count=count_of(spec), countries=countries_of(spec.regions))
-        catalogue = await gpu_types(self.line, io, query, deadline=deadline)
+        catalogue = await gpu_types(self.api, io, query, deadline=deadline)
         if spec.regions is not None:
             near = {place.id for one in catalogue for place in one.dataCenters or ()}
             able = [place for place in able if place in near]

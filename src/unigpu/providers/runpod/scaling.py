@@ -10,34 +10,34 @@ from unigpu.driver import DeploymentInfo, DeploymentSpec, Identity, Io, Scaling,
 from unigpu.errors import InvalidResponseError, NoCapacityError, UnsupportedError
 
 from . import bodies, calls, gpus, request, translate
-from .api import Line
+from .api import RunPodAPI
 from .secrets import write_secrets
 from .wire import PROVIDER, EndpointWire, PodWire, parse
 
 
 async def roll(
-    line: Line, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
+    api: RunPodAPI, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
 ) -> None:
     """As `unigpu.driver.Updates.update`: idle workers are replaced at once, busy ones after their job."""
     if bodies.secret_names(spec):
-        await write_secrets(line, io, spec, identity, deadline=deadline)
-    choice = gpus.choose(spec, await gpus.serverless_catalogue(line, io, spec, deadline=deadline))
+        await write_secrets(api, io, spec, identity, deadline=deadline)
+    choice = gpus.choose(spec, await gpus.serverless_catalogue(api, io, spec, deadline=deadline))
     body = bodies.content_patch(spec, identity, choice, min_cuda=info.details.get("min_cuda"))
-    await _patch(line, io, info, body, gpu=choice.as_told(), deadline=deadline)
+    await _patch(api, io, info, body, gpu=choice.as_told(), deadline=deadline)
 
 
-async def warm_up(line: Line, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
+async def warm_up(api: RunPodAPI, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
     """As `unigpu.driver.Driver.warm`."""
     if info.kind == "pod" or spec.kind == "pod":
         return  # a pod is created warm
     if info.workers == spec.workers or (info.workers is None and spec.workers[0] == 0):
         return  # an endpoint is created with its maximum, and with a minimum of 0
     workers = bodies.limits_body(spec)["workers"]
-    await _patch(line, io, info, {"workers": workers}, gpu=info.details.get("gpu"), deadline=deadline)
+    await _patch(api, io, info, {"workers": workers}, gpu=info.details.get("gpu"), deadline=deadline)
 
 
 async def change_limits(
-    line: Line,
+    api: RunPodAPI,
     io: Io,
     info: DeploymentInfo,
     *,
@@ -53,15 +53,15 @@ async def change_limits(
     """
     if info.kind == "pod":
         raise _not_here("scale", info)
-    now = parse(EndpointWire, await line.about(io, "GET", info, "", "endpoint.get", deadline=deadline))
+    now = parse(EndpointWire, await api.about(io, "GET", info, "", "endpoint.get", deadline=deadline))
     if workers is not None and workers[1] > now.workers.max:
-        await _must_be_cheap(line, io, info, now, deadline=deadline)
+        await _must_be_cheap(api, io, info, now, deadline=deadline)
     body = bodies.limits_patch(now, workers=workers, idle_timeout=idle_timeout, scaling=scaling)
     if body:
-        await _patch(line, io, info, body, gpu=translate.gpu_of(now), deadline=deadline)
+        await _patch(api, io, info, body, gpu=translate.gpu_of(now), deadline=deadline)
 
 
-async def start_worker(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def start_worker(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """As `unigpu.driver.Wakes.wake`. Only a call makes RunPod start a worker. So a queue gets a job that unigpu's
     worker answers by itself, without the handler; a load balancer gets a health request, whose answer is not awaited.
 
@@ -73,28 +73,28 @@ async def start_worker(line: Line, io: Io, info: DeploymentInfo, *, deadline: fl
     if info.details.get("type") == "LOAD_BALANCER":
         if is_rehearsal(io):
             return  # a dry run notes changes; this is a GET, and would start a worker
-        await request.knock(line, io, info, deadline=deadline)
+        await request.knock(api, io, info, deadline=deadline)
         return
     if info.worker_protocol == "foreign":
         raise _not_here("wake", info)
-    await line.ask(
+    await api.ask(
         io, "POST", info, "/run", "job.wake", json=calls.wake_body(), limit_key="runpod.run", deadline=deadline
     )
 
 
 async def act_on_pod(
-    line: Line, io: Io, info: DeploymentInfo, action: Literal["start", "stop"], *, deadline: float
+    api: RunPodAPI, io: Io, info: DeploymentInfo, action: Literal["start", "stop"], *, deadline: float
 ) -> None:
     """As `unigpu.driver.Pauses`. A stopped pod gives its GPU back: on start there may be none."""
     if info.kind != "pod":
         raise _not_here("stop", info)
-    now = parse(PodWire, await line.about(io, "GET", info, "", "pod.get", deadline=deadline))
+    now = parse(PodWire, await api.about(io, "GET", info, "", "pod.get", deadline=deadline))
     done = ("EXITED",) if action == "stop" else ("RUNNING", "STARTING", "PROVISIONING")
     if now.status not in done:
-        await line.about(io, "POST", info, "/action", f"pod.{action}", json={"action": action}, deadline=deadline)
+        await api.about(io, "POST", info, "/action", f"pod.{action}", json={"action": action}, deadline=deadline)
 
 
-async def _must_be_cheap(line: Line, io: Io, info: DeploymentInfo, now: EndpointWire, *, deadline: float) -> None:
+async def _must_be_cheap(api: RunPodAPI, io: Io, info: DeploymentInfo, now: EndpointWire, *, deadline: float) -> None:
     """Before more workers are allowed: the prices may have risen since it was deployed."""
     cap = translate.number(now.env.get(bodies.MAX_PRICE))
     if cap is None or now.gpu is None:
@@ -103,7 +103,7 @@ async def _must_be_cheap(line: Line, io: Io, info: DeploymentInfo, now: Endpoint
     disk = now.disk if ",disk=" in now.env.get("UNIGPU_SPEC", "") else None  # as at create: where it was stated
     expensive = [
         one
-        for one in await gpus.gpu_types(line, io, query, deadline=deadline)
+        for one in await gpus.gpu_types(api, io, query, deadline=deadline)
         if one.pool in now.gpu.pools
         and one.id not in (now.gpu.excludedTypes or ())
         and (gpus.serverless_price(one, now.gpu.count, disk) or math.inf) > cap
@@ -121,7 +121,7 @@ async def _must_be_cheap(line: Line, io: Io, info: DeploymentInfo, now: Endpoint
 
 
 async def _patch(
-    line: Line, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, gpu: Any, deadline: float
+    api: RunPodAPI, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, gpu: Any, deadline: float
 ) -> None:
     """Change it, and see that it still runs on what it should: a PATCH was seen to wipe the excluded types
     (https://github.com/runpod/runpod-mcp/pull/70), which would let dearer GPUs in. Then they are put back.
@@ -130,7 +130,7 @@ async def _patch(
         InvalidResponseError: it runs on something else all the same.
     """
     for turn in range(2):
-        reply = await line.about(io, "PATCH", info, "", "endpoint.patch", json=dict(body), deadline=deadline)
+        reply = await api.about(io, "PATCH", info, "", "endpoint.patch", json=dict(body), deadline=deadline)
         now = parse(EndpointWire, reply)
         if not gpu or now.gpu is None or translate.gpu_of(now) == gpu:
             return
