@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from openapi import OpenAPI
 
+from unigpu.driver import shaped
 from unigpu.models import JobStatus, State
 from unigpu.providers.runpod import calls, pods, translate
 from unigpu.providers.runpod.options import LB_URL, PROXY_URL
@@ -24,7 +25,6 @@ from unigpu.providers.runpod.wire import (
     StreamWire,
     VolumeWire,
     WorkerListWire,
-    shaped,
 )
 
 

@@ -12,9 +12,9 @@ from runpod_script import KEY
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.driver import DeploymentSpec
+from unigpu.driver import DeploymentSpec, EventParser, ServerSentEvent
 from unigpu.errors import NoCapacityError, UniGPUError
-from unigpu.providers.runpod import calls, gpus, logs
+from unigpu.providers.runpod import calls, gpus
 from unigpu.providers.runpod.wire import GpuTypeWire, JobWire, PriceWire
 
 TYPES = {
@@ -129,8 +129,8 @@ def test_any_error_of_a_worker_is_read(said: Any) -> None:
 def test_log_events_are_the_same_however_their_bytes_are_cut(lines: list[str], data: st.DataObject) -> None:
     whole = "".join(f"id: {n}\ndata: {line}\n\n" for n, line in enumerate(lines)).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    events, out = logs.Events(), list[str]()
+    events, out = EventParser(), list[ServerSentEvent]()
     for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         out += events.feed(whole[start:end])
-    assert out == lines
-    assert events.last_id == (str(len(lines) - 1) if lines else None)
+    assert [event.data for event in out] == lines
+    assert [event.id for event in out] == [str(n) for n in range(len(lines))]

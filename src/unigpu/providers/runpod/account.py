@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.driver import InventoryItem, Io
+from unigpu.driver import InventoryItem, Io, parse, shaped
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
 from . import pods, translate
 from .api import RunPodAPI
 from .options import Options
-from .wire import PROVIDER, BalanceWire, EndpointWire, PodWire, VolumeWire, parse, shaped
+from .wire import PROVIDER, BalanceWire, EndpointWire, PodWire, VolumeWire
 
 _CAPS: Final = ("limit", "max", "cap", "quota", "allowed")
 _USED: Final = ("used", "current", "usage", "allocated", "inuse")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Limit, Request, Response, Role, check
+from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Limit, Request, Response, Role, check, parse, shaped
 from unigpu.errors import (
     DeploymentGone,
     InvalidRequestError,
@@ -25,7 +25,7 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from .wire import PROVIDER, HealthWire, PaginationWire, parse, shaped
+from .wire import PROVIDER, HealthWire, PaginationWire
 
 READ_TIMEOUT: Final = 30.0
 _MOST_PAGES: Final = 1000

@@ -23,6 +23,7 @@ from unigpu.driver import (
     JobStatus,
     Pace,
     Timing,
+    parse,
     poll,
 )
 from unigpu.errors import (
@@ -35,7 +36,7 @@ from unigpu.errors import (
 
 from .api import RunPodAPI
 from .bodies import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
-from .wire import PROVIDER, JobWire, StreamWire, parse
+from .wire import PROVIDER, JobWire, StreamWire
 
 HELD: Final = 10.0
 """Seconds for which RunPod holds a request by itself."""

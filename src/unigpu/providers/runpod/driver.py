@@ -39,6 +39,8 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Worker,
+    parse,
+    shaped,
 )
 from unigpu.errors import (
     NotFoundError,
@@ -51,16 +53,7 @@ from .options import Options, SpecOptions
 from .resources import EndpointResource, PodResource, RegistryResource, VolumeResource, volume_name
 from .scaling import act_on_pod, change_limits, roll, start_worker, warm_up
 from .secrets import SecretsResource
-from .wire import (
-    PROVIDER,
-    EndpointWire,
-    HealthWire,
-    JobWire,
-    PodWire,
-    WorkerListWire,
-    parse,
-    shaped,
-)
+from .wire import PROVIDER, EndpointWire, HealthWire, JobWire, PodWire, WorkerListWire
 
 _LOOK_S: Final = 10.0
 _FOLLOW_S: Final = 1.0
@@ -223,9 +216,8 @@ class RunPodDriver:
                     continue
                 amount = tail if first else logs.MOST
                 try:
-                    async for line, at in logs.read(self._api, io, info, id_, tail=amount, after=after.get(id_)):
-                        lines.append(line)
-                        after[id_] = at
+                    found, after[id_] = await logs.read(self._api, io, info, id_, tail=amount, after=after.get(id_))
+                    lines += found
                 except NotFoundError:
                     if worker is not None:
                         raise  # of all workers one may have ended meanwhile, and its log with it

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from unigpu.driver import DeploymentSpec, GPURequest, Io, Offer, canonical, matches, members, pools, worker_hour
+from unigpu.driver import DeploymentSpec, GPURequest, Io, Offer, canonical, matches, members, parse, pools, worker_hour
 from unigpu.errors import NoCapacityError
 
 from .api import RunPodAPI
-from .wire import PROVIDER, GpuTypesWire, GpuTypeWire, parse
+from .wire import PROVIDER, GpuTypesWire, GpuTypeWire
 
 DISK_GB_MONTH: Final = 0.10
 """USD a month for a gigabyte of container disk: https://docs.runpod.io/serverless/pricing (2026-08)."""

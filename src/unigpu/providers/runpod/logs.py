@@ -7,17 +7,15 @@ after a break. A worker's log ends with the worker.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request, Response, check
+from unigpu.driver import CallClass, DeploymentInfo, EventParser, Io, LogLine, Request, Response, check, shaped
 from unigpu.errors import TransportError, TransportTimeout
 
 from .api import RunPodAPI
 from .translate import line_of
-from .wire import PROVIDER, LogWire, shaped
+from .wire import PROVIDER, LogWire
 
 OPERATION: Final = "runpod.worker.logs"
 MOST: Final = 5000
@@ -27,46 +25,16 @@ _WHOLE: Final = 20.0
 """Seconds for which one stream is read at most."""
 
 
-@dataclass(slots=True)
-class Events:
-    """Server-sent events out of bytes, as they arrive: ``id:`` and ``data:`` lines, an event per empty line."""
-
-    last_id: str | None = None
-    _rest: bytes = b""
-    _data: list[str] = field(default_factory=list[str])
-    _id: str | None = None
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """The data of each event that is whole now."""
-        out: list[str] = []
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for raw in lines:
-            line = raw.rstrip(b"\r").decode("utf-8", "replace")
-            if not line:
-                if self._data:
-                    out.append("\n".join(self._data))
-                    self.last_id = self._id or self.last_id
-                self._data, self._id = [], None
-                continue
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if name == "data":
-                self._data.append(value)
-            elif name == "id":
-                self._id = value
-        return out
-
-
 async def read(
     api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, *, tail: int, after: str | None
-) -> AsyncIterator[tuple[LogLine, str | None]]:
-    """Lines that are there, each with where to go on after it; ends when nothing comes for a while.
+) -> tuple[list[LogLine], str | None]:
+    """The lines that are there, and the id after which the next read continues; ends when nothing comes for a while.
 
     Raises:
         NotFoundError: there is no such worker.
-        TransportError: it broke before anything was read.
+        TransportError: the stream broke before anything was read.
     """
-    events, seen = Events(last_id=after), False
+    events, lines, seen = EventParser(), list[LogLine](), False
     try:
         async with io.stream(_request(api, io, info, worker, tail, after)) as reply:
             if reply.status >= 300:
@@ -74,14 +42,13 @@ async def read(
                 check(said, PROVIDER, deployment=info.name)
             seen = True
             async for chunk in reply.chunks():
-                for data in events.feed(chunk):
-                    found = _line(data, worker)
-                    if found is not None:
-                        yield found, events.last_id
+                for event in events.feed(chunk):
+                    after = event.id or after
+                    lines += _line(event.data, worker)
     except TransportError as exc:
         if not seen and not isinstance(exc, TransportTimeout):
-            raise
-        return  # it was quiet for a while, or broke off: what was read is what there is
+            raise  # later than that, it was quiet for a while, or broke off: what was read is what there is
+    return lines, after
 
 
 def _request(api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, tail: int, after: str | None) -> Request:
@@ -104,11 +71,10 @@ def _request(api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, tail: in
     )
 
 
-def _line(data: str, worker: str) -> LogLine | None:
+def _line(data: str, worker: str) -> list[LogLine]:
+    """The line of an event; plain text is one, too."""
     try:
         found: object = json.loads(data)
-    except ValueError:
-        return LogLine(text=data, worker_id=worker)
-    if not isinstance(found, Mapping):
-        return None
-    return line_of(shaped(LogWire, found, OPERATION), worker)  # pyright: ignore[reportUnknownArgumentType] - any JSON object, which `shaped` checks
+    except (ValueError, RecursionError):
+        return [LogLine(text=data, worker_id=worker)]
+    return [line_of(shaped(LogWire, found, OPERATION), worker)] if isinstance(found, dict) else []

@@ -11,8 +11,7 @@ not run twice first asks whether the worker is there: after a yes, a 502 is a ca
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, cast
 
 from unigpu.driver import (
@@ -28,12 +27,17 @@ from unigpu.driver import (
     Response,
     Result,
     State,
-    StreamResponse,
+    Tags,
     Timing,
     Worker,
     WorkerState,
     canonical,
     check,
+    epoch,
+    found_of,
+    is_ours,
+    json_object,
+    lines_of,
 )
 from unigpu.errors import (
     InvalidResponseError,
@@ -45,10 +49,9 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from .bodies import PRICE
 from .calls import error_of
 from .gpus import DISK_GB_MONTH
-from .translate import epoch, found_of, number, parts_of, tagged
+from .translate import ids_of
 from .wire import PROVIDER, PodWire
 
 STOPPED_GB_MONTH: Final = 0.20
@@ -57,42 +60,41 @@ PROXY_S: Final = 100.0
 _PROBE_S: Final = 10.0
 _OPERATION: Final = "runpod.pod.invoke"
 NDJSON: Final = "application/x-ndjson"
-_LONGEST_LINE: Final = 64_000_000
-"""Bytes. A chunk above it is no answer but a mistake."""
 
 
 # -- its state ---------------------------------------------------------------------------------------------------------
 
 
 def found_pod(wire: PodWire, proxy_url: str) -> Found:
-    return found_of("pod", wire.id, pod_info(wire, proxy_url=proxy_url))
+    return found_of("pod", pod_info(wire, proxy_url=proxy_url))
 
 
 def pod_info(wire: PodWire, *, proxy_url: str, answers: bool | None = None) -> DeploymentInfo:
     """A pod; *answers*: whether its port was seen to answer, where that was tried."""
-    env = wire.env
-    port = int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT)
+    tags = Tags.read(wire.env)
+    port = tags.port or DEFAULT_PORT
     state, reason = _pod_state(wire, answers)
     mounted = (mount.volumeId for mount in (wire.mounts and wire.mounts.network) or ())
     cost = wire.cost if state is not State.STOPPED else None
-    price = cost or number(env.get(PRICE))
+    price = cost or tags.price
     return DeploymentInfo(
         provider=PROVIDER,
+        provider_name=wire.name,
         id=wire.id,
-        ids={"pod": wire.id, **parts_of(env, wire.registry, tuple(mounted))},
+        ours=is_ours(wire.name),
+        ids={"pod": wire.id, **ids_of(wire.env, wire.registry, tuple(mounted))},
         state=state,
         raw_state=wire.status,
         reason=reason,
         kind="pod",
         workers=(1, 1),
         ready_workers=1 if state is State.READY else 0,
-        port=port,
         url=proxy_url.replace("{id}", wire.id).replace("{port}", str(port)),
         created_at=epoch(wire.createdAt),
         rate=Rate(idle_per_hour=price, max_per_hour=price, source="the pod's own cost" if cost else None),
         bills=stopped_bills(wire) if state is State.STOPPED else None,
         details={"cloud": wire.cloud, "data_center": wire.dataCenterId, "gpu": wire.gpu and wire.gpu.id},
-        **tagged(env, wire.name),
+        **tags.info(port=port),
     )
 
 
@@ -200,9 +202,9 @@ async def stream(io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterato
             _refuse(
                 Response(status=reply.status, headers=reply.headers, content=whole, operation=_OPERATION), info, call
             )
-        async with contextlib.aclosing(_lines(reply)) as lines:
+        async with contextlib.aclosing(lines_of(reply.chunks())) as lines:
             async for text in lines:
-                line = _object(text)
+                line = json_object(text)
                 if "chunk" in line:
                     yield line["chunk"]
                 elif "error" in line:
@@ -308,26 +310,6 @@ def _result(said: Response, info: DeploymentInfo) -> Result:
     if isinstance(ran, int | float):
         timing = Timing(execution=float(ran), source="execution: worker")
     return Result(output=fields["output"], worker_id=info.id, timing=timing)
-
-
-async def _lines(reply: StreamResponse) -> AsyncGenerator[bytes]:
-    rest = b""
-    async for piece in reply.chunks():
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line
-        if len(rest) > _LONGEST_LINE:
-            raise InvalidResponseError(
-                f"{_OPERATION}: a line of the stream is too long", provider=PROVIDER, maybe_executed=True
-            )
-
-
-def _object(line: bytes) -> Mapping[str, Any]:
-    try:
-        found: object = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _common(info: DeploymentInfo) -> dict[str, Any]:

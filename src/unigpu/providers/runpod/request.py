@@ -9,10 +9,9 @@ https://docs.runpod.io/serverless/load-balancing/build-a-worker, .../load-balanc
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from unigpu.driver import (
     CallClass,
@@ -26,6 +25,7 @@ from unigpu.driver import (
     State,
     StreamResponse,
     check,
+    json_object,
 )
 from unigpu.errors import ConfigurationError, NoWorkerReady, TransportError, UniGPUError, WorkerLost
 
@@ -200,21 +200,13 @@ def _typed(said: Response, info: DeploymentInfo) -> UniGPUError | None:
 
 def _problem(said: Response) -> bool:
     """Whether it is RunPod's form of an error: ``{"status": 401, "title": …}``."""
-    body = _body(said)
+    body = json_object(said.content)
     return body.get("status") == said.status and "title" in body
 
 
 def _words(said: Response) -> str:
-    body = _body(said)
+    body = json_object(said.content)
     text: Any = body.get("error") or body.get("detail") or body.get("message")
     if isinstance(text, str):
         return text
     return said.content[:500].decode("utf-8", "replace").strip()
-
-
-def _body(said: Response) -> Mapping[str, Any]:
-    try:
-        found: object = json.loads(said.content)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}

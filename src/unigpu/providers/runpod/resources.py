@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_ours, provider_name
+from unigpu.driver import (
+    CallClass,
+    Consistency,
+    DeploymentSpec,
+    Found,
+    Identity,
+    Io,
+    is_ours,
+    parse,
+    provider_name,
+    shaped,
+)
 from unigpu.errors import (
     ConflictError,
     NameConflict,
@@ -38,7 +49,7 @@ from .gpus import (
     serverless_catalogue,
 )
 from .options import Options
-from .wire import PROVIDER, DataCentersWire, EndpointWire, PodWire, RegistryWire, VolumeWire, parse, shaped
+from .wire import PROVIDER, DataCentersWire, EndpointWire, PodWire, RegistryWire, VolumeWire
 
 _LISTED: Final = Consistency(kind="listed", settle=15.0)
 _LARGEST: Final = 102_400

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from unigpu.driver import DeploymentInfo, DeploymentSpec, Identity, Io, Scaling, is_rehearsal
+from unigpu.driver import DeploymentInfo, DeploymentSpec, Identity, Io, Scaling, Tags, is_rehearsal, parse
 from unigpu.errors import InvalidResponseError, NoCapacityError, UnsupportedError
 
 from . import bodies, calls, gpus, request, translate
 from .api import RunPodAPI
 from .secrets import write_secrets
-from .wire import PROVIDER, EndpointWire, PodWire, parse
+from .wire import PROVIDER, EndpointWire, PodWire
 
 
 async def roll(
@@ -96,11 +96,12 @@ async def act_on_pod(
 
 async def _must_be_cheap(api: RunPodAPI, io: Io, info: DeploymentInfo, now: EndpointWire, *, deadline: float) -> None:
     """Before more workers are allowed: the prices may have risen since it was deployed."""
-    cap = translate.number(now.env.get(bodies.MAX_PRICE))
+    tags = Tags.read(now.env)
+    cap = tags.max_price
     if cap is None or now.gpu is None:
         return
     query = gpus.catalogue_query("SERVERLESS", count=now.gpu.count)
-    disk = now.disk if ",disk=" in now.env.get("UNIGPU_SPEC", "") else None  # as at create: where it was stated
+    disk = now.disk if ",disk=" in (tags.spec_hash or "") else None  # as at create: where it was stated
     expensive = [
         one
         for one in await gpus.gpu_types(api, io, query, deadline=deadline)

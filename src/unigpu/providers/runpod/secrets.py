@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from unigpu.driver import CallClass, DeploymentSpec, Found, Identity, Io
+from unigpu.driver import CallClass, DeploymentSpec, Found, Identity, Io, shaped
 from unigpu.errors import ConflictError
 
 from . import bodies
 from .api import RunPodAPI
 from .resources import RunPodResource
-from .wire import PROVIDER, SecretWire, shaped
+from .wire import PROVIDER, SecretWire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,11 @@
-"""From what RunPod tells to unigpu's models. Pure. A word that we do not know is ``UNKNOWN``, never "gone"."""
+"""From RunPod's replies to unigpu's models. Pure. A word that we do not know is ``UNKNOWN``, never "gone"."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 
 from unigpu.driver import (
     DEFAULT_PORT,
@@ -16,14 +15,17 @@ from unigpu.driver import (
     LogLine,
     Rate,
     State,
+    Tags,
     Worker,
     WorkerState,
     canonical,
+    epoch,
+    found_of,
     is_ours,
     workers_hour,
 )
 
-from .bodies import GROUP, MAX_PRICE, MOST, PRICE
+from .bodies import GROUP
 from .wire import (
     PROVIDER,
     EndpointWire,
@@ -52,52 +54,16 @@ LOWERED: Final = (
 
 _LOWERED_TO: Final = 2
 
-# -- what a name carries ----------------------------------------------------------------------------------------------
-
-
-def tagged(env: Mapping[str, str], name: str) -> dict[str, Any]:
-    """What every part says of whose it is: the constants that were written at create."""
-    return {
-        "name": env.get("UNIGPU_NAME"),
-        "namespace": env.get("UNIGPU_NAMESPACE"),
-        "provider_name": name,
-        "interface": _interface(env),
-        "execution_timeout": number(env.get("UNIGPU_TIMEOUT")) or 600.0,
-        "concurrency": int(number(env.get("UNIGPU_CONCURRENCY")) or 1),
-        "idempotent": env.get("UNIGPU_IDEMPOTENT") == "1",
-        "route": env.get("UNIGPU_ROUTE"),
-        "auth_env": env.get("UNIGPU_AUTH"),
-        "worker_protocol": env.get("UNIGPU_WORKER"),
-        "spec_hash": env.get("UNIGPU_SPEC"),
-        "attempt": env.get("UNIGPU_ATTEMPT"),
-        "expires_at": number(env.get("UNIGPU_EXPIRES")),
-        "ours": is_ours(name),
-    }
-
-
-def found_of(kind: str, id: str, info: DeploymentInfo) -> Found:
-    return Found(
-        kind=kind,
-        id=id,
-        name=info.provider_name,
-        attempt=info.attempt,
-        spec_hash=info.spec_hash,
-        created_at=info.created_at,
-        expires_at=info.expires_at,
-        info=info,
-    )
-
-
 # -- endpoints --------------------------------------------------------------------------------------------------------
 
 
 def found_endpoint(wire: EndpointWire, lb_url: str) -> Found:
-    return found_of("endpoint", wire.id, endpoint_info(wire, lb_url=lb_url))
+    return found_of("endpoint", endpoint_info(wire, lb_url=lb_url))
 
 
 def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None = None) -> DeploymentInfo:
-    """An endpoint; *health*: its workers now, which a list does not tell."""
-    env, limits = wire.env, (wire.workers.min, wire.workers.max)
+    """An endpoint; *health*: its workers now, which a list does not show."""
+    tags, limits = Tags.read(wire.env), (wire.workers.min, wire.workers.max)
     balanced = wire.type == "LOAD_BALANCER"
     state, reason, ready = State.UNKNOWN, None, None
     if health is not None:
@@ -105,26 +71,23 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
         ready = ready_of(health.workers, balanced=balanced)
     elif wire.workers.max == 0:
         state, reason = State.DEGRADED, LOWERED
-    if lowered := _lowered(wire):
+    if lowered := _lowered(wire, tags):
         reason = f"{reason}; {lowered}" if reason else lowered
-    constants: dict[str, Any] = {
-        **tagged(env, wire.name),
-        "execution_timeout": wire.timeout / 1000 if wire.timeout else 600.0,
-    }
     return DeploymentInfo(
         provider=PROVIDER,
+        provider_name=wire.name,
         id=wire.id,
-        ids={"endpoint": wire.id, **parts_of(env, wire.registry, wire.networkVolumes or ())},
+        ids={"endpoint": wire.id, **ids_of(wire.env, wire.registry, wire.networkVolumes or ())},
+        ours=is_ours(wire.name),
         state=state,
         raw_state=None if health is None else _counts(health.workers),
         reason=reason,
         workers=limits,
         ready_workers=ready,
         idle_timeout=wire.workers.idleTimeout,
-        port=int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT) if balanced else None,
         url=lb_url.replace("{id}", wire.id) if balanced else None,
         created_at=epoch(wire.createdAt),
-        rate=rate_of(env, limits, wire.createdAt, kept=bool(wire.networkVolumes)),
+        rate=rate_of(tags, limits, wire.createdAt, kept=bool(wire.networkVolumes)),
         details={
             "type": wire.type,
             "scaling": scaling_of(wire.scaling),
@@ -132,20 +95,22 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
             "min_cuda": None if wire.gpu is None else wire.gpu.minCudaVersion,
             "data_centers": list(wire.dataCenterIds or ()),
             "network_volumes": list(wire.networkVolumes or ()),
-            "max_price": number(env.get(MAX_PRICE)),
+            "max_price": tags.max_price,
         },
-        **constants,
+        **replace(tags, port=tags.port or DEFAULT_PORT if balanced else None).info(
+            execution_timeout=wire.timeout / 1000 or None
+        ),
     )
 
 
-def _lowered(wire: EndpointWire) -> str | None:
-    """Whether RunPod may have lowered the most workers to two, as it does after three days without a request."""
-    most = number(wire.env.get(MOST))
+def _lowered(wire: EndpointWire, tags: Tags) -> str | None:
+    """Whether RunPod may have lowered the maximum to two workers, as it does after three days without a request."""
+    most = tags.max_workers
     if most is None or not 0 < wire.workers.max <= _LOWERED_TO < most:
         return None
     return (
-        f"it may have {wire.workers.max} workers at most and was deployed with {most:.0f}: RunPod itself lowers it "
-        f"after three days without a request; scale(workers=({wire.workers.min}, {most:.0f})) raises it again"
+        f"it may have {wire.workers.max} workers at most and was deployed with {most}: RunPod itself lowers it "
+        f"after three days without a request; scale(workers=({wire.workers.min}, {most})) raises it again"
     )
 
 
@@ -255,7 +220,7 @@ def volume_item(wire: VolumeWire) -> InventoryItem:
 def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) -> InventoryItem:
     """An endpoint by its workers now. RunPod's pages contradict each other on whether one that initialises is billed;
     it is counted."""
-    workers, price = health.workers, number(wire.env.get(PRICE))
+    workers, price = health.workers, Tags.read(wire.env).price
     running = max(workers.ready, workers.idle + workers.running)
     alive = max(running + workers.initializing, wire.workers.min)
     return InventoryItem(
@@ -273,7 +238,7 @@ def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) 
     )
 
 
-def parts_of(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
+def ids_of(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
     """What it stands on, by kind: told by what it refers to."""
     ids: dict[str, str] = {}
     group = next((found.group(1) for text in env.values() if (found := _REFERENCE.match(text))), None)
@@ -298,37 +263,12 @@ def line_of(wire: LogWire, worker: str) -> LogLine:
     )
 
 
-def rate_of(env: Mapping[str, str], limits: tuple[int, int], created: str, *, kept: bool) -> Rate:
-    """By the price that was written at create: an endpoint does not tell its own. *kept*: it has volumes, of which it
-    does not tell the size."""
-    price = number(env.get(PRICE))
-    idle, most = (workers_hour(count, price) for count in limits)
-    source = None if price is None else f"RunPod's catalogue at create, {created[:10]}"
+def rate_of(tags: Tags, limits: tuple[int, int], created: str, *, kept: bool) -> Rate:
+    """By the price that was written at create: an endpoint does not show its own. *kept*: it has volumes, whose sizes
+    it does not show."""
+    idle, most = (workers_hour(count, tags.price) for count in limits)
+    source = None if tags.price is None else f"RunPod's catalogue at create, {created[:10]}"
     return Rate(idle_per_hour=idle, max_per_hour=most, storage_per_month=None if kept else 0.0, source=source)
-
-
-def epoch(text: str | None) -> float | None:
-    """Epoch seconds of an RFC 3339 time; ``None`` where it is none."""
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def number(text: str | None) -> float | None:
-    """What we wrote ourselves; a user may have overwritten it with anything."""
-    try:
-        value = math.nan if text is None else float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _interface(env: Mapping[str, str]) -> Literal["function", "http"]:
-    return "http" if env.get("UNIGPU_INTERFACE") == "http" else "function"
 
 
 def _counts(workers: HealthWorkersWire) -> str:
