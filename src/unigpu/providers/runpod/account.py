@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.driver import InventoryItem, Io, parse, shaped
+from unigpu.driver import InventoryItem, Io, parse
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
 from . import pods, translate
@@ -75,20 +75,23 @@ async def must_have_funds(api: RunPodAPI, options: Options, io: Io, *, deploymen
 async def inventory(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
     """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
     items: list[InventoryItem] = []
-    for row in await api.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline):
-        wire = shaped(EndpointWire, row, "runpod.endpoint.list")
+    for wire in await api.listed(
+        io, EndpointWire, "/serverless", "endpoint.list", under="endpoints", deadline=deadline
+    ):
         info = translate.endpoint_info(wire, lb_url=options.lb_url)
-        found = await api.health(io, info, deadline=deadline)
-        items.append(translate.endpoint_item(wire, info, found))
+        items.append(translate.endpoint_item(wire, info, await api.health(io, info, deadline=deadline)))
     # Members of clusters are left out unless they are asked for, and cost as much.
     also = (("includeClusterPods", "true"),)
-    for row in await api.rows(io, "/pods", "pods", "pod.list", params=also, deadline=deadline):
-        pod = shaped(PodWire, row, "runpod.pod.list")
-        if pod.status != "TERMINATED":
-            items.append(pods.pod_item(pod, pods.pod_info(pod, proxy_url=options.proxy_url)))
-    rows = await api.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
-    items += [translate.volume_item(shaped(VolumeWire, row, "runpod.volume.list")) for row in rows]
-    return items
+    found = await api.listed(io, PodWire, "/pods", "pod.list", under="pods", params=also, deadline=deadline)
+    items += [
+        pods.pod_item(pod, pods.pod_info(pod, proxy_url=options.proxy_url))
+        for pod in found
+        if pod.status != "TERMINATED"
+    ]
+    volumes = await api.listed(
+        io, VolumeWire, "/network-volumes", "volume.list", under="networkVolumes", deadline=deadline
+    )
+    return [*items, *map(translate.volume_item, volumes)]
 
 
 async def _balance(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> BalanceWire | None:

@@ -208,7 +208,7 @@ async def chunks(
             params=wait_of(hold),
             call=CallClass.USER_DECIDES,
             limit_key="runpod.status",
-            wait=hold,
+            read_timeout=hold + api.read_timeout,
             deadline=deadline,
         )
         return page_of(parse(StreamWire, reply), after)

@@ -40,7 +40,6 @@ from unigpu.driver import (
     StreamResponse,
     Worker,
     parse,
-    shaped,
 )
 from unigpu.errors import (
     NotFoundError,
@@ -84,7 +83,7 @@ class RunPodDriver:
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))
         self._namespace = config.namespace
-        self._api = RunPodAPI(control=self._options.control_url, jobs=self._options.jobs_url, key=config.api_key)
+        self._api = RunPodAPI(base=self._options.control_url, jobs=self._options.jobs_url, key=config.api_key)
         self.base = self._options.control_url
 
     # -- before anything is sent -------------------------------------------------------------------------------------
@@ -147,10 +146,10 @@ class RunPodDriver:
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         """All endpoints and pods. How many workers are ready now is not in a list: the state of an endpoint is not
         known by it."""
-        endpoints = await self._api.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
-        pods = await self._api.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
-        wires = (shaped(EndpointWire, row, "runpod.endpoint.list") for row in endpoints)
-        machines = (shaped(PodWire, row, "runpod.pod.list") for row in pods)
+        wires = await self._api.listed(
+            io, EndpointWire, "/serverless", "endpoint.list", under="endpoints", deadline=deadline
+        )
+        machines = await self._api.listed(io, PodWire, "/pods", "pod.list", under="pods", deadline=deadline)
         return (
             *(translate.endpoint_info(wire, lb_url=self._options.lb_url) for wire in wires),
             *(self._pod(wire) for wire in machines if wire.status != "TERMINATED"),
@@ -307,7 +306,7 @@ class RunPodDriver:
                 params=calls.wait_of(hold),
                 call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
                 limit_key="runpod.runsync" if hold else "runpod.run",
-                wait=hold,
+                read_timeout=hold + self._api.read_timeout,
                 deadline=call.deadline,
             )
         except NotFoundError as exc:

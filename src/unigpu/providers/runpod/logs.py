@@ -10,12 +10,12 @@ import json
 from typing import Final
 from urllib.parse import quote
 
-from unigpu.driver import CallClass, DeploymentInfo, EventParser, Io, LogLine, Request, Response, check, shaped
+from unigpu.driver import CallClass, DeploymentInfo, EventParser, Io, LogLine, Request, Response, shaped
 from unigpu.errors import TransportError, TransportTimeout
 
 from .api import RunPodAPI
 from .translate import line_of
-from .wire import PROVIDER, LogWire
+from .wire import LogWire
 
 OPERATION: Final = "runpod.worker.logs"
 MOST: Final = 5000
@@ -38,8 +38,10 @@ async def read(
     try:
         async with io.stream(_request(api, io, info, worker, tail, after)) as reply:
             if reply.status >= 300:
-                said = Response(status=reply.status, headers=reply.headers, content=await reply.read())
-                check(said, PROVIDER, deployment=info.name)
+                said = Response(
+                    status=reply.status, headers=reply.headers, content=await reply.read(), operation=OPERATION
+                )
+                api.checked(said, deployment=info.name)
             seen = True
             async for chunk in reply.chunks():
                 for event in events.feed(chunk):
@@ -52,22 +54,17 @@ async def read(
 
 
 def _request(api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, tail: int, after: str | None) -> Request:
-    pod = info.kind == "pod"
-    path = f"/pods/{quote(info.id, safe='')}/logs" if pod else (
-        f"/serverless/{quote(info.id, safe='')}/workers/{quote(worker, safe='')}/logs"
-    )  # fmt: skip
-    headers = (api.headers[0], ("accept", "text/event-stream"))
-    return Request(
-        method="GET",
-        url=f"{api.control}{path}",
-        operation=OPERATION,
-        headers=(*headers, ("last-event-id", after)) if after is not None else headers,
+    path = "" if info.kind == "pod" else f"/workers/{quote(worker, safe='')}"
+    return api.request(
+        "GET",
+        f"{api.path_of(info)}{path}/logs",
+        "worker.logs",
+        info=info,
+        headers=(("accept", "text/event-stream"), *((("last-event-id", after),) if after is not None else ())),
         params=(("tail", str(max(0, min(tail, MOST)))),),
-        role="control",
         call=CallClass.USER_DECIDES,  # a quiet log ends in a timeout: that is no reason to ask again
         deadline=io.now() + _WHOLE,
         read_timeout=_QUIET,
-        deployment=info.name,
     )
 
 

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from unigpu.driver import (
     CallClass,
@@ -24,12 +25,13 @@ from unigpu.driver import (
     Role,
     State,
     StreamResponse,
-    check,
+    bearer,
+    gone,
     json_object,
 )
 from unigpu.errors import ConfigurationError, NoWorkerReady, TransportError, UniGPUError, WorkerLost
 
-from .api import RunPodAPI, gone, meaning
+from .api import RunPodAPI
 from .wire import PROVIDER
 
 OPERATION: Final = "runpod.http"
@@ -74,7 +76,7 @@ async def request(api: RunPodAPI, io: Io, info: DeploymentInfo, call: HTTPCall) 
         said = Response(
             status=reply.status, headers=reply.headers, content=await reply.read(), operation=asked.operation
         )
-    error = _pod_error(said, info, idempotent=call.idempotent) if info.kind == "pod" else _edge_error(said, info)
+    error = _pod_error(said, info, idempotent=call.idempotent) if info.kind == "pod" else _edge_error(api, said, info)
     if error is not None:
         raise error
     yield BufferedReply(said)
@@ -87,7 +89,7 @@ async def knock(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline: float
         async with io.stream(_edge_request(api, info, call)) as reply:
             if reply.status in (401, 403, 404):
                 said = Response(status=reply.status, headers=reply.headers, content=await reply.read())
-                error = _edge_error(said, info)
+                error = _edge_error(api, said, info)
                 if error is not None and not isinstance(error, NoWorkerReady):
                     raise error
 
@@ -106,9 +108,9 @@ def _edge_request(api: RunPodAPI, info: DeploymentInfo, call: HTTPCall) -> Reque
             hint="Send your own token in a header of another name.",
         )
     queue = info.details.get("type") == "QUEUE"
-    base = f"{api.jobs}/{info.id}/openai" if queue else str(info.url)
+    base = f"{api.jobs}/{quote(info.id, safe='')}/openai" if queue else str(info.url)
     role: Role = "jobs"
-    return _request(info, call, f"{base}{call.target}", role, (*call.headers, *api.headers[:1]))
+    return _request(info, call, f"{base}{call.target}", role, (*call.headers, *bearer(api.key)))
 
 
 def _pod_request(info: DeploymentInfo, call: HTTPCall) -> Request:
@@ -134,7 +136,7 @@ def _request(
     )
 
 
-def _edge_error(said: Response, info: DeploymentInfo) -> UniGPUError | None:
+def _edge_error(api: RunPodAPI, said: Response, info: DeploymentInfo) -> UniGPUError | None:
     """What the edge says by itself; ``None``: it is the server's own answer.
 
     Which of its errors carry no worker's header is documented for "no worker" only; the rest is unverified.
@@ -151,9 +153,9 @@ def _edge_error(said: Response, info: DeploymentInfo) -> UniGPUError | None:
         )
     problem = _problem(said)
     if said.status in (401, 403) and problem:
-        return _typed(said, info)
+        return api.error_of(said, deployment=info.name)
     if said.status == 404 and problem:
-        return gone(info, OPERATION)
+        return gone(info, operation=OPERATION)
     if said.status in _GATEWAY and not words:
         return _lost(said, info)
     return None
@@ -188,14 +190,6 @@ def _lost(said: Response, info: DeploymentInfo) -> WorkerLost:
         deployment=info.name,
         maybe_executed=True,
     )
-
-
-def _typed(said: Response, info: DeploymentInfo) -> UniGPUError | None:
-    try:
-        check(said, PROVIDER, deployment=info.name)
-    except UniGPUError as exc:
-        return meaning(exc, said)
-    return None
 
 
 def _problem(said: Response) -> bool:

@@ -36,7 +36,7 @@ from unigpu.errors import (
 )
 
 from . import account, bodies, pods, translate
-from .api import RunPodAPI
+from .api import PAGES, RunPodAPI
 from .gpus import (
     Product,
     best_place,
@@ -93,7 +93,7 @@ class RunPodResource:
         Raises:
             NameConflict: there is one.
         """
-        rows = await self.api.rows(io, path, key, f"{key.removesuffix('s')}.list", deadline=deadline)
+        rows = await self.api.rows(io, path, f"{key.removesuffix('s')}.list", under=key, pages=PAGES, deadline=deadline)
         taken = [row for row in rows if row.get("name") == self.name and row.get("status") != "TERMINATED"]
         if taken:
             what = "a pod" if key == "pods" else "an endpoint"
@@ -163,7 +163,9 @@ class EndpointResource(RunPodResource):
     call: CallClass = CallClass.RECONCILE
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.api.rows(io, "/serverless", "endpoints", "endpoint.list", deadline=deadline)
+        rows = await self.api.rows(
+            io, "/serverless", "endpoint.list", under="endpoints", pages=PAGES, deadline=deadline
+        )
         return [self._found(row) for row in rows if row.get("name") == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
@@ -197,7 +199,7 @@ class PodResource(RunPodResource):
     bills_cold: str | None = "the pod, from its start"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.api.rows(io, "/pods", "pods", "pod.list", deadline=deadline)
+        rows = await self.api.rows(io, "/pods", "pod.list", under="pods", pages=PAGES, deadline=deadline)
         found = [self._found(row) for row in rows if row.get("name") == self.name]
         return [one for one in found if one.info is None or one.info.raw_state != "TERMINATED"]
 
@@ -256,7 +258,9 @@ class RegistryResource(RunPodResource):
     call: CallClass = CallClass.RECONCILE
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.api.rows(io, "/registries", "registries", "registry.list", deadline=deadline)
+        rows = await self.api.rows(
+            io, "/registries", "registry.list", under="registries", pages=PAGES, deadline=deadline
+        )
         found = [self._found(row, "registry.list") for row in rows]
         return [one for one in found if one.name == self.name]
 
@@ -299,7 +303,9 @@ class VolumeResource(RunPodResource):
     id: str | None = None
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.api.rows(io, "/network-volumes", "networkVolumes", "volume.list", deadline=deadline)
+        rows = await self.api.rows(
+            io, "/network-volumes", "volume.list", under="networkVolumes", pages=PAGES, deadline=deadline
+        )
         found = [one for row in rows if is_ours((one := self._found(row, "volume.list")).name)]
         named = [one for one in found if one.name == self.name]
         return sorted(named if self.id is None else [one for one in found if one.id == self.id], key=lambda one: one.id)

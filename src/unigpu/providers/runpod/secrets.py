@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from unigpu.driver import CallClass, DeploymentSpec, Found, Identity, Io, shaped
+from unigpu.driver import CallClass, DeploymentSpec, Found, Identity, Io
 from unigpu.errors import ConflictError
 
 from . import bodies
@@ -51,8 +51,7 @@ class SecretsResource(RunPodResource):
                 await self._delete(io, f"/account/secrets/{quote(one.id, safe='')}", "secret.delete", deadline=deadline)
 
     async def _all(self, io: Io, *, deadline: float) -> Sequence[SecretWire]:
-        rows = await self.api.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
-        return [shaped(SecretWire, row, "runpod.secret.list") for row in rows]
+        return await _secrets(self.api, io, deadline=deadline)
 
     def _found(self, group: str) -> Found:
         return Found(kind=self.kind, id=group, name=self.name, attempt=group.rpartition("_")[2])
@@ -63,8 +62,7 @@ async def write_secrets(api: RunPodAPI, io: Io, spec: DeploymentSpec, identity: 
 
     Rotation reaches workers that boot later.
     """
-    rows = await api.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
-    there = {one.name.lower(): one for one in (shaped(SecretWire, row, "runpod.secret.list") for row in rows)}
+    there = {one.name.lower(): one for one in await _secrets(api, io, deadline=deadline)}
     for name in bodies.secret_names(spec):
         value = spec.secrets.get(name)
         if not isinstance(value, SecretStr):
@@ -86,10 +84,16 @@ async def write_secrets(api: RunPodAPI, io: Io, spec: DeploymentSpec, identity: 
         )
 
 
+async def _secrets(
+    api: RunPodAPI, io: Io, *, deadline: float, params: tuple[tuple[str, str], ...] = ()
+) -> list[SecretWire]:
+    return await api.listed(
+        io, SecretWire, "/account/secrets", "secret.list", under="secrets", params=params, deadline=deadline
+    )
+
+
 async def _secret(api: RunPodAPI, io: Io, name: str, *, deadline: float) -> SecretWire:
-    rows = await api.rows(io, "/account/secrets", "secrets", "secret.list", params=(("name", name),), deadline=deadline)
-    for row in rows:
-        found = shaped(SecretWire, row, "runpod.secret.list")
+    for found in await _secrets(api, io, params=(("name", name),), deadline=deadline):
         if found.name.lower() == name.lower():
             return found
     raise ConflictError(
