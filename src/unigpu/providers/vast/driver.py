@@ -41,13 +41,13 @@ from unigpu.driver import (
 )
 from unigpu.errors import APIStatusError, InvalidResponseError, NotFoundError, UnsupportedError
 
-from . import _body, _calls, _instances, _invoke, _logs, _map
-from ._check import check
-from ._line import LIMITS, Line, gone
-from ._options import Options, SpecOptions
-from ._parts import EndpointPart, GroupPart, Look, TemplatePart, endpoint_of, must_be_capped
-from ._tls import trust_of
-from ._wire import PROVIDER, GroupWire, VolumeWire, rows_in, shaped
+from . import bodies, calls, instances, logs, routing, translate
+from .api import LIMITS, Line, gone
+from .check import check
+from .options import Options, SpecOptions
+from .resources import EndpointPart, GroupPart, Look, TemplatePart, endpoint_of, must_be_capped
+from .tls import trust_of
+from .wire import PROVIDER, GroupWire, VolumeWire, rows_in, shaped
 
 _LOOK_S: Final = 30.0
 _FOLLOW_S: Final = 5.0
@@ -96,8 +96,8 @@ class VastDriver:
 
     def rate(self, spec: DeploymentSpec) -> Rate:
         """By the price cap: what a machine costs is known when Vast rents it."""
-        kept = _body.options_of(spec).cold_workers if spec.kind == "serverless" else 0
-        return _map.rate_of(spec.max_price, spec.workers, kept)
+        kept = bodies.options_of(spec).cold_workers if spec.kind == "serverless" else 0
+        return translate.rate_of(spec.max_price, spec.workers, kept)
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         """In this order: a workergroup names its endpoint and its template."""
@@ -105,7 +105,7 @@ class VastDriver:
             "line": self._line, "name": identity.provider_name, "spec": spec, "identity": identity, "look": Look()
         }  # fmt: skip
         if spec.kind == "pod":
-            return (_instances.InstancePart(**common),)
+            return (instances.InstancePart(**common),)
         return TemplatePart(**common), EndpointPart(**common), GroupPart(**common)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
@@ -119,7 +119,7 @@ class VastDriver:
             TemplatePart(**common, optional=pod),
             GroupPart(**common, optional=pod),
             EndpointPart(**common, optional=pod),
-            _instances.InstancePart(**common, optional=not pod),
+            instances.InstancePart(**common, optional=not pod),
         )
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -128,23 +128,23 @@ class VastDriver:
         """Endpoints and instances. What their workers do is not in the list: an endpoint's state is not known by it."""
         endpoints = await self._line.endpoints(io, deadline=deadline)
         groups: Sequence[GroupWire] = await self._line.groups(io, deadline=deadline) if endpoints else ()
-        known = [known for one in endpoints if (known := _map.untag(one.endpoint_name))]
+        known = [known for one in endpoints if (known := translate.untag(one.endpoint_name))]
         templates = await self._line.templates(io, [name for name, _ in known], deadline=deadline)
         machines = await self._line.instances(io, deadline=deadline)
         by_endpoint = {one.endpoint_id: one for one in groups}
         return (
             *(
-                _map.endpoint_info(one, template=_map.its_template(one, templates, group), group=group)
+                translate.endpoint_info(one, template=translate.its_template(one, templates, group), group=group)
                 for one in endpoints
                 for group in (by_endpoint.get(one.id),)
             ),
-            *(_map.instance_info(one) for one in machines if _map.untag(one.label)),
+            *(translate.instance_info(one) for one in machines if translate.untag(one.label)),
         )  # fmt: skip
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         if info.kind == "pod":
-            machine = await _instances.instance_of(self._line, io, info.id, deadline=deadline)
-            return None if machine is None else await _instances.probed(self._line, io, machine, deadline=deadline)
+            machine = await instances.instance_of(self._line, io, info.id, deadline=deadline)
+            return None if machine is None else await instances.probed(self._line, io, machine, deadline=deadline)
         wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
         if wire is None:
             return None
@@ -152,28 +152,28 @@ class VastDriver:
         template = next((one for one in templates if str(one.id) == info.ids.get("template")), None)
         group: GroupWire | None = None
         # An update that stopped half way shows in the workergroup: it is read where the template says anything new.
-        same = template is not None and _map.found_template(template).spec_hash == info.spec_hash
+        same = template is not None and translate.found_template(template).spec_hash == info.spec_hash
         if not same or "workergroup" not in info.ids:
             groups = await self._line.groups(io, deadline=deadline)
             group = next((one for one in groups if one.endpoint_id == wire.id), None)
-            template = _map.its_template(wire, templates, group)
+            template = translate.its_template(wire, templates, group)
         try:
             workers = await self._line.workers(io, info.id, deadline=deadline)
         except NotFoundError:
             workers = ()  # the engine does not know it yet: there are none
-        now = _map.endpoint_info(wire, template=template, group=group, workers=workers)
+        now = translate.endpoint_info(wire, template=template, group=group, workers=workers)
         return now.model_copy(update={"ids": {**info.ids, **now.ids}})  # what stands beside it is known, and stays
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
-            machine = await _instances.instance_of(self._line, io, info.id, deadline=deadline)
+            machine = await instances.instance_of(self._line, io, info.id, deadline=deadline)
             if machine is None:
                 raise gone(info, "vast.instance.get")
             known = info.raw_state == machine.actual_status and info.state is not State.UNKNOWN
-            now = info if known else await _instances.probed(self._line, io, machine, deadline=deadline)
-            return (_map.instance_worker(machine, now.state),)
+            now = info if known else await instances.probed(self._line, io, machine, deadline=deadline)
+            return (translate.instance_worker(machine, now.state),)
         try:
-            return tuple(map(_map.worker_of, await self._line.workers(io, info.id, deadline=deadline)))
+            return tuple(map(translate.worker_of, await self._line.workers(io, info.id, deadline=deadline)))
         except NotFoundError as exc:
             if await endpoint_of(self._line, io, info.id, deadline=deadline) is None:
                 raise gone(info, exc.operation) from exc
@@ -189,11 +189,11 @@ class VastDriver:
         while first or follow:
             until = io.now() + _LOOK_S
             ids = [worker] if worker else await self._machines(io, info, deadline=until)
-            amount = tail if first else _logs.MOST
+            amount = tail if first else logs.MOST
             lines: list[LogLine] = []
             for id_ in ids:
                 try:
-                    found = await _logs.of_machine(self._line, io, info, id_, tail=amount, deadline=until)
+                    found = await logs.of_machine(self._line, io, info, id_, tail=amount, deadline=until)
                 except NotFoundError:
                     if worker is not None:
                         raise  # of all workers one may have ended meanwhile, and its log with it
@@ -201,7 +201,7 @@ class VastDriver:
                 lines += [LogLine(text=text, worker_id=id_) for text in _after(seen.get(id_), found)]
                 seen[id_] = found
             if not ids and info.kind == "serverless":
-                told = await _logs.of_engine(self._line, io, info, tail=amount, deadline=until)
+                told = await logs.of_engine(self._line, io, info, tail=amount, deadline=until)
                 texts = [one.text for one in told]
                 fresh = len(_after(seen.get(""), texts))
                 lines += told[len(told) - fresh :]
@@ -229,11 +229,9 @@ class VastDriver:
     ) -> Sequence[Offer]:
         """Machines that could be rented now. The price has GPU and disk; traffic is billed besides, by the byte: its
         price is in `Offer.details`."""
-        found = await _instances.offers(
-            self._line, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline
-        )
+        found = await instances.offers(self._line, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline)
         source = f"Vast's offers, {datetime.fromtimestamp(io.wall(), UTC).date().isoformat()}"
-        return [_map.offer_of(one, kind, source) for one in found]
+        return [translate.offer_of(one, kind, source) for one in found]
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         """Every machine (workers of endpoints too), every endpoint, and volumes, whoever made them."""
@@ -245,7 +243,7 @@ class VastDriver:
             except NotFoundError:
                 mine = ()
             workers |= {worker.id: one.endpoint_name for worker in mine}
-            known = _map.untag(one.endpoint_name)
+            known = translate.untag(one.endpoint_name)
             items.append(
                 InventoryItem(
                     provider=PROVIDER,
@@ -255,11 +253,11 @@ class VastDriver:
                     name=known[0] if known else one.endpoint_name,
                     state=one.endpoint_state,
                     per_hour=0.0,
-                    created_at=_map.epoch(one.created_at),
+                    created_at=translate.epoch(one.created_at),
                     note=f"bills by its workers: {len(mine)} now, {one.max_workers} at most",
                 )
             )
-        items += [_map.instance_item(one, workers) for one in await self._line.instances(io, deadline=deadline)]
+        items += [translate.instance_item(one, workers) for one in await self._line.instances(io, deadline=deadline)]
         reply = await self._line.done(
             io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline
         )
@@ -296,7 +294,7 @@ class VastDriver:
         groups = await self._line.groups(io, deadline=deadline)
         group = next((one for one in groups if one.endpoint_id == wire.id), None)
         templates = await self._line.templates(io, [info.provider_name], deadline=deadline)
-        template = _map.its_template(wire, templates, group)
+        template = translate.its_template(wire, templates, group)
         if template is None or group is None:
             raise InvalidResponseError(
                 f"{info.name}: its {'template' if template is None else 'workergroup'} is not there",
@@ -306,9 +304,9 @@ class VastDriver:
                 hint='Deploy it again: what is missing is made anew. Or if_exists="replace".',
             )
         if not is_rehearsal(io):
-            _body.must_be_sendable(spec)
+            bodies.must_be_sendable(spec)
         body = {
-            **_body.template_body(spec, identity, engine=self._line.engine),
+            **bodies.template_body(spec, identity, engine=self._line.engine),
             "id": template.id,
             "hash_id": template.hash_id,
         }
@@ -317,13 +315,13 @@ class VastDriver:
         )
         again = await self._line.templates(io, [info.provider_name], deadline=deadline)
         now = next((one for one in again if one.id == template.id), None)
-        changed = _body.group_body(
+        changed = bodies.group_body(
             spec, endpoint=info.id, template=str(template.id), template_hash=None if now is None else now.hash_id
         )
         await self._put_group(io, info, group.id, changed, deadline=deadline)
         groups = await self._line.groups(io, deadline=deadline)
         must_be_capped(spec, next((one for one in groups if one.id == group.id), None), endpoint=info.id)
-        planned = _body.changed_body(spec, identity, was=info.spec_hash, min_load=wire.min_load)
+        planned = bodies.changed_body(spec, identity, was=info.spec_hash, min_load=wire.min_load)
         await self._put(io, info, planned, deadline=deadline)
         await self._roll(io, info, group.id, deadline=deadline)
 
@@ -344,17 +342,17 @@ class VastDriver:
         """The limits that were asked. Before: that Vast understood the price cap, as a search that it reads otherwise
         would rent at any price."""
         if spec.kind == "pod":
-            await _instances.must_run(self._line, io, info, deadline=deadline)
+            await instances.must_run(self._line, io, info, deadline=deadline)
             return
         groups = await self._line.groups(io, deadline=deadline)
         group = next((one for one in groups if str(one.endpoint_id) == info.id), None)
         must_be_capped(spec, group)
         await self._join(io, info, spec, group, deadline=deadline)
-        options = _body.options_of(spec)
+        options = bodies.options_of(spec)
         cold = spec.workers[0] == 0 and not (options.cold_workers or options.min_load or options.min_cold_load)
         if cold and info.workers == spec.workers:
             return  # it was made so
-        await self._put(io, info, _body.limits_body(spec), deadline=deadline)
+        await self._put(io, info, bodies.limits_body(spec), deadline=deadline)
 
     async def _join(
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, group: GroupWire | None, *, deadline: float
@@ -365,7 +363,7 @@ class VastDriver:
             return
         found = await self._line.templates(io, [info.provider_name], deadline=deadline)
         told = next((one.hash_id for one in found if str(one.id) == template), None)
-        body = _body.group_body(spec, endpoint=info.id, template=template, template_hash=told)
+        body = bodies.group_body(spec, endpoint=info.id, template=template, template_hash=told)
         await self._put_group(io, info, group.id, body, deadline=deadline)
 
     async def _put_group(
@@ -406,13 +404,13 @@ class VastDriver:
         if wire is None:
             raise gone(info, "vast.endpoint.get")
         now = {one: getattr(wire, one) for one in ("min_load", "cold_workers", "max_queue_time")}
-        body = _body.scale_body(now, workers, idle_timeout, scaling)
+        body = bodies.scale_body(now, workers, idle_timeout, scaling)
         if body:
             await self._put(io, info, body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """One question to ``/route/``: it counts as one call that waits, so a worker is started. Nobody follows it."""
-        way = _calls.Way(self._line, io, info, deadline, deadline)
+        way = routing.Way(self._line, io, info, deadline, deadline)
         await way.ask()
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
@@ -425,7 +423,7 @@ class VastDriver:
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """A stopped pod holds no GPU: where it is not free, Vast keeps the wish and starts it later."""
         if info.kind == "pod":
-            await _instances.resume(self._line, io, info, deadline=deadline)
+            await instances.resume(self._line, io, info, deadline=deadline)
         else:
             await self._put(io, info, {"endpoint_state": "active"}, deadline=deadline)
 
@@ -451,15 +449,15 @@ class VastDriver:
     # -- calling ------------------------------------------------------------------------------------------------------
 
     async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        return await _invoke.invoke(self._line, io, info, call)
+        return await calls.invoke(self._line, io, info, call)
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
-        return _invoke.stream(self._line, io, info, call)
+        return calls.stream(self._line, io, info, call)
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         if info.kind == "pod":
-            return _invoke.pod_request(io, info, call)
-        return _invoke.request(self._line, io, info, call)
+            return calls.pod_request(io, info, call)
+        return calls.request(self._line, io, info, call)
 
 
 def _after(before: list[str] | None, now: list[str]) -> list[str]:

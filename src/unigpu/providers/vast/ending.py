@@ -14,8 +14,8 @@ from typing import Final
 from unigpu.driver import Io, Response
 from unigpu.errors import AuthenticationError, DeadlineExceeded, InvalidRequestError, NotFoundError
 
-from ._line import Line
-from ._wire import PROVIDER, items, mapping
+from .api import Line
+from .wire import PROVIDER, items, mapping
 
 _PASSES: Final = 2
 _LOOK_S: Final = 2.0

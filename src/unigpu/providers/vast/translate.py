@@ -27,8 +27,8 @@ from unigpu.driver import (
     is_ours,
 )
 
-from . import _env
-from ._wire import PROVIDER, EndpointWire, GroupWire, InstanceWire, OfferWire, TemplateWire, WorkerWire, items, mapping
+from . import docker_flags
+from .wire import PROVIDER, EndpointWire, GroupWire, InstanceWire, OfferWire, TemplateWire, WorkerWire, items, mapping
 
 MAX_PRICE: Final = "UNIGPU_MAX_PRICE"
 """Our note of the price cap: an endpoint does not tell what it costs."""
@@ -129,7 +129,7 @@ def _interface(env: Mapping[str, str], default: Interface) -> Interface:
 
 
 def found_template(wire: TemplateWire) -> Found:
-    env = _env.read(wire.env)
+    env = docker_flags.read(wire.env)
     return Found(
         kind="template",
         id=str(wire.id),
@@ -164,7 +164,7 @@ def its_template(wire: EndpointWire, templates: Sequence[TemplateWire], group: G
     name, attempt = untag(wire.endpoint_name) or (None, None)
     mine = [one for one in templates if one.name == name]
     named = None if group is None else next((one for one in mine if one.id == group.template_id), None)
-    same = next((one for one in mine if _env.read(one.env).get("UNIGPU_ATTEMPT") == attempt), None)
+    same = next((one for one in mine if docker_flags.read(one.env).get("UNIGPU_ATTEMPT") == attempt), None)
     return named or same or (mine[0] if len(mine) == 1 else None)
 
 
@@ -183,7 +183,7 @@ def endpoint_info(
         env: The variables, where the template need not be asked.
     """
     known = untag(wire.endpoint_name)
-    told = dict(env) if env is not None else _env.read(template.env) if template is not None else {}
+    told = dict(env) if env is not None else docker_flags.read(template.env) if template is not None else {}
     constants = _constants(told)
     halfway = (
         template is not None and group is not None and None not in (template.hash_id, group.template_hash)
@@ -332,7 +332,7 @@ def address_of(wire: InstanceWire, port: int) -> str | None:
 def instance_info(wire: InstanceWire, *, answers: bool | None = None) -> DeploymentInfo:
     """An instance as a deployment. *answers*: whether its port does; ``None``: not asked."""
     known = untag(wire.label)
-    env = _env.read(wire.extra_env)
+    env = docker_flags.read(wire.extra_env)
     constants = _constants(env)
     state, reason = instance_state(wire)
     url = address_of(wire, int(constants.get("port") or 8000))
@@ -439,7 +439,7 @@ def offer_of(wire: OfferWire, kind: str, source: str) -> Offer:
 def instance_item(wire: InstanceWire, workers: Mapping[int, str]) -> InventoryItem:
     """An instance, which may be a worker of an endpoint: then *workers* has that one's name."""
     known = untag(wire.label) or untag(workers.get(wire.id))
-    env = _env.read(wire.extra_env)
+    env = docker_flags.read(wire.extra_env)
     running = wire.actual_status in ("running", "frozen", "rebooting")
     # https://docs.vast.ai/guides/serverless/pricing: an endpoint's machine bills its GPU while it loads, too
     running = running or (wire.id in workers and wire.actual_status == "loading")

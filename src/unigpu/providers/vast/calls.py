@@ -41,10 +41,10 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from ._calls import Way, envelope, is_late, to_worker, wrong_call
-from ._line import Line
-from ._options import TUNNEL
-from ._wire import PROVIDER, OutputWire, mapping, shaped
+from .api import Line
+from .options import TUNNEL
+from .routing import Way, envelope, is_late, to_worker, wrong_call
+from .wire import PROVIDER, OutputWire, mapping, shaped
 
 INVOKE: Final = "/invoke"
 MARK: Final = "x-unigpu-http"

@@ -35,11 +35,11 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
-from . import _map
-from ._body import COST
-from ._line import Line, gone, said_no
-from ._parts import endpoint_of
-from ._wire import PROVIDER, RouteWire, mapping, shaped
+from . import translate
+from .api import Line, gone, said_no
+from .bodies import COST
+from .resources import endpoint_of
+from .wire import PROVIDER, RouteWire, mapping, shaped
 
 ROUTE: Final = "job.route.get"
 ROUTE_S: Final = 10.0
@@ -255,7 +255,7 @@ class Way:
             workers = ()
         except (TransportError, APIStatusError, InvalidResponseError):
             return  # the call's own questions decide whether the engine can be reached
-        states = [_map.worker_state(one) for one in workers]
+        states = [translate.worker_state(one) for one in workers]
         self.is_ready = any(one.is_ready for one in states)
         failed = [one for one, state in zip(workers, states, strict=True) if state is WorkerState.FAILED]
         if self.is_ready:

@@ -14,12 +14,12 @@ from typing import Any, Final, cast
 from unigpu.driver import CallClass, DeploymentInfo, Found, GPURequest, Io, Request, Response, is_rehearsal
 from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
 
-from . import _body, _ending, _map
-from ._line import Line, gone, no_capacity, no_offer
-from ._options import SpecOptions
-from ._parts import Part
-from ._search import as_json, disk_of, machines, of_spec
-from ._wire import PROVIDER, ContractWire, InstanceWire, OfferWire, items, mapping, rows_in, shaped
+from . import bodies, ending, translate
+from .api import Line, gone, no_capacity, no_offer
+from .market import as_json, disk_of, machines, of_spec
+from .options import SpecOptions
+from .resources import Part
+from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire, items, mapping, rows_in, shaped
 
 _PROBE_S: Final = 10.0
 _MOST: Final = 64
@@ -35,7 +35,7 @@ class InstancePart(Part):
     bills_cold: str | None = "the machine, from its start, and its disk before"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        found = [_map.found_instance(one) for one in await self.line.instances(io, deadline=deadline) if one.label]
+        found = [translate.found_instance(one) for one in await self.line.instances(io, deadline=deadline) if one.label]
         return [one for one in found if one.name == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
@@ -46,8 +46,8 @@ class InstancePart(Part):
         """
         spec, _ = self.made_from()
         if not is_rehearsal(io):
-            _body.must_be_sendable(spec)
-        options = _body.options_of(spec)
+            bodies.must_be_sendable(spec)
+        options = bodies.options_of(spec)
         offers = await search(
             self.line, io, as_json(of_spec(spec, options)), disk=disk_of(spec), limit=options.tries, deadline=deadline
         )
@@ -71,7 +71,7 @@ class InstancePart(Part):
             url=f"{self.line.console}/api/v0/asks/{offer.id}/",
             operation="vast.instance.create",
             headers=self.line.headers,
-            json=_body.instance_body(spec, identity),
+            json=bodies.instance_body(spec, identity),
             role="create",
             call=self.call,
             deadline=deadline,
@@ -85,21 +85,21 @@ class InstancePart(Part):
             raise AssertionError("unreachable: that status is an error")
         wire = InstanceWire(
             id=contract,
-            label=_map.tag_of(identity),
+            label=translate.tag_of(identity),
             intended_status="running",
             dph_total=offer.dph_total,
             extra_env=dict(identity.constants),
             gpu_name=offer.gpu_name,
             num_gpus=offer.num_gpus,
         )
-        return _map.found_instance(wire)
+        return translate.found_instance(wire)
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         wire = await instance_of(self.line, io, id, deadline=deadline)
-        return None if wire is None else _map.found_instance(wire)
+        return None if wire is None else translate.found_instance(wire)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        await _ending.destroy(self.line, io, id, deadline=deadline)
+        await ending.destroy(self.line, io, id, deadline=deadline)
 
 
 def _contract(reply: Response) -> int | None:
@@ -186,7 +186,7 @@ async def resume(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -
 
 async def probed(line: Line, io: Io, wire: InstanceWire, *, deadline: float) -> DeploymentInfo:
     """An instance with its port asked: Vast calls it running while its program still loads."""
-    first = _map.instance_info(wire)
+    first = translate.instance_info(wire)
     if wire.actual_status != "running" or first.url is None or wire.intended_status == "stopped":
         return first
     request = Request(
@@ -206,7 +206,7 @@ async def probed(line: Line, io: Io, wire: InstanceWire, *, deadline: float) -> 
             answers = reply.status not in (502, 503, 504)
     except TransportError:
         answers = False
-    return _map.instance_info(wire, answers=answers)
+    return translate.instance_info(wire, answers=answers)
 
 
 async def search(

@@ -28,7 +28,7 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from ._wire import (
+from .wire import (
     PROVIDER,
     EndpointWire,
     GroupWire,

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request
 from unigpu.errors import InvalidResponseError, NotFoundError, TransportError
 
-from ._line import Line, said_no
-from ._wire import PROVIDER, mapping
+from .api import Line, said_no
+from .wire import PROVIDER, mapping
 
 MOST: Final = 1000
 _TRIES: Final = 20

@@ -14,10 +14,10 @@ from typing import Any, Final
 from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_rehearsal
 from unigpu.errors import ConflictError, InvalidRequestError, InvalidResponseError, NotFoundError, UniGPUError
 
-from . import _body, _ending, _map
-from ._line import Line
-from ._search import contradicts, of_spec
-from ._wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire, mapping, parse, shaped
+from . import bodies, ending, translate
+from .api import Line
+from .market import contradicts, of_spec
+from .wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire, mapping, parse, shaped
 
 LISTED: Final = Consistency(kind="listed", settle=60.0)
 _TAKEN: Final = ("already exist", "already in use", "already has", "duplicate")
@@ -90,14 +90,14 @@ class TemplatePart(Part):
     kind: str = "template"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        return [_map.found_template(one) for one in await self.templates(io, deadline=deadline)]
+        return [translate.found_template(one) for one in await self.templates(io, deadline=deadline)]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """One that is identical is given back, with ``success: false`` beside it: it is the same."""
         spec, identity = self.made_from()
         if not is_rehearsal(io):
-            _body.must_be_sendable(spec)
-        body = _body.template_body(spec, identity, engine=self.line.engine)
+            bodies.must_be_sendable(spec)
+        body = bodies.template_body(spec, identity, engine=self.line.engine)
         self.look.forget()
         reply = await self.line.send(
             io, "POST", "/api/v0/template/", "template.create", json=body, role="create", call=self.call,
@@ -122,12 +122,12 @@ class TemplatePart(Part):
             name=identity.provider_name,
             attempt=identity.attempt,
             spec_hash=identity.spec_hash,
-            created_at=_map.epoch(wire.created_at),
+            created_at=translate.epoch(wire.created_at),
         )
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         found = await self.templates(io, deadline=deadline)
-        return next((_map.found_template(one) for one in found if str(one.id) == id), None)
+        return next((translate.found_template(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         self.look.forget()
@@ -147,7 +147,7 @@ class EndpointPart(Part):
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         endpoints = await self.line.endpoints(io, deadline=deadline)
-        mine = [one for one in endpoints if (_map.untag(one.endpoint_name) or ("",))[0] == self.name]
+        mine = [one for one in endpoints if (translate.untag(one.endpoint_name) or ("",))[0] == self.name]
         return [] if not mine else await self._shown(io, mine, deadline=deadline)
 
     async def _shown(self, io: Io, wires: Sequence[EndpointWire], *, deadline: float) -> list[Found]:
@@ -161,7 +161,7 @@ class EndpointPart(Part):
         templates, groups = look.templates, look.groups
         if templates is None or groups is None:
             raise AssertionError("both were read")
-        return [_map.found_endpoint(shown(one, templates[1], groups[1])) for one in wires]
+        return [translate.found_endpoint(shown(one, templates[1], groups[1])) for one in wires]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """Without load and without machines to keep.
@@ -170,7 +170,7 @@ class EndpointPart(Part):
             ConflictError: there is one of this name: this very attempt's, by an answer that was lost.
         """
         spec, identity = self.made_from()
-        body = _body.endpoint_body(spec, identity)
+        body = bodies.endpoint_body(spec, identity)
         self.look.forget()
         try:
             reply = await self.line.done(
@@ -192,10 +192,10 @@ class EndpointPart(Part):
                 "inactivity_timeout": body["inactivity_timeout"],
             }
         )  # fmt: skip
-        env = {name: text for name, text in _body.env_of(spec, identity).items() if name.startswith("UNIGPU_")}
-        info = _map.endpoint_info(seen, template=None, group=None, workers=(), env=env)
+        env = {name: text for name, text in bodies.env_of(spec, identity).items() if name.startswith("UNIGPU_")}
+        info = translate.endpoint_info(seen, template=None, group=None, workers=(), env=env)
         ids = {kind: one.id for kind, one in made.items()} | {self.kind: str(id_)}
-        return _map.found_endpoint(info.model_copy(update={"ids": ids}))
+        return translate.found_endpoint(info.model_copy(update={"ids": ids}))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         wire = await endpoint_of(self.line, io, id, deadline=deadline)
@@ -204,7 +204,7 @@ class EndpointPart(Part):
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """With its workergroups and workers, by Vast's word; that its machines are gone is looked at besides."""
         self.look.forget()
-        await _ending.end(self.line, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
+        await ending.end(self.line, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +221,7 @@ class GroupPart(Part):
             rows = await self.groups(io, deadline=deadline)
         else:
             rows = last[1]
-        return [found for one in rows if (found := _map.found_group(one)).name == self.name]
+        return [found for one in rows if (found := translate.found_group(one)).name == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """By the endpoint's id, never its name: with an unknown name Vast makes an endpoint of its own.
@@ -235,7 +235,7 @@ class GroupPart(Part):
         if told is None:
             known = await self.templates(io, deadline=deadline)
             told = next((one.hash_id for one in known if str(one.id) == template.id), None)
-        body = _body.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
+        body = bodies.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
         self.look.forget()
         reply = await self.line.done(
             io, "POST", "/api/v0/workergroups/", "workergroup.create", json=body, role="create", call=self.call,
@@ -249,11 +249,11 @@ class GroupPart(Part):
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         found = await self.groups(io, deadline=deadline)
-        return next((_map.found_group(one) for one in found if str(one.id) == id), None)
+        return next((translate.found_group(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         self.look.forget()
-        await _ending.end(
+        await ending.end(
             self.line, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
         )  # fmt: skip
 
@@ -279,7 +279,7 @@ async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> Endpoi
 def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:
     """An endpoint with what stands beside it, as a deployment."""
     group = next((one for one in groups if one.endpoint_id == wire.id), None)
-    return _map.endpoint_info(wire, template=_map.its_template(wire, templates, group), group=group)
+    return translate.endpoint_info(wire, template=translate.its_template(wire, templates, group), group=group)
 
 
 def must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: str | None = None) -> None:
@@ -290,7 +290,7 @@ def must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: s
     """
     wrong = None
     if group is not None:
-        wrong = contradicts(group.search_query, of_spec(spec, _body.options_of(spec)))
+        wrong = contradicts(group.search_query, of_spec(spec, bodies.options_of(spec)))
     if wrong is not None:
         raise InvalidResponseError(
             f"{spec.name}: {wrong}; " + ("no worker was replaced" if endpoint else "nothing was rented"),

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from unigpu.driver import GPU, DeploymentSpec, GPURequest, gpu_table, is_shared, members, spelling
 
-from ._options import SpecOptions
-from ._wire import PROVIDER, mapping
+from .options import SpecOptions
+from .wire import PROVIDER, mapping
 
 # https://european-union.europa.eu/principles-countries-history/eu-countries; only for turning an area into countries.
 AREAS: Final[Mapping[str, tuple[str, ...]]] = {
