@@ -15,7 +15,7 @@ from vast_world import FIELDS, Account, Script, ready
 from unigpu import Client
 from unigpu.driver import State, WorkerState
 from unigpu.errors import InvalidRequestError, InvalidResponseError, UnsupportedError, WorkerLost
-from unigpu.providers.vast import VastDriver, docker_flags, market, translate
+from unigpu.providers.vast import VastDriver, docker_flags, instances, market, translate
 from unigpu.providers.vast.options import SpecOptions
 from unigpu.providers.vast.wire import EndpointWire, InstanceWire, WorkerWire
 
@@ -126,14 +126,14 @@ def test_an_endpoint_that_vast_will_delete_says_so() -> None:
     ],
 )
 def test_a_machines_address_is_in_its_port_map(ports: Any, ip: str | None, url: str | None) -> None:
-    assert translate.address_of(InstanceWire(id=1, ports=ports, public_ipaddr=ip), 8000) == url
+    assert instances.address_of(InstanceWire(id=1, ports=ports, public_ipaddr=ip), 8000) == url
 
 
 @pytest.mark.parametrize(
     ("place", "code"), [("Texas, US", "US"), (", US", "US"), ("Sweden, SE", "SE"), ("", None), (None, None)]
 )
 def test_a_country_is_the_last_word_of_a_place(place: str | None, code: str | None) -> None:
-    assert translate.country(place) == code
+    assert market.country(place) == code
 
 
 def test_every_console_call_keeps_vasts_interval(client: Client, account: Account) -> None:

@@ -1,4 +1,4 @@
-"""`invoke`, `stream` and `request` over the two hops: what a worker's answers mean.
+"""`invoke` and `stream` over the two hops: what a worker's answers mean.
 
 PyWorker passes the model server's answer on as it is, and says little by itself: 401 where the signature is wrong, 422
 for an envelope that it cannot read, 429 without a body above its queue, 404 and 405 for a path that it does not have,
@@ -7,19 +7,13 @@ for an envelope that it cannot read, 429 without a body above its queue, 404 and
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from unigpu.driver import (
-    CallClass,
     DeploymentInfo,
-    Headers,
-    HTTPCall,
     Invocation,
     Io,
     Request,
@@ -33,21 +27,17 @@ from unigpu.errors import (
     ConfigurationError,
     InvalidResponseError,
     JobFailed,
-    NoWorkerReady,
     StreamInterrupted,
     TransportError,
     UniGPUError,
-    UnsupportedError,
     WorkerLost,
 )
 
 from .api import Line
-from .options import TUNNEL
 from .routing import Way, envelope, is_late, to_worker, wrong_call
 from .wire import PROVIDER, OutputWire, mapping, shaped
 
 INVOKE: Final = "/invoke"
-MARK: Final = "x-unigpu-http"
 NDJSON: Final = "application/x-ndjson"
 _LONGEST_LINE: Final = 32 * 1024 * 1024
 _GATEWAY: Final = frozenset({502, 504})
@@ -72,8 +62,8 @@ async def invoke(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> 
             if exc.never_sent and not is_late(way, exc):
                 await way.unreached(url, exc)
                 continue
-            raise _broken(way, exc, call.idempotent) from exc
-        if await _again(way, reply, idempotent=call.idempotent):
+            raise broken(way, exc, call.idempotent) from exc
+        if await again(way, reply, idempotent=call.idempotent):
             continue
         return _result(way, reply, sent, own=is_own(info))
 
@@ -92,11 +82,11 @@ async def stream(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> 
             if exc.never_sent and not is_late(way, exc):
                 await way.unreached(url, exc)
                 continue
-            raise _broken(way, exc, call.idempotent) from exc
+            raise broken(way, exc, call.idempotent) from exc
         try:
             if reply.status >= 300:
-                said = await _whole(reply, request)
-                if await _again(way, said, idempotent=call.idempotent):
+                said = await whole(reply, request)
+                if await again(way, said, idempotent=call.idempotent):
                     continue
                 raise AssertionError("unreachable: an answer of that status is an error, or asks for another worker")
             async with aclosing(_chunks(way, reply, own=is_own(info))) as chunks:
@@ -105,103 +95,6 @@ async def stream(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> 
             return
         finally:
             await opening.__aexit__(None, None, None)
-
-
-@contextlib.asynccontextmanager
-async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
-    """As `unigpu.driver.Requests.request`, for an endpoint. Any request, where unigpu's PyWorker is in the image; any
-    other takes POST with a JSON object, at its own paths, and passes no header on."""
-    tunnelled = info.route == TUNNEL
-    path, payload = (TUNNEL, _packed(call)) if tunnelled else (call.target, _posted(info, call))
-    way = Way(line, io, info, min(call.deadline, io.now() + call.hold), call.deadline)
-    while True:
-        url, route = await way.next()
-        asked = to_worker(way, url, path, envelope(route, payload, way.secrets))
-        opening = io.stream(asked)
-        try:
-            reply = await opening.__aenter__()
-        except TransportError as exc:
-            if exc.never_sent and not is_late(way, exc):
-                await way.unreached(url, exc)
-                continue
-            raise _broken(way, exc, call.idempotent) from exc
-        try:
-            if MARK in reply.headers if tunnelled else reply.status not in (401, 422, 429) and reply.status < 500:
-                yield reply
-                return
-            said = await _whole(reply, asked)
-        finally:
-            await opening.__aexit__(None, None, None)
-        if said.content and not tunnelled and not _is_pyworkers(said):
-            yield Whole(said)  # the server's own answer
-            return
-        if not await _again(way, said, idempotent=call.idempotent):
-            raise InvalidResponseError(
-                f"{info.name}: not unigpu's PyWorker answers there (HTTP {said.status})",
-                provider=PROVIDER,
-                operation=said.operation,
-                deployment=info.name,
-                maybe_executed=True,
-                hint='The image must be made as `python -m unigpu image dockerfile --command "..."` prints it.',
-            )
-
-
-@contextlib.asynccontextmanager
-async def pod_request(io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
-    """A request to an instance's own port: plain http to a public address, with the caller's headers and no others.
-
-    Raises:
-        NoWorkerReady: nobody listens there (yet).
-    """
-    if info.url is None:
-        raise _no_answer(info, "it has no public address yet")
-    asked = Request(
-        method=call.method,
-        url=f"{info.url}{call.target}",
-        operation="vast.http",
-        headers=call.headers,
-        content=call.content,
-        role="worker",
-        call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-        deadline=call.deadline,
-        read_timeout=call.read_timeout,
-        deployment=info.name,
-        reroutes=True,
-        foreign=True,
-    )
-    opening = io.stream(asked)
-    try:
-        reply = await opening.__aenter__()
-    except TransportError as exc:
-        if exc.never_sent and exc.retryable and io.now() < call.deadline:
-            raise _no_answer(info, exc.message) from exc
-        raise
-    try:
-        yield reply
-    finally:
-        await opening.__aexit__(None, None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A reply that was read already, as one that is on its way."""
-
-    response: Response
-
-    @property
-    def status(self) -> int:
-        return self.response.status
-
-    @property
-    def headers(self) -> Headers:
-        return self.response.headers
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        if self.response.content:
-            yield self.response.content
-
-    async def read(self) -> bytes:
-        return self.response.content
 
 
 # -- what is sent -----------------------------------------------------------------------------------------------------
@@ -221,46 +114,10 @@ def _payload(info: DeploymentInfo, call: Invocation, *, stream: bool) -> tuple[s
     return info.route, {**call.input, **({"stream": True} if stream else {})}
 
 
-def _packed(call: HTTPCall) -> dict[str, Any]:
-    """A request for unigpu's PyWorker, which makes it inside the container (``unigpu/worker/pyworker.py``)."""
-    content = base64.b64encode(call.content or b"").decode()
-    return {"method": call.method, "target": call.target, "headers": list(map(list, call.headers)), "content": content}
-
-
-def _is_pyworkers(reply: Response) -> bool:
-    """Whether PyWorker says that it cannot read the envelope: else a 422 is the server's own."""
-    body = _body(reply)
-    return reply.status == 422 and (body == {"error": "invalid JSON"} or "auth_data" in body or "payload" in body)
-
-
-def _posted(info: DeploymentInfo, call: HTTPCall) -> dict[str, Any]:
-    path = call.target.partition("?")[0]
-    if call.method.upper() != "POST" or call.target != path:
-        raise _not_passed(info, f"{call.method.upper()} {path}" + ("?…" if call.target != path else ""))
-    try:
-        body: object = json.loads(call.content or b"")
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise _not_passed(info, f"a body to {path} that is no JSON object")
-    return cast("dict[str, Any]", body)
-
-
-def _not_passed(info: DeploymentInfo, what: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"Vast's PyWorker passes {what} of {info.name} on to no server: it takes POST with a JSON object, no query.",
-        capability="request",
-        provider=PROVIDER,
-        deployment=info.name,
-        hint="With command= in the spec, and an image as `python -m unigpu image dockerfile --command` prints it, it "
-        'takes any request; so does kind="pod".',
-    )
-
-
 # -- what comes back --------------------------------------------------------------------------------------------------
 
 
-async def _again(way: Way, reply: Response, *, idempotent: bool) -> bool:
+async def again(way: Way, reply: Response, *, idempotent: bool) -> bool:
     """Whether another worker must be asked; it waited for its turn then.
 
     Raises:
@@ -361,13 +218,13 @@ async def _lines(reply: StreamResponse) -> AsyncGenerator[str]:
         yield rest.decode("utf-8", "replace")
 
 
-async def _whole(reply: StreamResponse, asked: Request) -> Response:
+async def whole(reply: StreamResponse, asked: Request) -> Response:
     return Response(
         status=reply.status, headers=reply.headers, content=await reply.read(), operation=asked.operation
     )  # fmt: skip
 
 
-def _broken(way: Way, exc: TransportError, idempotent: bool) -> UniGPUError:
+def broken(way: Way, exc: TransportError, idempotent: bool) -> UniGPUError:
     """After a worker had it, or at the deadline."""
     if is_late(way, exc):
         return way.late(ran=not exc.never_sent)
@@ -383,18 +240,6 @@ def _lost(way: Way, why: str, *, operation: str | None) -> WorkerLost:
         operation=operation,
         deployment=way.info.name,
         maybe_executed=True,
-    )
-
-
-def _no_answer(info: DeploymentInfo, why: str) -> NoWorkerReady:
-    return NoWorkerReady(
-        f"the instance {info.name} does not answer on port {info.port}: {why}",
-        state=None,
-        reason=why,
-        provider=PROVIDER,
-        operation="vast.http",
-        deployment=info.name,
-        maybe_executed=False,
     )
 
 
@@ -424,13 +269,13 @@ def _interrupted(way: Way, why: str) -> StreamInterrupted:
 
 def _error_of(reply: Response) -> Mapping[str, Any] | None:
     """``{"error": {"type", "message"}}``: the form of unigpu's worker."""
-    body = _body(reply)
+    body = body_of(reply)
     error = mapping(body.get("error"))
     return error if "type" in error else None
 
 
 def _words(reply: Response) -> str:
-    body = _body(reply)
+    body = body_of(reply)
     error: Any = body.get("error") or body.get("detail") or body.get("message") or body.get("msg")
     if mapping(error):
         error = mapping(error).get("message")
@@ -439,7 +284,7 @@ def _words(reply: Response) -> str:
     return reply.content[:300].decode("utf-8", "replace").strip()
 
 
-def _body(reply: Response) -> Mapping[str, Any]:
+def body_of(reply: Response) -> Mapping[str, Any]:
     try:
         found: object = json.loads(reply.content)
     except (ValueError, RecursionError):

@@ -37,17 +37,17 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Worker,
-    is_rehearsal,
 )
-from unigpu.errors import APIStatusError, InvalidResponseError, NotFoundError, UnsupportedError
+from unigpu.errors import NotFoundError
 
-from . import bodies, calls, instances, logs, routing, translate
+from . import account, bodies, calls, instances, logs, market, request, scaling, translate
 from .api import LIMITS, Line, gone
 from .check import check
 from .options import Options, SpecOptions
-from .resources import EndpointPart, GroupPart, Look, TemplatePart, endpoint_of, must_be_capped
+from .resources import EndpointPart, GroupPart, Look, TemplatePart, endpoint_of
+from .scaling import set_limits
 from .tls import trust_of
-from .wire import PROVIDER, GroupWire, VolumeWire, rows_in, shaped
+from .wire import PROVIDER, GroupWire
 
 _LOOK_S: Final = 30.0
 _FOLLOW_S: Final = 5.0
@@ -138,7 +138,7 @@ class VastDriver:
                 for one in endpoints
                 for group in (by_endpoint.get(one.id),)
             ),
-            *(translate.instance_info(one) for one in machines if translate.untag(one.label)),
+            *(instances.instance_info(one) for one in machines if translate.untag(one.label)),
         )  # fmt: skip
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
@@ -171,7 +171,7 @@ class VastDriver:
                 raise gone(info, "vast.instance.get")
             known = info.raw_state == machine.actual_status and info.state is not State.UNKNOWN
             now = info if known else await instances.probed(self._line, io, machine, deadline=deadline)
-            return (translate.instance_worker(machine, now.state),)
+            return (instances.instance_worker(machine, now.state),)
         try:
             return tuple(map(translate.worker_of, await self._line.workers(io, info.id, deadline=deadline)))
         except NotFoundError as exc:
@@ -229,53 +229,12 @@ class VastDriver:
     ) -> Sequence[Offer]:
         """Machines that could be rented now. The price has GPU and disk; traffic is billed besides, by the byte: its
         price is in `Offer.details`."""
-        found = await instances.offers(self._line, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline)
+        found = await market.offers(self._line, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline)
         source = f"Vast's offers, {datetime.fromtimestamp(io.wall(), UTC).date().isoformat()}"
-        return [translate.offer_of(one, kind, source) for one in found]
+        return [market.offer_of(one, kind, source) for one in found]
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-        """Every machine (workers of endpoints too), every endpoint, and volumes, whoever made them."""
-        items: list[InventoryItem] = []
-        workers: dict[int, str] = {}
-        for one in await self._line.endpoints(io, deadline=deadline):
-            try:
-                mine = await self._line.workers(io, str(one.id), deadline=deadline)
-            except NotFoundError:
-                mine = ()
-            workers |= {worker.id: one.endpoint_name for worker in mine}
-            known = translate.untag(one.endpoint_name)
-            items.append(
-                InventoryItem(
-                    provider=PROVIDER,
-                    id=str(one.id),
-                    kind="endpoint",
-                    owner="ours" if known else "foreign",
-                    name=known[0] if known else one.endpoint_name,
-                    state=one.endpoint_state,
-                    per_hour=0.0,
-                    created_at=translate.epoch(one.created_at),
-                    note=f"bills by its workers: {len(mine)} now, {one.max_workers} at most",
-                )
-            )
-        items += [translate.instance_item(one, workers) for one in await self._line.instances(io, deadline=deadline)]
-        reply = await self._line.done(
-            io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline
-        )
-        for row in rows_in(reply, "volumes"):
-            volume = shaped(VolumeWire, row, reply.operation)
-            items.append(
-                InventoryItem(
-                    provider=PROVIDER,
-                    id=str(volume.id),
-                    kind="volume",
-                    owner="foreign",  # unigpu makes none here
-                    name=volume.label or volume.name,
-                    state=volume.status,
-                    per_hour=volume.dph_total,
-                    created_at=volume.start_date,
-                )
-            )
-        return items
+        return await account.inventory(self._line, io, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -286,93 +245,10 @@ class VastDriver:
     async def update(
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
-        """Template, workergroup, limits, and the roll of the workers: each step is harmless to repeat. Until the
-        workergroup has the new template the deployment shows no spec, so a half update is never taken for a whole."""
-        wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
-        if wire is None:
-            raise gone(info, "vast.endpoint.get")
-        groups = await self._line.groups(io, deadline=deadline)
-        group = next((one for one in groups if one.endpoint_id == wire.id), None)
-        templates = await self._line.templates(io, [info.provider_name], deadline=deadline)
-        template = translate.its_template(wire, templates, group)
-        if template is None or group is None:
-            raise InvalidResponseError(
-                f"{info.name}: its {'template' if template is None else 'workergroup'} is not there",
-                provider=PROVIDER,
-                deployment=info.name,
-                maybe_executed=False,
-                hint='Deploy it again: what is missing is made anew. Or if_exists="replace".',
-            )
-        if not is_rehearsal(io):
-            bodies.must_be_sendable(spec)
-        body = {
-            **bodies.template_body(spec, identity, engine=self._line.engine),
-            "id": template.id,
-            "hash_id": template.hash_id,
-        }
-        await self._line.done(
-            io, "PUT", "/api/v1/template/", "template.put", json=body, deadline=deadline, deployment=info.name
-        )
-        again = await self._line.templates(io, [info.provider_name], deadline=deadline)
-        now = next((one for one in again if one.id == template.id), None)
-        changed = bodies.group_body(
-            spec, endpoint=info.id, template=str(template.id), template_hash=None if now is None else now.hash_id
-        )
-        await self._put_group(io, info, group.id, changed, deadline=deadline)
-        groups = await self._line.groups(io, deadline=deadline)
-        must_be_capped(spec, next((one for one in groups if one.id == group.id), None), endpoint=info.id)
-        planned = bodies.changed_body(spec, identity, was=info.spec_hash, min_load=wire.min_load)
-        await self._put(io, info, planned, deadline=deadline)
-        await self._roll(io, info, group.id, deadline=deadline)
-
-    async def _roll(self, io: Io, info: DeploymentInfo, group: int, *, deadline: float) -> None:
-        """Ask for the roll. The guide says that it begins by itself, users saw old workers stay; so it is asked for,
-        and a "no" (there is no worker to replace) is none of ours."""
-        try:
-            await self._line.send(
-                io, "POST", "/update_workers/", "workergroup.roll", json={"workergroup_id": group}, deadline=deadline,
-                deployment=info.name, engine=True,
-            )  # fmt: skip
-        except APIStatusError as exc:
-            if exc.status not in (400, 404):
-                raise
-            return
+        await scaling.update(self._line, io, info, spec, identity, deadline=deadline)
 
     async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
-        """The limits that were asked. Before: that Vast understood the price cap, as a search that it reads otherwise
-        would rent at any price."""
-        if spec.kind == "pod":
-            await instances.must_run(self._line, io, info, deadline=deadline)
-            return
-        groups = await self._line.groups(io, deadline=deadline)
-        group = next((one for one in groups if str(one.endpoint_id) == info.id), None)
-        must_be_capped(spec, group)
-        await self._join(io, info, spec, group, deadline=deadline)
-        options = bodies.options_of(spec)
-        cold = spec.workers[0] == 0 and not (options.cold_workers or options.min_load or options.min_cold_load)
-        if cold and info.workers == spec.workers:
-            return  # it was made so
-        await self._put(io, info, bodies.limits_body(spec), deadline=deadline)
-
-    async def _join(
-        self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, group: GroupWire | None, *, deadline: float
-    ) -> None:
-        """Where the template had to be made anew the workergroup still names one that is gone."""
-        template = info.ids.get("template")
-        if group is None or template is None or group.template_id is None or str(group.template_id) == template:
-            return
-        found = await self._line.templates(io, [info.provider_name], deadline=deadline)
-        told = next((one.hash_id for one in found if str(one.id) == template), None)
-        body = bodies.group_body(spec, endpoint=info.id, template=template, template_hash=told)
-        await self._put_group(io, info, group.id, body, deadline=deadline)
-
-    async def _put_group(
-        self, io: Io, info: DeploymentInfo, group: int, body: Mapping[str, Any], *, deadline: float
-    ) -> None:
-        await self._line.done(
-            io, "PUT", f"/api/v0/workergroups/{group}/", "workergroup.put", json=dict(body), deadline=deadline,
-            deployment=info.name,
-        )  # fmt: skip
+        await scaling.warm(self._line, io, info, spec, deadline=deadline)
 
     async def scale(
         self,
@@ -384,67 +260,16 @@ class VastDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        """Limits only. A running call is not touched; which machine leaves first is Vast's choice.
-
-        Raises:
-            UnsupportedError: more than one hot worker as the least.
-        """
-        if info.kind == "pod":
-            raise _not_here("scale", info)
-        if workers is not None and workers[0] > 1:
-            raise UnsupportedError(
-                f"workers: Vast holds load, not a number of hot workers: {workers[0]} cannot be promised",
-                capability="exact_replicas",
-                provider=PROVIDER,
-                deployment=info.name,
-                hint=f"(1, {workers[1]}) keeps one; for more say the load: "
-                'update(provider_options={"vast": {"min_load": ...}}).',
-            )
-        wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
-        if wire is None:
-            raise gone(info, "vast.endpoint.get")
-        now = {one: getattr(wire, one) for one in ("min_load", "cold_workers", "max_queue_time")}
-        body = bodies.scale_body(now, workers, idle_timeout, scaling)
-        if body:
-            await self._put(io, info, body, deadline=deadline)
+        await set_limits(self._line, io, info, workers, idle_timeout, scaling, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        """One question to ``/route/``: it counts as one call that waits, so a worker is started. Nobody follows it."""
-        way = routing.Way(self._line, io, info, deadline, deadline)
-        await way.ask()
+        await scaling.wake(self._line, io, info, deadline=deadline)
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        """All workers are stopped and keep their disks; a pod gives its GPU back. Storage is billed on."""
-        if info.kind == "pod":
-            await self._pause(io, info, deadline=deadline)
-        else:
-            await self._put(io, info, {"endpoint_state": "stopped"}, deadline=deadline)
+        await scaling.stop(self._line, io, info, deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        """A stopped pod holds no GPU: where it is not free, Vast keeps the wish and starts it later."""
-        if info.kind == "pod":
-            await instances.resume(self._line, io, info, deadline=deadline)
-        else:
-            await self._put(io, info, {"endpoint_state": "active"}, deadline=deadline)
-
-    async def _pause(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        try:
-            await self._line.done(
-                io, "PUT", f"/api/v0/instances/{info.id}/", "instance.put", json={"state": "stopped"},
-                deadline=deadline, deployment=info.name,
-            )  # fmt: skip
-        except NotFoundError as exc:
-            raise gone(info, exc.operation) from exc
-
-    async def _put(self, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, deadline: float) -> None:
-        """Set some of an endpoint's limits: only what is set is sent, as Vast takes ``null`` for a value."""
-        try:
-            await self._line.done(
-                io, "PUT", f"/api/v0/endptjobs/{info.id}/", "endpoint.put", json=dict(body), deadline=deadline,
-                deployment=info.name,
-            )  # fmt: skip
-        except NotFoundError as exc:
-            raise gone(info, exc.operation) from exc
+        await scaling.start(self._line, io, info, deadline=deadline)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
@@ -456,8 +281,8 @@ class VastDriver:
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         if info.kind == "pod":
-            return calls.pod_request(io, info, call)
-        return calls.request(self._line, io, info, call)
+            return request.pod_request(io, info, call)
+        return request.request(self._line, io, info, call)
 
 
 def _after(before: list[str] | None, now: list[str]) -> list[str]:
@@ -468,12 +293,3 @@ def _after(before: list[str] | None, now: list[str]) -> list[str]:
         if before[-n:] == now[:n]:
             return now[n:]
     return now
-
-
-def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
-    return UnsupportedError(
-        f"{flag}: Vast has no such thing for a pod",
-        capability=flag,
-        provider=PROVIDER,
-        deployment=info.name,
-    )

@@ -11,20 +11,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from unigpu.driver import CallClass, DeploymentInfo, Found, GPURequest, Io, Request, Response, is_rehearsal
+from unigpu.driver import (
+    CallClass,
+    DeploymentInfo,
+    Found,
+    Io,
+    Rate,
+    Request,
+    Response,
+    State,
+    Worker,
+    WorkerState,
+    canonical,
+    is_rehearsal,
+)
 from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
 
-from . import bodies, ending, translate
+from . import bodies, docker_flags, ending, translate
 from .api import Line, gone, no_capacity, no_offer
-from .market import as_json, disk_of, machines, of_spec
-from .options import SpecOptions
+from .market import as_json, country, disk_of, of_spec, search
 from .resources import Part
-from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire, items, mapping, rows_in, shaped
+from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire, items, mapping, shaped
 
 _PROBE_S: Final = 10.0
-_MOST: Final = 64
 _LEAVES: Final = 15
 _LEAVE_S: Final = 2.0
+
+# https://docs.vast.ai/api-reference/instances: what `status_msg` says while `actual_status` never becomes "running".
+_BROKEN: Final = (
+    "oci runtime create failed", "error response from daemon", "pull access denied", "manifest unknown",
+    "manifest for", "no such image", "failed to pull", "invalid reference format", "no space left on device",
+)  # fmt: skip
+_LOST: Final = frozenset({"exited", "unknown", "offline"})
+"""States of an instance that never become "running" by themselves."""
+_IDLE: Final = frozenset({"stopped", "exited", "created", None})
+"""What a stopped instance is called: by the documents "stopped", by its container's own state elsewhere. SkyPilot takes
+"exited" for it, too: https://github.com/skypilot-org/skypilot, ``sky/provision/vast/instance.py`` at 04698d7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +57,7 @@ class InstancePart(Part):
     bills_cold: str | None = "the machine, from its start, and its disk before"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        found = [translate.found_instance(one) for one in await self.line.instances(io, deadline=deadline) if one.label]
+        found = [found_instance(one) for one in await self.line.instances(io, deadline=deadline) if one.label]
         return [one for one in found if one.name == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
@@ -92,11 +114,11 @@ class InstancePart(Part):
             gpu_name=offer.gpu_name,
             num_gpus=offer.num_gpus,
         )
-        return translate.found_instance(wire)
+        return found_instance(wire)
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         wire = await instance_of(self.line, io, id, deadline=deadline)
-        return None if wire is None else translate.found_instance(wire)
+        return None if wire is None else found_instance(wire)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         await ending.destroy(self.line, io, id, deadline=deadline)
@@ -186,7 +208,7 @@ async def resume(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -
 
 async def probed(line: Line, io: Io, wire: InstanceWire, *, deadline: float) -> DeploymentInfo:
     """An instance with its port asked: Vast calls it running while its program still loads."""
-    first = translate.instance_info(wire)
+    first = instance_info(wire)
     if wire.actual_status != "running" or first.url is None or wire.intended_status == "stopped":
         return first
     request = Request(
@@ -206,39 +228,115 @@ async def probed(line: Line, io: Io, wire: InstanceWire, *, deadline: float) -> 
             answers = reply.status not in (502, 503, 504)
     except TransportError:
         answers = False
-    return translate.instance_info(wire, answers=answers)
+    return instance_info(wire, answers=answers)
 
 
-async def search(
-    line: Line, io: Io, conditions: Mapping[str, Any], *, disk: int, limit: int, deadline: float
-) -> list[OfferWire]:
-    """Offers on demand, the cheapest first; with the storage of *disk* GB in their price."""
-    body = {
-        **conditions,
-        "order": [["dph_total", "asc"]],
-        "type": "on-demand",
-        "allocated_storage": disk,
-        "limit": min(limit, _MOST),
-    }
-    reply = await line.done(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
-    rows = [shaped(OfferWire, row, reply.operation) for row in rows_in(reply, "offers")]
-    return sorted(rows, key=lambda one: (one.dph_total, one.id))
+# -- as our models ----------------------------------------------------------------------------------------------------
 
 
-async def offers(
-    line: Line,
-    io: Io,
-    *,
-    gpu: tuple[GPURequest, ...] | None,
-    max_price: float | None,
-    regions: tuple[str, ...] | None,
-    deadline: float,
-) -> list[OfferWire]:
-    """What could be rented now, by the filters that a deployment would have: one search for each GPU asked for."""
-    asked: list[tuple[GPURequest, ...] | None] = [None] if gpu is None else [(one,) for one in gpu]
-    found: dict[int, OfferWire] = {}
-    for one in asked:
-        filters = as_json(machines(one, max_price=max_price, regions=regions, options=SpecOptions()))
-        for wire in await search(line, io, filters, disk=10, limit=_MOST, deadline=deadline):
-            found[wire.id] = wire
-    return list(found.values())
+def instance_state(wire: InstanceWire) -> tuple[State, str | None]:
+    """``running`` is not ready: its program may still load. The driver asks its port."""
+    word, wanted = wire.actual_status, wire.intended_status
+    said = (wire.status_msg or "").strip()[:300] or None
+    if wanted == "stopped" and word in _IDLE:
+        return State.STOPPED, None
+    if wanted is not None and (word == "stopped" or (word == "exited" and wire.cur_state == "stopped")):
+        return State.STARTING, "stopped: Vast starts it as soon as its GPU is free"
+    if word in _LOST:
+        reason = "crash_loop" if word == "exited" else "host_lost"
+        return State.FAILED, f"{reason}: {said or f'the instance is {word}'}"
+    if said and any(words in said.lower() for words in _BROKEN) and word != "running":
+        return State.FAILED, f"image_pull: {said}"
+    if word == "stopped":
+        return State.STOPPED, None
+    if word == "running":
+        return State.STARTING if wanted != "stopped" else State.STOPPED, said
+    if word in (None, "created", "loading", "rebooting", "scheduling"):
+        return State.STARTING, said or f"the instance is {word or 'placed'}"
+    if word == "frozen":
+        return State.DEGRADED, "frozen: it does nothing, and its GPU is billed"
+    return State.UNKNOWN, said
+
+
+def address_of(wire: InstanceWire, port: int) -> str | None:
+    """``http://host:port`` of a published port; ``None`` while there is none. No TLS is added by Vast."""
+    host = (wire.public_ipaddr or "").strip()
+    ports = mapping(wire.ports)
+    entries = items(ports.get(f"{port}/tcp"))
+    if not host or not entries:
+        return None
+    first: Any = entries[0]
+    try:
+        outer = int(first["HostPort"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return f"http://{f'[{host}]' if ':' in host else host}:{outer}" if 0 < outer < 65536 else None
+
+
+def instance_info(wire: InstanceWire, *, answers: bool | None = None) -> DeploymentInfo:
+    """An instance as a deployment. *answers*: whether its port does; ``None``: not asked."""
+    known = translate.untag(wire.label)
+    env = docker_flags.read(wire.extra_env)
+    constants = translate.constants(env)
+    state, reason = instance_state(wire)
+    url = address_of(wire, int(constants.get("port") or 8000))
+    if state is State.STARTING and wire.actual_status == "running":
+        if url is None:
+            reason = "it has no public address yet"
+        elif answers is None:
+            state, reason = State.UNKNOWN, None  # a list: whether its port answers was not tried
+        else:
+            state, reason = (State.READY, None) if answers else (State.STARTING, "its port does not answer yet")
+    return DeploymentInfo(
+        provider=PROVIDER,
+        provider_name=known[0] if known else wire.label or str(wire.id),
+        id=str(wire.id),
+        ids={"instance": str(wire.id)},
+        state=state,
+        raw_state=wire.actual_status,
+        reason=reason,
+        interface=translate.interface(env, "http"),
+        kind="pod",
+        workers=(1, 1),
+        ready_workers=1 if state is State.READY else 0,
+        url=url,
+        attempt=env.get("UNIGPU_ATTEMPT") or (known[1] if known else None),
+        created_at=wire.start_date,
+        rate=Rate(idle_per_hour=wire.dph_total, max_per_hour=wire.dph_total, source="the instance's own price"),
+        bills="storage, at its host's price, until it is deleted; its GPU may be gone when it is started again",
+        ours=known is not None,
+        **constants,
+    )
+
+
+def found_instance(wire: InstanceWire) -> Found:
+    info = instance_info(wire)
+    return Found(
+        kind="instance",
+        id=info.id,
+        name=info.provider_name,
+        attempt=info.attempt,
+        spec_hash=info.spec_hash,
+        created_at=info.created_at,
+        expires_at=info.expires_at,
+        info=info,
+    )
+
+
+def instance_worker(wire: InstanceWire, state: State) -> Worker:
+    by_state = {
+        State.READY: WorkerState.IDLE, State.STARTING: WorkerState.STARTING, State.STOPPED: WorkerState.STOPPED,
+        State.FAILED: WorkerState.FAILED,
+    }  # fmt: skip
+    memory = None if wire.gpu_ram is None else wire.gpu_ram / 1000
+    return Worker(
+        id=str(wire.id),
+        state=by_state.get(state, WorkerState.UNKNOWN),
+        raw_state=wire.actual_status,
+        reason=instance_state(wire)[1],
+        gpu=None if wire.gpu_name is None else canonical(PROVIDER, wire.gpu_name, memory_gb=memory) or wire.gpu_name,
+        gpu_count=wire.num_gpus,
+        region=country(wire.geolocation),
+        started_at=wire.start_date,
+        price_per_hour=wire.dph_total,
+    )

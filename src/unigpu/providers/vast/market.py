@@ -1,4 +1,4 @@
-"""Which machines may be rented: one set of conditions, in both of Vast's languages. Pure.
+"""Which machines may be rented: one set of conditions, in both of Vast's languages; and what is on offer.
 
 The console's offers take JSON (``{"gpu_ram": {"gte": 23000}}``: megabytes); a workergroup takes a text
 (``gpu_ram>=23``: gigabytes). That the server reads the text's units as Vast's own client does is unverified; so what
@@ -8,14 +8,16 @@ it made of them is read back (`contradicts`). vastai 1.9.1, ``api/query.py``; ht
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from unigpu.driver import GPU, DeploymentSpec, GPURequest, gpu_table, is_shared, members, spelling
+from unigpu.driver import GPU, DeploymentSpec, GPURequest, Io, Offer, canonical, gpu_table, is_shared, members, spelling
 
+from .api import Line
 from .options import SpecOptions
-from .wire import PROVIDER, mapping
+from .wire import PROVIDER, OfferWire, mapping, rows_in, shaped
 
 # https://european-union.europa.eu/principles-countries-history/eu-countries; only for turning an area into countries.
 AREAS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -28,6 +30,7 @@ AREAS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 LEAST_DISK: Final = 10
 """Gigabytes where nothing is asked: Vast's least is 8, and an image must fit."""
+_MOST: Final = 64
 _SIGNS: Final = {"eq": "=", "gte": ">=", "lte": "<="}
 _THOUSANDS: Final = frozenset({"gpu_ram"})
 
@@ -176,3 +179,76 @@ def contradicts(read_back: Mapping[str, Any] | str | None, conditions: Sequence[
     if not isinstance(most, int | float) or isinstance(most, bool) or not math.isclose(most, cap, rel_tol=1e-6):
         return f"max_price is ${cap:g} a worker-hour, and Vast understood {dict(price)}"
     return None
+
+
+# -- what there is, and what it costs ----------------------------------------------------------------------------------
+
+
+async def search(
+    line: Line, io: Io, conditions: Mapping[str, Any], *, disk: int, limit: int, deadline: float
+) -> list[OfferWire]:
+    """Offers on demand, the cheapest first; with the storage of *disk* GB in their price."""
+    body = {
+        **conditions,
+        "order": [["dph_total", "asc"]],
+        "type": "on-demand",
+        "allocated_storage": disk,
+        "limit": min(limit, _MOST),
+    }
+    reply = await line.done(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
+    rows = [shaped(OfferWire, row, reply.operation) for row in rows_in(reply, "offers")]
+    return sorted(rows, key=lambda one: (one.dph_total, one.id))
+
+
+async def offers(
+    line: Line,
+    io: Io,
+    *,
+    gpu: tuple[GPURequest, ...] | None,
+    max_price: float | None,
+    regions: tuple[str, ...] | None,
+    deadline: float,
+) -> list[OfferWire]:
+    """What could be rented now, by the filters that a deployment would have: one search for each GPU asked for."""
+    asked: list[tuple[GPURequest, ...] | None] = [None] if gpu is None else [(one,) for one in gpu]
+    found: dict[int, OfferWire] = {}
+    for one in asked:
+        filters = as_json(machines(one, max_price=max_price, regions=regions, options=SpecOptions()))
+        for wire in await search(line, io, filters, disk=10, limit=_MOST, deadline=deadline):
+            found[wire.id] = wire
+    return list(found.values())
+
+
+def country(place: str | None) -> str | None:
+    """``"Texas, US"``, also ``", US"``: the last word."""
+    code = (place or "").rpartition(",")[2].strip().upper()
+    return code if re.fullmatch(r"[A-Z]{2}", code) else None
+
+
+def offer_of(wire: OfferWire, kind: str, source: str) -> Offer:
+    memory = None if wire.gpu_ram is None else round(wire.gpu_ram / 1000, 1)
+    more = {
+        "machine_id": wire.machine_id,
+        "reliability": wire.reliability if wire.reliability is not None else wire.reliability2,
+        "verification": wire.verification,
+        "datacenter": None if wire.hosting_type is None else wire.hosting_type == 1,
+        "inet_down": wire.inet_down,
+        "inet_down_cost": wire.inet_down_cost,
+        "inet_up_cost": wire.inet_up_cost,
+        "storage_cost": wire.storage_cost,
+        "longest_s": wire.duration,
+    }
+    return Offer(
+        provider=PROVIDER,
+        gpu=canonical(PROVIDER, wire.gpu_name, memory_gb=memory) or wire.gpu_name,
+        count=wire.num_gpus,
+        memory_gb=memory,
+        price_per_hour=wire.dph_total,
+        region=country(wire.geolocation),
+        kind="pod" if kind == "pod" else "serverless",
+        available=1,
+        interruptible=bool(wire.is_bid),
+        id=str(wire.id),
+        source=source,
+        details={name: value for name, value in more.items() if value is not None},
+    )

@@ -17,8 +17,6 @@ from unigpu.driver import (
     Found,
     Identity,
     Interface,
-    InventoryItem,
-    Offer,
     Rate,
     State,
     Worker,
@@ -28,7 +26,7 @@ from unigpu.driver import (
 )
 
 from . import docker_flags
-from .wire import PROVIDER, EndpointWire, GroupWire, InstanceWire, OfferWire, TemplateWire, WorkerWire, items, mapping
+from .wire import PROVIDER, EndpointWire, GroupWire, TemplateWire, WorkerWire
 
 MAX_PRICE: Final = "UNIGPU_MAX_PRICE"
 """Our note of the price cap: an endpoint does not tell what it costs."""
@@ -55,17 +53,6 @@ WORKERS: Final[Mapping[str, WorkerState]] = {
 }
 _COMING: Final = (WorkerState.PLACING, WorkerState.STARTING)
 _WORDS: Final = {"loading": "pulls the image, or starts it", "model_loading": "loads the model", "pending": "is placed"}
-
-# https://docs.vast.ai/api-reference/instances: what `status_msg` says while `actual_status` never becomes "running".
-_BROKEN: Final = (
-    "oci runtime create failed", "error response from daemon", "pull access denied", "manifest unknown",
-    "manifest for", "no such image", "failed to pull", "invalid reference format", "no space left on device",
-)  # fmt: skip
-_LOST: Final = frozenset({"exited", "unknown", "offline"})
-"""States of an instance that never become "running" by themselves."""
-IDLE: Final = frozenset({"stopped", "exited", "created", None})
-"""What a stopped instance is called: by the documents "stopped", by its container's own state elsewhere. SkyPilot takes
-"exited" for it, too: https://github.com/skypilot-org/skypilot, ``sky/provision/vast/instance.py`` at 04698d7."""
 
 
 def tag_of(identity: Identity) -> str:
@@ -98,7 +85,7 @@ def number(text: str | None) -> float | None:
         return None
 
 
-def _constants(env: Mapping[str, str]) -> dict[str, Any]:
+def constants(env: Mapping[str, str]) -> dict[str, Any]:
     """What our constants say of a deployment; what is not there is assumed, and said to be."""
     told: dict[str, Any] = {
         "name": env.get("UNIGPU_NAME"),
@@ -121,7 +108,7 @@ def _constants(env: Mapping[str, str]) -> dict[str, Any]:
     return told
 
 
-def _interface(env: Mapping[str, str], default: Interface) -> Interface:
+def interface(env: Mapping[str, str], default: Interface) -> Interface:
     return "http" if env.get("UNIGPU_INTERFACE") == "http" else "function" if "UNIGPU_INTERFACE" in env else default
 
 
@@ -184,13 +171,13 @@ def endpoint_info(
     """
     known = untag(wire.endpoint_name)
     told = dict(env) if env is not None else docker_flags.read(template.env) if template is not None else {}
-    constants = _constants(told)
+    stated = constants(told)
     halfway = (
         template is not None and group is not None and None not in (template.hash_id, group.template_hash)
         and template.hash_id != group.template_hash
     )  # fmt: skip
     if halfway:  # an update that stopped in between: the workers run what an earlier content of the template said
-        constants["spec_hash"] = None
+        stated["spec_hash"] = None
     least = 1 if (wire.min_load or 0) > 0 else 0
     state, reason = endpoint_state(wire.endpoint_state, least, workers)
     ids = {"endpoint": str(wire.id)}
@@ -207,7 +194,7 @@ def endpoint_info(
         state=state,
         raw_state=wire.endpoint_state,
         reason=reason,
-        interface=_interface(told, "function"),
+        interface=interface(told, "function"),
         workers=(least, wire.max_workers),
         ready_workers=None if workers is None else sum(worker_state(one).is_ready for one in workers),
         idle_timeout=wire.inactivity_timeout if (wire.inactivity_timeout or 0) > 0 else None,
@@ -221,7 +208,7 @@ def endpoint_info(
             "cold_workers": kept,
             "scaling": {"signal": "queue_delay", "target": wire.target_queue_time},
         },
-        **constants,
+        **stated,
     )
 
 
@@ -284,178 +271,4 @@ def worker_of(wire: WorkerWire) -> Worker:
         started_at=wire.started_at,
         ready_at=wire.loaded_at,
         jobs_running=None if running is None else int(running),
-    )
-
-
-# -- instances ---------------------------------------------------------------------------------------------------------
-
-
-def instance_state(wire: InstanceWire) -> tuple[State, str | None]:
-    """``running`` is not ready: its program may still load. The driver asks its port."""
-    word, wanted = wire.actual_status, wire.intended_status
-    said = (wire.status_msg or "").strip()[:300] or None
-    if wanted == "stopped" and word in IDLE:
-        return State.STOPPED, None
-    if wanted is not None and (word == "stopped" or (word == "exited" and wire.cur_state == "stopped")):
-        return State.STARTING, "stopped: Vast starts it as soon as its GPU is free"
-    if word in _LOST:
-        reason = "crash_loop" if word == "exited" else "host_lost"
-        return State.FAILED, f"{reason}: {said or f'the instance is {word}'}"
-    if said and any(words in said.lower() for words in _BROKEN) and word != "running":
-        return State.FAILED, f"image_pull: {said}"
-    if word == "stopped":
-        return State.STOPPED, None
-    if word == "running":
-        return State.STARTING if wanted != "stopped" else State.STOPPED, said
-    if word in (None, "created", "loading", "rebooting", "scheduling"):
-        return State.STARTING, said or f"the instance is {word or 'placed'}"
-    if word == "frozen":
-        return State.DEGRADED, "frozen: it does nothing, and its GPU is billed"
-    return State.UNKNOWN, said
-
-
-def address_of(wire: InstanceWire, port: int) -> str | None:
-    """``http://host:port`` of a published port; ``None`` while there is none. No TLS is added by Vast."""
-    host = (wire.public_ipaddr or "").strip()
-    ports = mapping(wire.ports)
-    entries = items(ports.get(f"{port}/tcp"))
-    if not host or not entries:
-        return None
-    first: Any = entries[0]
-    try:
-        outer = int(first["HostPort"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return f"http://{f'[{host}]' if ':' in host else host}:{outer}" if 0 < outer < 65536 else None
-
-
-def instance_info(wire: InstanceWire, *, answers: bool | None = None) -> DeploymentInfo:
-    """An instance as a deployment. *answers*: whether its port does; ``None``: not asked."""
-    known = untag(wire.label)
-    env = docker_flags.read(wire.extra_env)
-    constants = _constants(env)
-    state, reason = instance_state(wire)
-    url = address_of(wire, int(constants.get("port") or 8000))
-    if state is State.STARTING and wire.actual_status == "running":
-        if url is None:
-            reason = "it has no public address yet"
-        elif answers is None:
-            state, reason = State.UNKNOWN, None  # a list: whether its port answers was not tried
-        else:
-            state, reason = (State.READY, None) if answers else (State.STARTING, "its port does not answer yet")
-    return DeploymentInfo(
-        provider=PROVIDER,
-        provider_name=known[0] if known else wire.label or str(wire.id),
-        id=str(wire.id),
-        ids={"instance": str(wire.id)},
-        state=state,
-        raw_state=wire.actual_status,
-        reason=reason,
-        interface=_interface(env, "http"),
-        kind="pod",
-        workers=(1, 1),
-        ready_workers=1 if state is State.READY else 0,
-        url=url,
-        attempt=env.get("UNIGPU_ATTEMPT") or (known[1] if known else None),
-        created_at=wire.start_date,
-        rate=Rate(idle_per_hour=wire.dph_total, max_per_hour=wire.dph_total, source="the instance's own price"),
-        bills="storage, at its host's price, until it is deleted; its GPU may be gone when it is started again",
-        ours=known is not None,
-        **constants,
-    )
-
-
-def found_instance(wire: InstanceWire) -> Found:
-    info = instance_info(wire)
-    return Found(
-        kind="instance",
-        id=info.id,
-        name=info.provider_name,
-        attempt=info.attempt,
-        spec_hash=info.spec_hash,
-        created_at=info.created_at,
-        expires_at=info.expires_at,
-        info=info,
-    )
-
-
-def instance_worker(wire: InstanceWire, state: State) -> Worker:
-    by_state = {
-        State.READY: WorkerState.IDLE, State.STARTING: WorkerState.STARTING, State.STOPPED: WorkerState.STOPPED,
-        State.FAILED: WorkerState.FAILED,
-    }  # fmt: skip
-    memory = None if wire.gpu_ram is None else wire.gpu_ram / 1000
-    return Worker(
-        id=str(wire.id),
-        state=by_state.get(state, WorkerState.UNKNOWN),
-        raw_state=wire.actual_status,
-        reason=instance_state(wire)[1],
-        gpu=None if wire.gpu_name is None else canonical(PROVIDER, wire.gpu_name, memory_gb=memory) or wire.gpu_name,
-        gpu_count=wire.num_gpus,
-        region=country(wire.geolocation),
-        started_at=wire.start_date,
-        price_per_hour=wire.dph_total,
-    )
-
-
-# -- what there is, and what it costs ----------------------------------------------------------------------------------
-
-
-def country(place: str | None) -> str | None:
-    """``"Texas, US"``, also ``", US"``: the last word."""
-    code = (place or "").rpartition(",")[2].strip().upper()
-    return code if re.fullmatch(r"[A-Z]{2}", code) else None
-
-
-def offer_of(wire: OfferWire, kind: str, source: str) -> Offer:
-    memory = None if wire.gpu_ram is None else round(wire.gpu_ram / 1000, 1)
-    more = {
-        "machine_id": wire.machine_id,
-        "reliability": wire.reliability if wire.reliability is not None else wire.reliability2,
-        "verification": wire.verification,
-        "datacenter": None if wire.hosting_type is None else wire.hosting_type == 1,
-        "inet_down": wire.inet_down,
-        "inet_down_cost": wire.inet_down_cost,
-        "inet_up_cost": wire.inet_up_cost,
-        "storage_cost": wire.storage_cost,
-        "longest_s": wire.duration,
-    }
-    return Offer(
-        provider=PROVIDER,
-        gpu=canonical(PROVIDER, wire.gpu_name, memory_gb=memory) or wire.gpu_name,
-        count=wire.num_gpus,
-        memory_gb=memory,
-        price_per_hour=wire.dph_total,
-        region=country(wire.geolocation),
-        kind="pod" if kind == "pod" else "serverless",
-        available=1,
-        interruptible=bool(wire.is_bid),
-        id=str(wire.id),
-        source=source,
-        details={name: value for name, value in more.items() if value is not None},
-    )
-
-
-def instance_item(wire: InstanceWire, workers: Mapping[int, str]) -> InventoryItem:
-    """An instance, which may be a worker of an endpoint: then *workers* has that one's name."""
-    known = untag(wire.label) or untag(workers.get(wire.id))
-    env = docker_flags.read(wire.extra_env)
-    running = wire.actual_status in ("running", "frozen", "rebooting")
-    # https://docs.vast.ai/guides/serverless/pricing: an endpoint's machine bills its GPU while it loads, too
-    running = running or (wire.id in workers and wire.actual_status == "loading")
-    month = None
-    if wire.storage_cost is not None and wire.disk_space is not None:
-        month = round(wire.storage_cost * wire.disk_space, 4)
-    return InventoryItem(
-        provider=PROVIDER,
-        id=str(wire.id),
-        kind="worker" if wire.id in workers else "instance",
-        owner="ours" if known else "foreign",
-        name=env.get("UNIGPU_NAME") or (known[0] if known else wire.label),
-        namespace=env.get("UNIGPU_NAMESPACE") if known else None,
-        state=wire.actual_status,
-        per_hour=wire.dph_total if running else 0.0 if month is not None else None,
-        per_month=month,
-        created_at=wire.start_date,
-        note="traffic is billed by the byte besides",
     )
