@@ -8,17 +8,17 @@ from unigpu.driver import InventoryItem, Io
 from unigpu.errors import NotFoundError
 
 from . import docker_flags, translate
-from .api import Line
+from .api import VastAPI
 from .wire import PROVIDER, InstanceWire, VolumeWire, rows_in, shaped
 
 
-async def inventory(line: Line, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
     """Every machine (workers of endpoints too), every endpoint, and volumes, whoever made them."""
     items: list[InventoryItem] = []
     workers: dict[int, str] = {}
-    for one in await line.endpoints(io, deadline=deadline):
+    for one in await api.endpoints(io, deadline=deadline):
         try:
-            mine = await line.workers(io, str(one.id), deadline=deadline)
+            mine = await api.workers(io, str(one.id), deadline=deadline)
         except NotFoundError:
             mine = ()
         workers |= {worker.id: one.endpoint_name for worker in mine}
@@ -36,8 +36,8 @@ async def inventory(line: Line, io: Io, *, deadline: float) -> Sequence[Inventor
                 note=f"bills by its workers: {len(mine)} now, {one.max_workers} at most",
             )
         )
-    items += [instance_item(one, workers) for one in await line.instances(io, deadline=deadline)]
-    reply = await line.done(io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline)
+    items += [instance_item(one, workers) for one in await api.instances(io, deadline=deadline)]
+    reply = await api.done(io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline)
     for row in rows_in(reply, "volumes"):
         volume = shaped(VolumeWire, row, reply.operation)
         items.append(

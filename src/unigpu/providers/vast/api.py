@@ -72,7 +72,7 @@ _NONE_OF_THEM: Final = ("no endpoints for user", "no workergroups for user", "no
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class VastAPI:
     """Where Vast is, and who we are there. It keeps no connection: that is the `Io`'s."""
 
     console: str

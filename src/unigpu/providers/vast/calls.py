@@ -33,8 +33,8 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from .api import Line
-from .routing import Way, envelope, is_late, to_worker, wrong_call
+from .api import VastAPI
+from .routing import Route, envelope, is_late, to_worker, wrong_call
 from .wire import PROVIDER, OutputWire, mapping, shaped
 
 INVOKE: Final = "/invoke"
@@ -48,48 +48,48 @@ def is_own(info: DeploymentInfo) -> bool:
     return info.worker_protocol != "foreign"
 
 
-async def invoke(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
+async def invoke(api: VastAPI, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
     """As `unigpu.driver.Invokes.invoke`."""
-    way = Way(line, io, info, call.start_deadline, call.deadline)
+    route = Route(api, io, info, call.start_deadline, call.deadline)
     path, payload = _payload(info, call, stream=False)
     while True:
-        url, route = await way.next()
-        request = to_worker(way, url, path, envelope(route, payload, way.secrets))
+        url, signed = await route.next()
+        request = to_worker(route, url, path, envelope(signed, payload, route.secrets))
         sent = io.now()
         try:
             reply = await io.send(request)
         except TransportError as exc:
-            if exc.never_sent and not is_late(way, exc):
-                await way.unreached(url, exc)
+            if exc.never_sent and not is_late(route, exc):
+                await route.unreached(url, exc)
                 continue
-            raise broken(way, exc, call.idempotent) from exc
-        if await again(way, reply, idempotent=call.idempotent):
+            raise broken(route, exc, call.idempotent) from exc
+        if await again(route, reply, idempotent=call.idempotent):
             continue
-        return _result(way, reply, sent, own=is_own(info))
+        return _result(route, reply, sent, own=is_own(info))
 
 
-async def stream(line: Line, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
+async def stream(api: VastAPI, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
     """As `unigpu.driver.Streams.stream`. Leaving closes the connection, which ends the call on the worker."""
-    way = Way(line, io, info, call.start_deadline, call.deadline)
+    route = Route(api, io, info, call.start_deadline, call.deadline)
     path, payload = _payload(info, call, stream=True)
     while True:
-        url, route = await way.next()
-        request = to_worker(way, url, path, envelope(route, payload, way.secrets), headers=(("accept", NDJSON),))
+        url, signed = await route.next()
+        request = to_worker(route, url, path, envelope(signed, payload, route.secrets), headers=(("accept", NDJSON),))
         opening = io.stream(request)
         try:
             reply = await opening.__aenter__()
         except TransportError as exc:
-            if exc.never_sent and not is_late(way, exc):
-                await way.unreached(url, exc)
+            if exc.never_sent and not is_late(route, exc):
+                await route.unreached(url, exc)
                 continue
-            raise broken(way, exc, call.idempotent) from exc
+            raise broken(route, exc, call.idempotent) from exc
         try:
             if reply.status >= 300:
                 said = await whole(reply, request)
-                if await again(way, said, idempotent=call.idempotent):
+                if await again(route, said, idempotent=call.idempotent):
                     continue
                 raise AssertionError("unreachable: an answer of that status is an error, or asks for another worker")
-            async with aclosing(_chunks(way, reply, own=is_own(info))) as chunks:
+            async with aclosing(_chunks(route, reply, own=is_own(info))) as chunks:
                 async for chunk in chunks:
                     yield chunk
             return
@@ -117,7 +117,7 @@ def _payload(info: DeploymentInfo, call: Invocation, *, stream: bool) -> tuple[s
 # -- what comes back --------------------------------------------------------------------------------------------------
 
 
-async def again(way: Way, reply: Response, *, idempotent: bool) -> bool:
+async def again(route: Route, reply: Response, *, idempotent: bool) -> bool:
     """Whether another worker must be asked; it waited for its turn then.
 
     Raises:
@@ -127,35 +127,35 @@ async def again(way: Way, reply: Response, *, idempotent: bool) -> bool:
         return False
     words = _words(reply)
     if reply.status == 429 or reply.status == 503:
-        await way.refused(words or f"HTTP {reply.status}")
+        await route.refused(words or f"HTTP {reply.status}")
         return True
     if reply.status == 401 and not reply.content:
-        await way.not_signed(reply)
+        await route.not_signed(reply)
         return True
     if reply.status in (400, 401, 403, 404, 405, 410, 413, 422):
-        raise wrong_call(way, reply, words)
+        raise wrong_call(route, reply, words)
     if reply.status in (*_GATEWAY, 500) and not reply.content:
-        raise _lost(way, f"HTTP {reply.status} without a word", operation=reply.operation)
+        raise _lost(route, f"HTTP {reply.status} without a word", operation=reply.operation)
     error = _error_of(reply)
     if error is not None:
-        raise _failed(way, error)
+        raise _failed(route, error)
     if idempotent:
-        raise _lost(way, f"HTTP {reply.status}{': ' + words if words else ''}", operation=reply.operation)
-    check(reply, PROVIDER, deployment=way.info.name, maybe_executed=True)
+        raise _lost(route, f"HTTP {reply.status}{': ' + words if words else ''}", operation=reply.operation)
+    check(reply, PROVIDER, deployment=route.info.name, maybe_executed=True)
     raise AssertionError("unreachable: a status from 300 on is an error")
 
 
-def _result(way: Way, reply: Response, sent: float, *, own: bool) -> Result:
+def _result(route: Route, reply: Response, sent: float, *, own: bool) -> Result:
     if not own:
-        took = way.io.now() - sent
+        took = route.io.now() - sent
         return Result(output=reply.json(), timing=Timing(total=took, source="client"))
     wire = shaped(OutputWire, reply.json(), reply.operation)
     if wire.error is not None:
-        raise _failed(way, wire.error)
+        raise _failed(route, wire.error)
     return Result(output=wire.output, timing=Timing(execution=wire.execution_s, source="execution: worker"))
 
 
-async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncGenerator[Any]:
+async def _chunks(route: Route, reply: StreamResponse, *, own: bool) -> AsyncGenerator[Any]:
     """Values of a stream: unigpu's lines with an end, or a model server's events (SSE, lines of JSON).
 
     Raises:
@@ -173,7 +173,7 @@ async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncGenerat
                     value: object = json.loads(data)
                 except (ValueError, RecursionError):
                     if own:
-                        raise _interrupted(way, "a line is no JSON") from None
+                        raise _interrupted(route, "a line is no JSON") from None
                     continue  # "[DONE]", "event: …": what frames the events is no value
                 if not own:
                     yield value
@@ -182,20 +182,20 @@ async def _chunks(way: Way, reply: StreamResponse, *, own: bool) -> AsyncGenerat
                 if "chunk" in line:
                     yield line["chunk"]
                 elif "error" in line:
-                    raise _failed(way, mapping(line["error"]))
+                    raise _failed(route, mapping(line["error"]))
                 elif line.get("done") is True:
                     ended = True
                     break
                 else:
-                    raise _interrupted(way, "a line has no chunk")
+                    raise _interrupted(route, "a line has no chunk")
     except TransportError as exc:
         if isinstance(exc, StreamInterrupted):
             raise
-        if is_late(way, exc):
-            raise way.late(ran=True) from exc
-        raise _interrupted(way, exc.message) from exc
+        if is_late(route, exc):
+            raise route.late(ran=True) from exc
+        raise _interrupted(route, exc.message) from exc
     if own and not ended:
-        raise _interrupted(way, "it ended without its last line")
+        raise _interrupted(route, "it ended without its last line")
 
 
 async def _lines(reply: StreamResponse) -> AsyncGenerator[str]:
@@ -224,45 +224,45 @@ async def whole(reply: StreamResponse, asked: Request) -> Response:
     )  # fmt: skip
 
 
-def broken(way: Way, exc: TransportError, idempotent: bool) -> UniGPUError:
+def broken(route: Route, exc: TransportError, idempotent: bool) -> UniGPUError:
     """After a worker had it, or at the deadline."""
-    if is_late(way, exc):
-        return way.late(ran=not exc.never_sent)
+    if is_late(route, exc):
+        return route.late(ran=not exc.never_sent)
     if idempotent:
-        return _lost(way, exc.message, operation=exc.operation)  # which is asked again
+        return _lost(route, exc.message, operation=exc.operation)  # which is asked again
     return exc
 
 
-def _lost(way: Way, why: str, *, operation: str | None) -> WorkerLost:
+def _lost(route: Route, why: str, *, operation: str | None) -> WorkerLost:
     return WorkerLost(
-        f"a worker of {way.info.name} gave no answer: {why}",
+        f"a worker of {route.info.name} gave no answer: {why}",
         provider=PROVIDER,
         operation=operation,
-        deployment=way.info.name,
+        deployment=route.info.name,
         maybe_executed=True,
     )
 
 
-def _failed(way: Way, error: Mapping[str, Any]) -> JobFailed:
+def _failed(route: Route, error: Mapping[str, Any]) -> JobFailed:
     kind, message = str(error.get("type") or "Error"), str(error.get("message") or "no reason given")
     trace = error.get("traceback")
     return JobFailed(
-        f"the call of {way.info.name} failed: {kind}: {message}",
+        f"the call of {route.info.name} failed: {kind}: {message}",
         error_type=kind,
         error_message=message,
         traceback=trace if isinstance(trace, str) else None,
         provider=PROVIDER,
-        deployment=way.info.name,
+        deployment=route.info.name,
         maybe_executed=True,
     )
 
 
-def _interrupted(way: Way, why: str) -> StreamInterrupted:
+def _interrupted(route: Route, why: str) -> StreamInterrupted:
     return StreamInterrupted(
-        f"the stream of {way.info.name} broke off: {why}",
+        f"the stream of {route.info.name} broke off: {why}",
         provider=PROVIDER,
         operation="vast.job.call",
-        deployment=way.info.name,
+        deployment=route.info.name,
         maybe_executed=True,
     )
 

@@ -41,10 +41,10 @@ from unigpu.driver import (
 from unigpu.errors import NotFoundError
 
 from . import account, bodies, calls, instances, logs, market, request, scaling, translate
-from .api import LIMITS, Line, gone
+from .api import LIMITS, VastAPI, gone
 from .check import check
 from .options import Options, SpecOptions
-from .resources import EndpointPart, GroupPart, Look, TemplatePart, endpoint_of
+from .resources import EndpointResource, GroupResource, ListCache, TemplateResource, endpoint_of
 from .scaling import set_limits
 from .tls import trust_of
 from .wire import PROVIDER, GroupWire
@@ -76,7 +76,7 @@ class VastDriver:
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))
         self.base = self._options.console_url
-        self._line = Line(
+        self._api = VastAPI(
             console=self._options.console_url,
             engine=self._options.engine_url,
             key=config.api_key,
@@ -102,35 +102,35 @@ class VastDriver:
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         """In this order: a workergroup names its endpoint and its template."""
         common: dict[str, Any] = {
-            "line": self._line, "name": identity.provider_name, "spec": spec, "identity": identity, "look": Look()
+            "api": self._api, "name": identity.provider_name, "spec": spec, "identity": identity, "lists": ListCache()
         }  # fmt: skip
         if spec.kind == "pod":
-            return (instances.InstancePart(**common),)
-        return TemplatePart(**common), EndpointPart(**common), GroupPart(**common)
+            return (instances.InstanceResource(**common),)
+        return TemplateResource(**common), EndpointResource(**common), GroupResource(**common)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
         """Ended from the last on: the endpoint first, as its end takes the rest along.
 
         All of both kinds, as an intent does not tell which it was; what the other kind has, this one need not have.
         """
-        common: dict[str, Any] = {"line": self._line, "name": info.provider_name, "look": Look()}
+        common: dict[str, Any] = {"api": self._api, "name": info.provider_name, "lists": ListCache()}
         pod = info.kind == "pod"
         return (
-            TemplatePart(**common, optional=pod),
-            GroupPart(**common, optional=pod),
-            EndpointPart(**common, optional=pod),
-            instances.InstancePart(**common, optional=not pod),
+            TemplateResource(**common, optional=pod),
+            GroupResource(**common, optional=pod),
+            EndpointResource(**common, optional=pod),
+            instances.InstanceResource(**common, optional=not pod),
         )
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         """Endpoints and instances. What their workers do is not in the list: an endpoint's state is not known by it."""
-        endpoints = await self._line.endpoints(io, deadline=deadline)
-        groups: Sequence[GroupWire] = await self._line.groups(io, deadline=deadline) if endpoints else ()
+        endpoints = await self._api.endpoints(io, deadline=deadline)
+        groups: Sequence[GroupWire] = await self._api.groups(io, deadline=deadline) if endpoints else ()
         known = [known for one in endpoints if (known := translate.untag(one.endpoint_name))]
-        templates = await self._line.templates(io, [name for name, _ in known], deadline=deadline)
-        machines = await self._line.instances(io, deadline=deadline)
+        templates = await self._api.templates(io, [name for name, _ in known], deadline=deadline)
+        machines = await self._api.instances(io, deadline=deadline)
         by_endpoint = {one.endpoint_id: one for one in groups}
         return (
             *(
@@ -143,22 +143,22 @@ class VastDriver:
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         if info.kind == "pod":
-            machine = await instances.instance_of(self._line, io, info.id, deadline=deadline)
-            return None if machine is None else await instances.probed(self._line, io, machine, deadline=deadline)
-        wire = await endpoint_of(self._line, io, info.id, deadline=deadline)
+            machine = await instances.instance_of(self._api, io, info.id, deadline=deadline)
+            return None if machine is None else await instances.probed(self._api, io, machine, deadline=deadline)
+        wire = await endpoint_of(self._api, io, info.id, deadline=deadline)
         if wire is None:
             return None
-        templates = await self._line.templates(io, [info.provider_name], deadline=deadline)
+        templates = await self._api.templates(io, [info.provider_name], deadline=deadline)
         template = next((one for one in templates if str(one.id) == info.ids.get("template")), None)
         group: GroupWire | None = None
         # An update that stopped half way shows in the workergroup: it is read where the template says anything new.
         same = template is not None and translate.found_template(template).spec_hash == info.spec_hash
         if not same or "workergroup" not in info.ids:
-            groups = await self._line.groups(io, deadline=deadline)
+            groups = await self._api.groups(io, deadline=deadline)
             group = next((one for one in groups if one.endpoint_id == wire.id), None)
             template = translate.its_template(wire, templates, group)
         try:
-            workers = await self._line.workers(io, info.id, deadline=deadline)
+            workers = await self._api.workers(io, info.id, deadline=deadline)
         except NotFoundError:
             workers = ()  # the engine does not know it yet: there are none
         now = translate.endpoint_info(wire, template=template, group=group, workers=workers)
@@ -166,16 +166,16 @@ class VastDriver:
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
-            machine = await instances.instance_of(self._line, io, info.id, deadline=deadline)
+            machine = await instances.instance_of(self._api, io, info.id, deadline=deadline)
             if machine is None:
                 raise gone(info, "vast.instance.get")
             known = info.raw_state == machine.actual_status and info.state is not State.UNKNOWN
-            now = info if known else await instances.probed(self._line, io, machine, deadline=deadline)
+            now = info if known else await instances.probed(self._api, io, machine, deadline=deadline)
             return (instances.instance_worker(machine, now.state),)
         try:
-            return tuple(map(translate.worker_of, await self._line.workers(io, info.id, deadline=deadline)))
+            return tuple(map(translate.worker_of, await self._api.workers(io, info.id, deadline=deadline)))
         except NotFoundError as exc:
-            if await endpoint_of(self._line, io, info.id, deadline=deadline) is None:
+            if await endpoint_of(self._api, io, info.id, deadline=deadline) is None:
                 raise gone(info, exc.operation) from exc
             return ()
 
@@ -193,7 +193,7 @@ class VastDriver:
             lines: list[LogLine] = []
             for id_ in ids:
                 try:
-                    found = await logs.of_machine(self._line, io, info, id_, tail=amount, deadline=until)
+                    found = await logs.of_machine(self._api, io, info, id_, tail=amount, deadline=until)
                 except NotFoundError:
                     if worker is not None:
                         raise  # of all workers one may have ended meanwhile, and its log with it
@@ -201,7 +201,7 @@ class VastDriver:
                 lines += [LogLine(text=text, worker_id=id_) for text in _after(seen.get(id_), found)]
                 seen[id_] = found
             if not ids and info.kind == "serverless":
-                told = await logs.of_engine(self._line, io, info, tail=amount, deadline=until)
+                told = await logs.of_engine(self._api, io, info, tail=amount, deadline=until)
                 texts = [one.text for one in told]
                 fresh = len(_after(seen.get(""), texts))
                 lines += told[len(told) - fresh :]
@@ -229,12 +229,12 @@ class VastDriver:
     ) -> Sequence[Offer]:
         """Machines that could be rented now. The price has GPU and disk; traffic is billed besides, by the byte: its
         price is in `Offer.details`."""
-        found = await market.offers(self._line, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline)
+        found = await market.offers(self._api, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline)
         source = f"Vast's offers, {datetime.fromtimestamp(io.wall(), UTC).date().isoformat()}"
         return [market.offer_of(one, kind, source) for one in found]
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-        return await account.inventory(self._line, io, deadline=deadline)
+        return await account.inventory(self._api, io, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -245,10 +245,10 @@ class VastDriver:
     async def update(
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
-        await scaling.update(self._line, io, info, spec, identity, deadline=deadline)
+        await scaling.update(self._api, io, info, spec, identity, deadline=deadline)
 
     async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
-        await scaling.warm(self._line, io, info, spec, deadline=deadline)
+        await scaling.warm(self._api, io, info, spec, deadline=deadline)
 
     async def scale(
         self,
@@ -260,29 +260,29 @@ class VastDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        await set_limits(self._line, io, info, workers, idle_timeout, scaling, deadline=deadline)
+        await set_limits(self._api, io, info, workers, idle_timeout, scaling, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await scaling.wake(self._line, io, info, deadline=deadline)
+        await scaling.wake(self._api, io, info, deadline=deadline)
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await scaling.stop(self._line, io, info, deadline=deadline)
+        await scaling.stop(self._api, io, info, deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await scaling.start(self._line, io, info, deadline=deadline)
+        await scaling.start(self._api, io, info, deadline=deadline)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
     async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        return await calls.invoke(self._line, io, info, call)
+        return await calls.invoke(self._api, io, info, call)
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
-        return calls.stream(self._line, io, info, call)
+        return calls.stream(self._api, io, info, call)
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         if info.kind == "pod":
             return request.pod_request(io, info, call)
-        return request.request(self._line, io, info, call)
+        return request.request(self._api, io, info, call)
 
 
 def _after(before: list[str] | None, now: list[str]) -> list[str]:

@@ -28,9 +28,9 @@ from unigpu.driver import (
 from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
 
 from . import bodies, docker_flags, ending, translate
-from .api import Line, gone, no_capacity, no_offer
+from .api import VastAPI, gone, no_capacity, no_offer
 from .market import as_json, country, disk_of, of_spec, search
-from .resources import Part
+from .resources import VastResource
 from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire, items, mapping, shaped
 
 _PROBE_S: Final = 10.0
@@ -50,14 +50,14 @@ _IDLE: Final = frozenset({"stopped", "exited", "created", None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InstancePart(Part):
+class InstanceResource(VastResource):
     """The machine."""
 
     kind: str = "instance"
     bills_cold: str | None = "the machine, from its start, and its disk before"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        found = [found_instance(one) for one in await self.line.instances(io, deadline=deadline) if one.label]
+        found = [found_instance(one) for one in await self.api.instances(io, deadline=deadline) if one.label]
         return [one for one in found if one.name == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
@@ -71,7 +71,7 @@ class InstancePart(Part):
             bodies.must_be_sendable(spec)
         options = bodies.options_of(spec)
         offers = await search(
-            self.line, io, as_json(of_spec(spec, options)), disk=disk_of(spec), limit=options.tries, deadline=deadline
+            self.api, io, as_json(of_spec(spec, options)), disk=disk_of(spec), limit=options.tries, deadline=deadline
         )
         offers = [one for one in offers if spec.max_price is None or one.dph_total <= spec.max_price]
         refused: list[str] = []
@@ -90,9 +90,9 @@ class InstancePart(Part):
         spec, identity = self.made_from()
         request = Request(
             method="PUT",
-            url=f"{self.line.console}/api/v0/asks/{offer.id}/",
+            url=f"{self.api.console}/api/v0/asks/{offer.id}/",
             operation="vast.instance.create",
-            headers=self.line.headers,
+            headers=self.api.headers,
             json=bodies.instance_body(spec, identity),
             role="create",
             call=self.call,
@@ -103,7 +103,7 @@ class InstancePart(Part):
         reply = await io.send(request)
         contract = _contract(reply)
         if contract is None:
-            self.line.checked(reply if reply.status >= 300 else replace(reply, status=400), spec.name)
+            self.api.checked(reply if reply.status >= 300 else replace(reply, status=400), spec.name)
             raise AssertionError("unreachable: that status is an error")
         wire = InstanceWire(
             id=contract,
@@ -117,11 +117,11 @@ class InstancePart(Part):
         return found_instance(wire)
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        wire = await instance_of(self.line, io, id, deadline=deadline)
+        wire = await instance_of(self.api, io, id, deadline=deadline)
         return None if wire is None else found_instance(wire)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        await ending.destroy(self.line, io, id, deadline=deadline)
+        await ending.destroy(self.api, io, id, deadline=deadline)
 
 
 def _contract(reply: Response) -> int | None:
@@ -137,12 +137,12 @@ def _contract(reply: Response) -> int | None:
     return shaped(ContractWire, data, reply.operation).new_contract
 
 
-async def instance_of(line: Line, io: Io, id: str, *, deadline: float) -> InstanceWire | None:
+async def instance_of(api: VastAPI, io: Io, id: str, *, deadline: float) -> InstanceWire | None:
     """An instance by its id. One that was destroyed reads as ``{"instances": null}``, or as 404."""
     if not id.isdecimal():  # a plan's, of what is not made yet: Vast would call the request wrong
         return None
     try:
-        reply = await line.done(
+        reply = await api.done(
             io, "GET", f"/api/v0/instances/{id}/", "instance.get", params=(("owner", "me"),), deadline=deadline
         )
     except NotFoundError:
@@ -158,16 +158,16 @@ async def instance_of(line: Line, io: Io, id: str, *, deadline: float) -> Instan
     return None if row is None else shaped(InstanceWire, row, reply.operation)
 
 
-async def must_run(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def must_run(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """After a rental whose answer did not say that it runs: a stopped machine is started once.
 
     Raises:
         NoCapacityError: its GPU is somebody else's; the caller takes it back.
     """
-    wire = await instance_of(line, io, info.id, deadline=deadline)
+    wire = await instance_of(api, io, info.id, deadline=deadline)
     if wire is None or "stopped" not in (wire.intended_status, wire.actual_status):
         return
-    if not await start(line, io, info.id, deadline=deadline):
+    if not await start(api, io, info.id, deadline=deadline):
         raise NoCapacityError(
             f"the machine of {info.name} was rented, and its GPU is not free",
             provider=PROVIDER,
@@ -180,33 +180,33 @@ async def must_run(line: Line, io: Io, info: DeploymentInfo, *, deadline: float)
         )
 
 
-async def start(line: Line, io: Io, id: str, *, deadline: float) -> bool:
+async def start(api: VastAPI, io: Io, id: str, *, deadline: float) -> bool:
     """Ask for it to run; ``False``: its GPU is not free now, and Vast starts it when it is."""
-    reply = await line.send(
+    reply = await api.send(
         io, "PUT", f"/api/v0/instances/{id}/", "instance.put", json={"state": "running"}, deadline=deadline
     )
     body: Any = reply.json() if reply.content else {}
     return mapping(body).get("success") is not False
 
 
-async def resume(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def resume(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """Start a stopped one, and see it leave its stop: an "exited" of before would be taken for a program that ended.
 
     Raises:
         DeploymentGone: there is none.
     """
     try:
-        runs = await start(line, io, info.id, deadline=deadline)
+        runs = await start(api, io, info.id, deadline=deadline)
     except NotFoundError as exc:
         raise gone(info, exc.operation) from exc
     for _ in range(_LEAVES if runs and not is_rehearsal(io) else 0):
-        wire = await instance_of(line, io, info.id, deadline=deadline)
+        wire = await instance_of(api, io, info.id, deadline=deadline)
         if wire is None or wire.actual_status != "exited" or io.now() + _LEAVE_S >= deadline:
             return
         await io.sleep(_LEAVE_S)
 
 
-async def probed(line: Line, io: Io, wire: InstanceWire, *, deadline: float) -> DeploymentInfo:
+async def probed(api: VastAPI, io: Io, wire: InstanceWire, *, deadline: float) -> DeploymentInfo:
     """An instance with its port asked: Vast calls it running while its program still loads."""
     first = instance_info(wire)
     if wire.actual_status != "running" or first.url is None or wire.intended_status == "stopped":

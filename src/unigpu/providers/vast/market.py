@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from unigpu.driver import GPU, DeploymentSpec, GPURequest, Io, Offer, canonical, gpu_table, is_shared, members, spelling
 
-from .api import Line
+from .api import VastAPI
 from .options import SpecOptions
 from .wire import PROVIDER, OfferWire, mapping, rows_in, shaped
 
@@ -185,7 +185,7 @@ def contradicts(read_back: Mapping[str, Any] | str | None, conditions: Sequence[
 
 
 async def search(
-    line: Line, io: Io, conditions: Mapping[str, Any], *, disk: int, limit: int, deadline: float
+    api: VastAPI, io: Io, conditions: Mapping[str, Any], *, disk: int, limit: int, deadline: float
 ) -> list[OfferWire]:
     """Offers on demand, the cheapest first; with the storage of *disk* GB in their price."""
     body = {
@@ -195,13 +195,13 @@ async def search(
         "allocated_storage": disk,
         "limit": min(limit, _MOST),
     }
-    reply = await line.done(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
+    reply = await api.done(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
     rows = [shaped(OfferWire, row, reply.operation) for row in rows_in(reply, "offers")]
     return sorted(rows, key=lambda one: (one.dph_total, one.id))
 
 
 async def offers(
-    line: Line,
+    api: VastAPI,
     io: Io,
     *,
     gpu: tuple[GPURequest, ...] | None,
@@ -214,7 +214,7 @@ async def offers(
     found: dict[int, OfferWire] = {}
     for one in asked:
         filters = as_json(machines(one, max_price=max_price, regions=regions, options=SpecOptions()))
-        for wire in await search(line, io, filters, disk=10, limit=_MOST, deadline=deadline):
+        for wire in await search(api, io, filters, disk=10, limit=_MOST, deadline=deadline):
             found[wire.id] = wire
     return list(found.values())
 

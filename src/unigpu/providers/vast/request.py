@@ -16,33 +16,33 @@ from typing import Any, Final, cast
 from unigpu.driver import CallClass, DeploymentInfo, Headers, HTTPCall, Io, Request, Response, StreamResponse
 from unigpu.errors import InvalidResponseError, NoWorkerReady, TransportError, UnsupportedError
 
-from .api import Line
+from .api import VastAPI
 from .calls import again, body_of, broken, whole
 from .options import TUNNEL
-from .routing import Way, envelope, is_late, to_worker
+from .routing import Route, envelope, is_late, to_worker
 from .wire import PROVIDER
 
 MARK: Final = "x-unigpu-http"
 
 
 @contextlib.asynccontextmanager
-async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
+async def request(api: VastAPI, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
     """As `unigpu.driver.Requests.request`, for an endpoint. Any request, where unigpu's PyWorker is in the image; any
     other takes POST with a JSON object, at its own paths, and passes no header on."""
     tunnelled = info.route == TUNNEL
     path, payload = (TUNNEL, _packed(call)) if tunnelled else (call.target, _posted(info, call))
-    way = Way(line, io, info, min(call.deadline, io.now() + call.hold), call.deadline)
+    route = Route(api, io, info, min(call.deadline, io.now() + call.hold), call.deadline)
     while True:
-        url, route = await way.next()
-        asked = to_worker(way, url, path, envelope(route, payload, way.secrets))
+        url, signed = await route.next()
+        asked = to_worker(route, url, path, envelope(signed, payload, route.secrets))
         opening = io.stream(asked)
         try:
             reply = await opening.__aenter__()
         except TransportError as exc:
-            if exc.never_sent and not is_late(way, exc):
-                await way.unreached(url, exc)
+            if exc.never_sent and not is_late(route, exc):
+                await route.unreached(url, exc)
                 continue
-            raise broken(way, exc, call.idempotent) from exc
+            raise broken(route, exc, call.idempotent) from exc
         try:
             if MARK in reply.headers if tunnelled else reply.status not in (401, 422, 429) and reply.status < 500:
                 yield reply
@@ -53,7 +53,7 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
         if said.content and not tunnelled and not _is_pyworkers(said):
             yield BufferedReply(said)  # the server's own answer
             return
-        if not await again(way, said, idempotent=call.idempotent):
+        if not await again(route, said, idempotent=call.idempotent):
             raise InvalidResponseError(
                 f"{info.name}: not unigpu's PyWorker answers there (HTTP {said.status})",
                 provider=PROVIDER,
@@ -102,7 +102,7 @@ async def pod_request(io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGene
 
 @dataclass(frozen=True, slots=True)
 class BufferedReply:
-    """A reply that was read already, as one that is on its way."""
+    """A reply that was read already, as a stream."""
 
     response: Response
 

@@ -15,7 +15,7 @@ from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identit
 from unigpu.errors import ConflictError, InvalidRequestError, InvalidResponseError, NotFoundError, UniGPUError
 
 from . import bodies, ending, translate
-from .api import Line
+from .api import VastAPI
 from .market import contradicts, of_spec
 from .wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire, mapping, parse, shaped
 
@@ -27,7 +27,7 @@ _STILL_S: Final = 5.0
 
 
 @dataclass(slots=True)
-class Look:
+class ListCache:
     """The lists that parts of one deployment read for each other: each list has an interval of seconds at Vast, and an
     endpoint is described by three of them.
 
@@ -46,12 +46,12 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class VastResource:
     """What the parts have in common. *spec* and *identity* are there where it may be created."""
 
-    line: Line
+    api: VastAPI
     name: str
-    look: Look = field(default_factory=Look)
+    lists: ListCache = field(default_factory=ListCache)
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
     call: CallClass = CallClass.RECONCILE
@@ -70,21 +70,21 @@ class Part:
 
     async def templates(self, io: Io, *, deadline: float) -> Sequence[TemplateWire]:
         """Those of this name, as they are now."""
-        self.look.templates = None
-        found = await self.line.templates(io, [self.name], deadline=deadline)
-        self.look.templates = io.now(), found
+        self.lists.templates = None
+        found = await self.api.templates(io, [self.name], deadline=deadline)
+        self.lists.templates = io.now(), found
         return found
 
     async def groups(self, io: Io, *, deadline: float) -> Sequence[GroupWire]:
         """All of the account, as they are now."""
-        self.look.groups = None
-        found = await self.line.groups(io, deadline=deadline)
-        self.look.groups = io.now(), found
+        self.lists.groups = None
+        found = await self.api.groups(io, deadline=deadline)
+        self.lists.groups = io.now(), found
         return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TemplatePart(Part):
+class TemplateResource(VastResource):
     """It carries all that another process must know, in its variables."""
 
     kind: str = "template"
@@ -97,9 +97,9 @@ class TemplatePart(Part):
         spec, identity = self.made_from()
         if not is_rehearsal(io):
             bodies.must_be_sendable(spec)
-        body = bodies.template_body(spec, identity, engine=self.line.engine)
-        self.look.forget()
-        reply = await self.line.send(
+        body = bodies.template_body(spec, identity, engine=self.api.engine)
+        self.lists.forget()
+        reply = await self.api.send(
             io, "POST", "/api/v0/template/", "template.create", json=body, role="create", call=self.call,
             deadline=deadline, deployment=self.label,
         )  # fmt: skip
@@ -115,7 +115,7 @@ class TemplatePart(Part):
             )
         wire = shaped(TemplateWire, {"name": identity.provider_name, **told}, reply.operation)
         if wire.hash_id is not None:
-            self.look.hashes[str(wire.id)] = wire.hash_id
+            self.lists.hashes[str(wire.id)] = wire.hash_id
         return Found(
             kind=self.kind,
             id=str(wire.id),
@@ -130,9 +130,9 @@ class TemplatePart(Part):
         return next((translate.found_template(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        self.look.forget()
+        self.lists.forget()
         try:
-            await self.line.done(
+            await self.api.done(
                 io, "DELETE", "/api/v0/template/", "template.delete", json={"template_id": int(id)}, deadline=deadline
             )
         except NotFoundError:
@@ -140,25 +140,25 @@ class TemplatePart(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointPart(Part):
+class EndpointResource(VastResource):
     """The limits, and the name that calls are routed by."""
 
     kind: str = "endpoint"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        endpoints = await self.line.endpoints(io, deadline=deadline)
+        endpoints = await self.api.endpoints(io, deadline=deadline)
         mine = [one for one in endpoints if (translate.untag(one.endpoint_name) or ("",))[0] == self.name]
         return [] if not mine else await self._shown(io, mine, deadline=deadline)
 
     async def _shown(self, io: Io, wires: Sequence[EndpointWire], *, deadline: float) -> list[Found]:
         since = io.now() - _STILL_S
-        look = self.look
-        if look.groups is None or look.groups[0] < since:
+        lists = self.lists
+        if lists.groups is None or lists.groups[0] < since:
             await self.groups(io, deadline=deadline)
-            look.handed = True
-        if look.templates is None or look.templates[0] < since:
+            lists.handed = True
+        if lists.templates is None or lists.templates[0] < since:
             await self.templates(io, deadline=deadline)
-        templates, groups = look.templates, look.groups
+        templates, groups = lists.templates, lists.groups
         if templates is None or groups is None:
             raise AssertionError("both were read")
         return [translate.found_endpoint(shown(one, templates[1], groups[1])) for one in wires]
@@ -171,9 +171,9 @@ class EndpointPart(Part):
         """
         spec, identity = self.made_from()
         body = bodies.endpoint_body(spec, identity)
-        self.look.forget()
+        self.lists.forget()
         try:
-            reply = await self.line.done(
+            reply = await self.api.done(
                 io, "POST", "/api/v0/endptjobs/", "endpoint.create", json=body, role="create", call=self.call,
                 deadline=deadline, deployment=self.label,
             )  # fmt: skip
@@ -198,25 +198,25 @@ class EndpointPart(Part):
         return translate.found_endpoint(info.model_copy(update={"ids": ids}))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        wire = await endpoint_of(self.line, io, id, deadline=deadline)
+        wire = await endpoint_of(self.api, io, id, deadline=deadline)
         return None if wire is None else (await self._shown(io, [wire], deadline=deadline))[0]
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """With its workergroups and workers, by Vast's word; that its machines are gone is looked at besides."""
-        self.look.forget()
-        await ending.end(self.line, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
+        self.lists.forget()
+        await ending.end(self.api, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupPart(Part):
+class GroupResource(VastResource):
     """What may be rented, at which price."""
 
     kind: str = "workergroup"
     bills_cold: str | None = "perhaps one machine, which an older service rents to measure it"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        last, handed = self.look.groups, self.look.handed
-        self.look.handed = False
+        last, handed = self.lists.groups, self.lists.handed
+        self.lists.handed = False
         if last is None or not handed or last[0] < io.now() - _STILL_S:
             rows = await self.groups(io, deadline=deadline)
         else:
@@ -231,13 +231,13 @@ class GroupPart(Part):
         """
         spec, identity = self.made_from()
         template = made["template"]
-        told = self.look.hashes.get(template.id)
+        told = self.lists.hashes.get(template.id)
         if told is None:
             known = await self.templates(io, deadline=deadline)
             told = next((one.hash_id for one in known if str(one.id) == template.id), None)
         body = bodies.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
-        self.look.forget()
-        reply = await self.line.done(
+        self.lists.forget()
+        reply = await self.api.done(
             io, "POST", "/api/v0/workergroups/", "workergroup.create", json=body, role="create", call=self.call,
             deadline=deadline, deployment=self.label,
         )  # fmt: skip
@@ -252,26 +252,26 @@ class GroupPart(Part):
         return next((translate.found_group(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        self.look.forget()
+        self.lists.forget()
         await ending.end(
-            self.line, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
+            self.api, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
         )  # fmt: skip
 
 
 # -- what several of them do ------------------------------------------------------------------------------------------
 
 
-async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> EndpointWire | None:
+async def endpoint_of(api: VastAPI, io: Io, id: str, *, deadline: float) -> EndpointWire | None:
     """An endpoint by its id; ``None``: Vast says that there is none."""
     if not id.isdecimal():  # a plan's, of what is not made yet: Vast would call the request wrong
         return None
     try:
-        reply = await line.done(io, "GET", f"/api/v0/endptjobs/{id}/", "endpoint.get", deadline=deadline)
+        reply = await api.done(io, "GET", f"/api/v0/endptjobs/{id}/", "endpoint.get", deadline=deadline)
     except NotFoundError:
         return None
     data: object = reply.json()
     row = mapping(data).get("result", data)
-    return line.remember(
+    return api.remember(
         shaped(EndpointWire, row, reply.operation)
     )  # `null` is no "not found": an error, like any other shape
 

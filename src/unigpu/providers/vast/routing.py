@@ -36,7 +36,7 @@ from unigpu.errors import (
 )
 
 from . import translate
-from .api import Line, gone, said_no
+from .api import VastAPI, gone, said_no
 from .bodies import COST
 from .resources import endpoint_of
 from .wire import PROVIDER, RouteWire, mapping, shaped
@@ -58,10 +58,10 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 
 
 @dataclass(slots=True)
-class Way:
-    """The way of one call to a worker. Made for one call, and used by it alone."""
+class Route:
+    """One call on its way to a worker. Made for one call, and used by it alone."""
 
-    line: Line
+    api: VastAPI
     io: Io
     info: DeploymentInfo
     start_deadline: float
@@ -78,8 +78,8 @@ class Way:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not reach a worker, should an answer of the engine's hold it."""
-        own = self.line.own.get(self.info.id)
-        return (self.line.secret, *(() if own is None else (own.get_secret_value(),)))
+        own = self.api.own.get(self.info.id)
+        return (self.api.secret, *(() if own is None else (own.get_secret_value(),)))
 
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
@@ -164,7 +164,7 @@ class Way:
         if until <= now:
             raise self.late()
         try:
-            reply = await self.line.ask(
+            reply = await self.api.ask(
                 self.io,
                 "/route/",
                 ROUTE,
@@ -182,7 +182,7 @@ class Way:
         body: object = reply.json()
         refusal = None if mapping(body).get("url") else said_no(reply)
         if refusal is not None:
-            error = self.line.refused(reply, refusal, self.info.name)
+            error = self.api.refused(reply, refusal, self.info.name)
             await self._must_exist(error)
             raise error
         if not isinstance(body, Mapping):
@@ -203,7 +203,7 @@ class Way:
             NoWorkerReady: it is stopped.
         """
         until = min(self.deadline, self.io.now() + seconds)
-        wire = await endpoint_of(self.line, self.io, self.info.id, deadline=until)
+        wire = await endpoint_of(self.api, self.io, self.info.id, deadline=until)
         if wire is None:
             raise gone(self.info, exc.operation) from exc
         if wire.endpoint_state == "stopped":
@@ -218,7 +218,7 @@ class Way:
         scheme = _scheme(url)
         if scheme is None:
             raise self._bad_address("the engine named a worker by something that is no address; it was not called")
-        if scheme == "http" and not self.line.http_workers:
+        if scheme == "http" and not self.api.http_workers:
             raise self._bad_address(
                 "the engine named a worker that is called without TLS; it was not called",
                 'To call such workers all the same: driver_options={"vast": {"http_workers": True}}.',
@@ -250,7 +250,7 @@ class Way:
             return
         self.looked_at = now
         try:
-            workers = await self.line.workers(self.io, self.info.id, deadline=self.deadline)
+            workers = await self.api.workers(self.io, self.info.id, deadline=self.deadline)
         except NotFoundError:
             workers = ()
         except (TransportError, APIStatusError, InvalidResponseError):
@@ -338,7 +338,7 @@ def envelope(route: Mapping[str, Any], payload: Mapping[str, Any], secrets: Sequ
 
 
 def to_worker(
-    way: Way, url: str, path: str, body: Mapping[str, Any], *, headers: tuple[tuple[str, str], ...] = ()
+    route: Route, url: str, path: str, body: Mapping[str, Any], *, headers: tuple[tuple[str, str], ...] = ()
 ) -> Request:
     """The second hop: the worker's own TLS root, no key, no proxy, and never sent twice by itself."""
     return Request(
@@ -349,25 +349,25 @@ def to_worker(
         json=body,
         role="worker",
         call=CallClass.USER_DECIDES,
-        deadline=way.deadline,
-        deployment=way.info.name,
+        deadline=route.deadline,
+        deployment=route.info.name,
         reroutes=True,
         foreign=True,
-        trust=way.line.trust,
+        trust=route.api.trust,
     )
 
 
-def is_late(way: Way, exc: TransportError) -> bool:
-    return exc.stop_reason == "deadline" or way.io.now() >= way.deadline
+def is_late(route: Route, exc: TransportError) -> bool:
+    return exc.stop_reason == "deadline" or route.io.now() >= route.deadline
 
 
-def wrong_call(way: Way, reply: Response, words: str) -> InvalidRequestError:
+def wrong_call(route: Route, reply: Response, words: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"a worker of {way.info.name} does not take the call: HTTP {reply.status}{': ' + words if words else ''}",
+        f"a worker of {route.info.name} does not take the call: HTTP {reply.status}{': ' + words if words else ''}",
         status=reply.status,
         provider=PROVIDER,
         operation=reply.operation,
-        deployment=way.info.name,
+        deployment=route.info.name,
         maybe_executed=False,
         hint='The path is the one that the image\'s PyWorker has: provider_options={"vast": {"route": "/..."}}.'
         if reply.status in (404, 405)

@@ -12,22 +12,22 @@ from unigpu.driver import DeploymentInfo, DeploymentSpec, Identity, Io, Scaling,
 from unigpu.errors import APIStatusError, InvalidResponseError, NotFoundError, UnsupportedError
 
 from . import bodies, instances, routing, translate
-from .api import Line, gone
+from .api import VastAPI, gone
 from .resources import endpoint_of, must_be_capped
 from .wire import PROVIDER, GroupWire
 
 
 async def update(
-    line: Line, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
+    api: VastAPI, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
 ) -> None:
     """Template, workergroup, limits, and the roll of the workers: each step is harmless to repeat. Until the
     workergroup has the new template the deployment shows no spec, so a half update is never taken for a whole."""
-    wire = await endpoint_of(line, io, info.id, deadline=deadline)
+    wire = await endpoint_of(api, io, info.id, deadline=deadline)
     if wire is None:
         raise gone(info, "vast.endpoint.get")
-    groups = await line.groups(io, deadline=deadline)
+    groups = await api.groups(io, deadline=deadline)
     group = next((one for one in groups if one.endpoint_id == wire.id), None)
-    templates = await line.templates(io, [info.provider_name], deadline=deadline)
+    templates = await api.templates(io, [info.provider_name], deadline=deadline)
     template = translate.its_template(wire, templates, group)
     if template is None or group is None:
         raise InvalidResponseError(
@@ -40,43 +40,43 @@ async def update(
     if not is_rehearsal(io):
         bodies.must_be_sendable(spec)
     body = {
-        **bodies.template_body(spec, identity, engine=line.engine),
+        **bodies.template_body(spec, identity, engine=api.engine),
         "id": template.id,
         "hash_id": template.hash_id,
     }
-    await line.done(io, "PUT", "/api/v1/template/", "template.put", json=body, deadline=deadline, deployment=info.name)
-    again = await line.templates(io, [info.provider_name], deadline=deadline)
+    await api.done(io, "PUT", "/api/v1/template/", "template.put", json=body, deadline=deadline, deployment=info.name)
+    again = await api.templates(io, [info.provider_name], deadline=deadline)
     now = next((one for one in again if one.id == template.id), None)
     changed = bodies.group_body(
         spec, endpoint=info.id, template=str(template.id), template_hash=None if now is None else now.hash_id
     )
-    await _put_group(line, io, info, group.id, changed, deadline=deadline)
-    groups = await line.groups(io, deadline=deadline)
+    await _put_group(api, io, info, group.id, changed, deadline=deadline)
+    groups = await api.groups(io, deadline=deadline)
     must_be_capped(spec, next((one for one in groups if one.id == group.id), None), endpoint=info.id)
     planned = bodies.changed_body(spec, identity, was=info.spec_hash, min_load=wire.min_load)
-    await _put(line, io, info, planned, deadline=deadline)
-    await _roll(line, io, info, group.id, deadline=deadline)
+    await _put(api, io, info, planned, deadline=deadline)
+    await _roll(api, io, info, group.id, deadline=deadline)
 
 
-async def warm(line: Line, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
+async def warm(api: VastAPI, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
     """The limits that were asked. Before: that Vast understood the price cap, as a search that it reads otherwise
     would rent at any price."""
     if spec.kind == "pod":
-        await instances.must_run(line, io, info, deadline=deadline)
+        await instances.must_run(api, io, info, deadline=deadline)
         return
-    groups = await line.groups(io, deadline=deadline)
+    groups = await api.groups(io, deadline=deadline)
     group = next((one for one in groups if str(one.endpoint_id) == info.id), None)
     must_be_capped(spec, group)
-    await _join(line, io, info, spec, group, deadline=deadline)
+    await _join(api, io, info, spec, group, deadline=deadline)
     options = bodies.options_of(spec)
     cold = spec.workers[0] == 0 and not (options.cold_workers or options.min_load or options.min_cold_load)
     if cold and info.workers == spec.workers:
         return  # it was made so
-    await _put(line, io, info, bodies.limits_body(spec), deadline=deadline)
+    await _put(api, io, info, bodies.limits_body(spec), deadline=deadline)
 
 
 async def set_limits(
-    line: Line,
+    api: VastAPI,
     io: Io,
     info: DeploymentInfo,
     workers: tuple[int, int] | None,
@@ -101,42 +101,42 @@ async def set_limits(
             hint=f"(1, {workers[1]}) keeps one; for more say the load: "
             'update(provider_options={"vast": {"min_load": ...}}).',
         )
-    wire = await endpoint_of(line, io, info.id, deadline=deadline)
+    wire = await endpoint_of(api, io, info.id, deadline=deadline)
     if wire is None:
         raise gone(info, "vast.endpoint.get")
     now = {one: getattr(wire, one) for one in ("min_load", "cold_workers", "max_queue_time")}
     body = bodies.scale_body(now, workers, idle_timeout, scaling)
     if body:
-        await _put(line, io, info, body, deadline=deadline)
+        await _put(api, io, info, body, deadline=deadline)
 
 
-async def wake(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def wake(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """One question to ``/route/``: it counts as one call that waits, so a worker is started. Nobody follows it."""
-    way = routing.Way(line, io, info, deadline, deadline)
-    await way.ask()
+    route = routing.Route(api, io, info, deadline, deadline)
+    await route.ask()
 
 
-async def stop(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def stop(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """All workers are stopped and keep their disks; a pod gives its GPU back. Storage is billed on."""
     if info.kind == "pod":
-        await _pause(line, io, info, deadline=deadline)
+        await _pause(api, io, info, deadline=deadline)
     else:
-        await _put(line, io, info, {"endpoint_state": "stopped"}, deadline=deadline)
+        await _put(api, io, info, {"endpoint_state": "stopped"}, deadline=deadline)
 
 
-async def start(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def start(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """A stopped pod holds no GPU: where it is not free, Vast keeps the wish and starts it later."""
     if info.kind == "pod":
-        await instances.resume(line, io, info, deadline=deadline)
+        await instances.resume(api, io, info, deadline=deadline)
     else:
-        await _put(line, io, info, {"endpoint_state": "active"}, deadline=deadline)
+        await _put(api, io, info, {"endpoint_state": "active"}, deadline=deadline)
 
 
-async def _roll(line: Line, io: Io, info: DeploymentInfo, group: int, *, deadline: float) -> None:
+async def _roll(api: VastAPI, io: Io, info: DeploymentInfo, group: int, *, deadline: float) -> None:
     """Ask for the roll. The guide says that it begins by itself, users saw old workers stay; so it is asked for,
     and a "no" (there is no worker to replace) is none of ours."""
     try:
-        await line.send(
+        await api.send(
             io, "POST", "/update_workers/", "workergroup.roll", json={"workergroup_id": group}, deadline=deadline,
             deployment=info.name, engine=True,
         )  # fmt: skip
@@ -147,30 +147,30 @@ async def _roll(line: Line, io: Io, info: DeploymentInfo, group: int, *, deadlin
 
 
 async def _join(
-    line: Line, io: Io, info: DeploymentInfo, spec: DeploymentSpec, group: GroupWire | None, *, deadline: float
+    api: VastAPI, io: Io, info: DeploymentInfo, spec: DeploymentSpec, group: GroupWire | None, *, deadline: float
 ) -> None:
     """Where the template had to be made anew the workergroup still names one that is gone."""
     template = info.ids.get("template")
     if group is None or template is None or group.template_id is None or str(group.template_id) == template:
         return
-    found = await line.templates(io, [info.provider_name], deadline=deadline)
+    found = await api.templates(io, [info.provider_name], deadline=deadline)
     told = next((one.hash_id for one in found if str(one.id) == template), None)
     body = bodies.group_body(spec, endpoint=info.id, template=template, template_hash=told)
-    await _put_group(line, io, info, group.id, body, deadline=deadline)
+    await _put_group(api, io, info, group.id, body, deadline=deadline)
 
 
 async def _put_group(
-    line: Line, io: Io, info: DeploymentInfo, group: int, body: Mapping[str, Any], *, deadline: float
+    api: VastAPI, io: Io, info: DeploymentInfo, group: int, body: Mapping[str, Any], *, deadline: float
 ) -> None:
-    await line.done(
+    await api.done(
         io, "PUT", f"/api/v0/workergroups/{group}/", "workergroup.put", json=dict(body), deadline=deadline,
         deployment=info.name,
     )  # fmt: skip
 
 
-async def _pause(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def _pause(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     try:
-        await line.done(
+        await api.done(
             io, "PUT", f"/api/v0/instances/{info.id}/", "instance.put", json={"state": "stopped"},
             deadline=deadline, deployment=info.name,
         )  # fmt: skip
@@ -178,10 +178,10 @@ async def _pause(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -
         raise gone(info, exc.operation) from exc
 
 
-async def _put(line: Line, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, deadline: float) -> None:
+async def _put(api: VastAPI, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, deadline: float) -> None:
     """Set some of an endpoint's limits: only what is set is sent, as Vast takes ``null`` for a value."""
     try:
-        await line.done(
+        await api.done(
             io, "PUT", f"/api/v0/endptjobs/{info.id}/", "endpoint.put", json=dict(body), deadline=deadline,
             deployment=info.name,
         )  # fmt: skip
