@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from unigpu.driver import InventoryItem, Io
+from unigpu.driver import InventoryItem, Io, rows_in, shaped
 from unigpu.errors import NotFoundError
 
 from . import docker_flags, translate
 from .api import VastAPI
-from .wire import PROVIDER, InstanceWire, VolumeWire, rows_in, shaped
+from .wire import PROVIDER, InstanceWire, VolumeWire
 
 
 async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
@@ -32,13 +32,13 @@ async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[Invent
                 name=known[0] if known else one.endpoint_name,
                 state=one.endpoint_state,
                 per_hour=0.0,
-                created_at=translate.epoch(one.created_at),
+                created_at=one.created_at,
                 note=f"bills by its workers: {len(mine)} now, {one.max_workers} at most",
             )
         )
     items += [instance_item(one, workers) for one in await api.instances(io, deadline=deadline)]
     reply = await api.done(io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline)
-    for row in rows_in(reply, "volumes"):
+    for row in rows_in(reply.json(), "volumes", reply.operation):
         volume = shaped(VolumeWire, row, reply.operation)
         items.append(
             InventoryItem(

@@ -15,7 +15,23 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from unigpu.driver import UNSET, CallClass, DeploymentInfo, Headers, Io, Limit, Request, Response, Role, Trust, check
+from unigpu.driver import (
+    UNSET,
+    CallClass,
+    DeploymentInfo,
+    Headers,
+    Io,
+    Limit,
+    Request,
+    Response,
+    Role,
+    Trust,
+    check,
+    mapping,
+    rows,
+    rows_in,
+    shaped,
+)
 from unigpu.errors import (
     APIStatusError,
     AuthenticationError,
@@ -28,18 +44,7 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from .wire import (
-    PROVIDER,
-    EndpointWire,
-    GroupWire,
-    InstanceWire,
-    Page,
-    TemplateWire,
-    WorkerWire,
-    mapping,
-    rows_in,
-    shaped,
-)
+from .wire import PROVIDER, EndpointWire, GroupWire, InstanceWire, TemplateWire, WorkerWire
 
 READ_TIMEOUT: Final = 30.0
 _MOST_PAGES: Final = 1000
@@ -171,31 +176,35 @@ class VastAPI:
             filters = {"name": {"eq": some[0]} if len(some) == 1 else {"in": some}}
             params = (("select_cols", '["*"]'), ("select_filters", _json.dumps(filters, separators=(",", ":"))))
             reply = await self._list(io, "/api/v0/template/", "template.search", deadline=deadline, params=params)
-            rows = [shaped(TemplateWire, row, reply.operation) for row in rows_in(reply, "templates")]
+            rows = [
+                shaped(TemplateWire, row, reply.operation)
+                for row in rows_in(reply.json(), "templates", reply.operation)
+            ]
             found += [one for one in rows if one.name in some]
         return found
 
     async def endpoints(self, io: Io, *, deadline: float) -> Sequence[EndpointWire]:
         reply = await self._list(io, "/api/v0/endptjobs/", "endpoint.list", deadline=deadline)
-        return [self.remember(shaped(EndpointWire, row, reply.operation)) for row in rows_in(reply, "results")]
+        listed = rows_in(reply.json(), "results", reply.operation)
+        return [self.remember(one) for one in rows(EndpointWire, listed, reply.operation)]
 
     async def groups(self, io: Io, *, deadline: float) -> Sequence[GroupWire]:
         reply = await self._list(io, "/api/v0/workergroups/", "workergroup.list", deadline=deadline)
-        return [shaped(GroupWire, row, reply.operation) for row in rows_in(reply, "results")]
+        return rows(GroupWire, rows_in(reply.json(), "results", reply.operation), reply.operation)
 
     async def instances(self, io: Io, *, deadline: float) -> Sequence[InstanceWire]:
         """All pages: a list that is half read would say that something does not exist."""
-        rows: list[InstanceWire] = []
+        found: list[InstanceWire] = []
         base = (("limit", str(_PAGE)), ("order_by", '[{"col":"id","dir":"asc"}]'))
         asked: tuple[tuple[str, str], ...] = base
         for _ in range(_MOST_PAGES):
             reply = await self._list(io, "/api/v1/instances/", "instance.list", deadline=deadline, params=asked)
-            rows_in(reply, "instances")
-            page = shaped(Page, reply.json(), reply.operation)
-            rows += [shaped(InstanceWire, row, reply.operation) for row in page.instances]
-            if not page.next_token:
-                return rows
-            asked = (*base, ("after_token", page.next_token))
+            body: object = reply.json()
+            found += rows(InstanceWire, rows_in(body, "instances", reply.operation), reply.operation)
+            token: object = mapping(body).get("next_token")
+            if not token:
+                return found
+            asked = (*base, ("after_token", str(token)))
         raise InvalidResponseError("vast.instance.list: the list does not end", provider=PROVIDER)
 
     async def _list(self, io: Io, path: str, operation: str, **more: Any) -> Response:
@@ -266,7 +275,9 @@ class VastAPI:
             reply = await self.ask(io, path, "worker.list", id, json=body, deadline=deadline)
         refusal = said_no(reply)
         if refusal is None:
-            return [shaped(WorkerWire, row, reply.operation) for row in rows_in(reply, "workers")]
+            return [
+                shaped(WorkerWire, row, reply.operation) for row in rows_in(reply.json(), "workers", reply.operation)
+            ]
         raise self.refused(reply, refusal, None)
 
     def refused(self, reply: Response, words: str, deployment: str | None) -> UniGPUError:

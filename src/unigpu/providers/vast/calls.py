@@ -22,6 +22,8 @@ from unigpu.driver import (
     StreamResponse,
     Timing,
     check,
+    mapping,
+    shaped,
 )
 from unigpu.errors import (
     ConfigurationError,
@@ -35,7 +37,7 @@ from unigpu.errors import (
 
 from .api import VastAPI
 from .routing import Route, envelope, is_late, to_worker, wrong_call
-from .wire import PROVIDER, OutputWire, mapping, shaped
+from .wire import PROVIDER, OutputWire
 
 INVOKE: Final = "/invoke"
 NDJSON: Final = "application/x-ndjson"

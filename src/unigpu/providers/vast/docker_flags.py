@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from .wire import items, mapping
+from unigpu.driver import items, mapping
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,=@%+~^-]*")
 """What no shell and no splitting changes."""

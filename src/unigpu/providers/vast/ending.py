@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from unigpu.driver import Io, Response
+from unigpu.driver import Io, Response, items, mapping
 from unigpu.errors import AuthenticationError, DeadlineExceeded, InvalidRequestError, NotFoundError
 
 from .api import VastAPI
-from .wire import PROVIDER, items, mapping
+from .wire import PROVIDER
 
 _PASSES: Final = 2
 _LOOK_S: Final = 2.0

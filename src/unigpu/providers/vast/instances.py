@@ -24,6 +24,9 @@ from unigpu.driver import (
     WorkerState,
     canonical,
     is_rehearsal,
+    items,
+    mapping,
+    shaped,
 )
 from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
 
@@ -31,7 +34,7 @@ from . import bodies, docker_flags, ending, translate
 from .api import VastAPI, gone, no_capacity, no_offer
 from .market import as_json, country, disk_of, of_spec, search
 from .resources import VastResource
-from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire, items, mapping, shaped
+from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire
 
 _PROBE_S: Final = 10.0
 _LEAVES: Final = 15

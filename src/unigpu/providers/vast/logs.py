@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request
+from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request, mapping
 from unigpu.errors import InvalidResponseError, NotFoundError, TransportError
 
 from .api import VastAPI, said_no
-from .wire import PROVIDER, mapping
+from .wire import PROVIDER
 
 MOST: Final = 1000
 _TRIES: Final = 20

@@ -13,11 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from unigpu.driver import GPU, DeploymentSpec, GPURequest, Io, Offer, canonical, gpu_table, is_shared, members, spelling
+from unigpu.driver import (
+    GPU,
+    DeploymentSpec,
+    GPURequest,
+    Io,
+    Offer,
+    canonical,
+    gpu_table,
+    is_shared,
+    mapping,
+    members,
+    rows,
+    rows_in,
+    spelling,
+)
 
 from .api import VastAPI
 from .options import SpecOptions
-from .wire import PROVIDER, OfferWire, mapping, rows_in, shaped
+from .wire import PROVIDER, OfferWire
 
 # https://european-union.europa.eu/principles-countries-history/eu-countries; only for turning an area into countries.
 AREAS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -196,8 +210,8 @@ async def search(
         "limit": min(limit, _MOST),
     }
     reply = await api.done(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
-    rows = [shaped(OfferWire, row, reply.operation) for row in rows_in(reply, "offers")]
-    return sorted(rows, key=lambda one: (one.dph_total, one.id))
+    found = rows(OfferWire, rows_in(reply.json(), "offers", reply.operation), reply.operation)
+    return sorted(found, key=lambda one: (one.dph_total, one.id))
 
 
 async def offers(

@@ -11,13 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_rehearsal
+from unigpu.driver import (
+    CallClass,
+    Consistency,
+    DeploymentSpec,
+    Found,
+    Identity,
+    Io,
+    is_rehearsal,
+    mapping,
+    parse,
+    shaped,
+)
 from unigpu.errors import ConflictError, InvalidRequestError, InvalidResponseError, NotFoundError, UniGPUError
 
 from . import bodies, ending, translate
 from .api import VastAPI
 from .market import contradicts, of_spec
-from .wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire, mapping, parse, shaped
+from .wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire
 
 LISTED: Final = Consistency(kind="listed", settle=60.0)
 _TAKEN: Final = ("already exist", "already in use", "already has", "duplicate")
@@ -122,7 +133,7 @@ class TemplateResource(VastResource):
             name=identity.provider_name,
             attempt=identity.attempt,
             spec_hash=identity.spec_hash,
-            created_at=translate.epoch(wire.created_at),
+            created_at=wire.created_at,
         )
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:

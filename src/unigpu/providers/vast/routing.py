@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from unigpu.driver import CallClass, DeploymentInfo, Io, Request, Response, State, WorkerState
+from unigpu.driver import CallClass, DeploymentInfo, Io, Request, Response, State, WorkerState, mapping, shaped
 from unigpu.errors import (
     APIStatusError,
     DeadlineExceeded,
@@ -39,7 +39,7 @@ from . import translate
 from .api import VastAPI, gone, said_no
 from .bodies import COST
 from .resources import endpoint_of
-from .wire import PROVIDER, RouteWire, mapping, shaped
+from .wire import PROVIDER, RouteWire
 
 ROUTE: Final = "job.route.get"
 ROUTE_S: Final = 10.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from unigpu.driver import (
@@ -23,6 +22,7 @@ from unigpu.driver import (
     WorkerState,
     canonical,
     is_ours,
+    number,
 )
 
 from . import docker_flags
@@ -68,23 +68,6 @@ def untag(text: str | None) -> tuple[str, str | None] | None:
     return (text, None) if text is not None and is_ours(text) else None
 
 
-def epoch(value: float | str | None) -> float | None:
-    """Vast's code has epoch seconds, its documents ISO texts."""
-    if isinstance(value, str):
-        try:
-            return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
-        except ValueError:
-            return None
-    return value
-
-
-def number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
 def constants(env: Mapping[str, str]) -> dict[str, Any]:
     """What our constants say of a deployment; what is not there is assumed, and said to be."""
     told: dict[str, Any] = {
@@ -123,13 +106,13 @@ def found_template(wire: TemplateWire) -> Found:
         name=wire.name,
         attempt=env.get("UNIGPU_ATTEMPT"),
         spec_hash=env.get("UNIGPU_SPEC"),
-        created_at=epoch(wire.created_at),
+        created_at=wire.created_at,
     )
 
 
 def found_group(wire: GroupWire) -> Found:
     name, attempt = untag(wire.endpoint_name) or (wire.endpoint_name or "", None)
-    return Found(kind="workergroup", id=str(wire.id), name=name, attempt=attempt, created_at=epoch(wire.created_at))
+    return Found(kind="workergroup", id=str(wire.id), name=name, attempt=attempt, created_at=wire.created_at)
 
 
 def found_endpoint(info: DeploymentInfo) -> Found:
@@ -199,7 +182,7 @@ def endpoint_info(
         ready_workers=None if workers is None else sum(worker_state(one).is_ready for one in workers),
         idle_timeout=wire.inactivity_timeout if (wire.inactivity_timeout or 0) > 0 else None,
         attempt=known[1] if known else None,
-        created_at=epoch(wire.created_at),
+        created_at=wire.created_at,
         rate=rate_of(cap, (least, wire.max_workers), kept),
         bills="storage and traffic of its stopped workers",
         ours=known is not None,

@@ -6,13 +6,12 @@ https://github.com/vast-ai/docs (``api-reference/openapi/yaml``), which is behin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Final
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 
-from unigpu.driver import Response, WireModel
-from unigpu.errors import InvalidResponseError
+from unigpu.driver import Count, Number, Text, Time, WireModel
 
 PROVIDER: Final = "vast"
 
@@ -22,7 +21,7 @@ class TemplateWire(WireModel):
     hash_id: str | None = None
     name: str
     env: str | Mapping[str, Any] | None = None
-    created_at: float | str | None = None
+    created_at: Time = None
 
 
 class EndpointWire(WireModel):
@@ -35,7 +34,7 @@ class EndpointWire(WireModel):
     max_queue_time: float | None = None
     target_queue_time: float | None = None
     inactivity_timeout: float | None = None
-    created_at: float | str | None = None
+    created_at: Time = None
     api_key: SecretStr | None = Field(default=None, repr=False)
     auto_delete_due_24h: bool | None = None
 
@@ -47,7 +46,7 @@ class GroupWire(WireModel):
     template_hash: str | None = None
     template_id: int | None = None
     search_query: Mapping[str, Any] | str | None = None
-    created_at: float | str | None = None
+    created_at: Time = None
 
 
 class WorkerWire(WireModel):
@@ -55,10 +54,10 @@ class WorkerWire(WireModel):
     status: str
     measured_perf: float | None = None
     reqs_working: float | None = None
-    started_at: float | None = None
-    loaded_at: float | None = None
-    gpu_name: str | None = None
-    error_msg: str | None = None
+    started_at: Time = None
+    loaded_at: Time = None
+    gpu_name: Text = None
+    error_msg: Text = None
 
 
 class OfferWire(WireModel):
@@ -66,18 +65,18 @@ class OfferWire(WireModel):
     machine_id: int | None = None
     gpu_name: str
     num_gpus: int
-    gpu_ram: float | None = None
+    gpu_ram: Number = None
     dph_total: float
-    geolocation: str | None = None
-    reliability: float | None = None
-    reliability2: float | None = None
-    verification: str | None = None
+    geolocation: Text = None
+    reliability: Number = None
+    reliability2: Number = None
+    verification: Text = None
     hosting_type: int | None = None
-    inet_down: float | None = None
-    inet_down_cost: float | None = None
-    inet_up_cost: float | None = None
-    storage_cost: float | None = None
-    duration: float | None = None
+    inet_down: Number = None
+    inet_down_cost: Number = None
+    inet_up_cost: Number = None
+    storage_cost: Number = None
+    duration: Number = None
     is_bid: bool | None = None
 
 
@@ -87,19 +86,18 @@ class InstanceWire(WireModel):
     actual_status: str | None = None
     intended_status: str | None = None
     cur_state: str | None = None
-    status_msg: str | None = None
+    status_msg: Text = None
     public_ipaddr: str | None = None
     ports: Any = None
     extra_env: Any = None
-    gpu_name: str | None = None
-    num_gpus: int | None = None
-    gpu_ram: float | None = None
-    geolocation: str | None = None
-    dph_total: float | None = None
-    disk_space: float | None = None
-    storage_cost: float | None = None
-    start_date: float | None = None
-    end_date: float | None = None
+    gpu_name: Text = None
+    num_gpus: Count = None
+    gpu_ram: Number = None
+    geolocation: Text = None
+    dph_total: Number = None
+    disk_space: Number = None
+    storage_cost: Number = None
+    start_date: Time = None
 
 
 class ContractWire(WireModel):
@@ -115,7 +113,7 @@ class RouteWire(WireModel):
     url: str | None = None
     status: str | None = None
     request_idx: int | None = None
-    error_msg: str | None = None
+    error_msg: Text = None
 
 
 class ResultWire(WireModel):
@@ -139,71 +137,5 @@ class VolumeWire(WireModel):
     label: str | None = None
     name: str | None = None
     status: str | None = None
-    disk_space: float | None = None
-    dph_total: float | None = None
-    start_date: float | None = None
-
-
-class SpendWire(WireModel):
-    id: int
-    hourly_spend: float | None = None
-
-
-class Page(WireModel):
-    instances: tuple[Mapping[str, Any], ...] = Field()
-    next_token: str | None = None
-
-
-W = TypeVar("W", bound=WireModel)
-
-
-def shaped(model: type[W], data: object, operation: str) -> W:
-    """*data* as *model*.
-
-    Raises:
-        InvalidResponseError: it is of another shape; the message has the field, never the value.
-    """
-    try:
-        return model.model_validate(data)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
-    raise InvalidResponseError(
-        f"{operation}: Vast's reply is not as documented ({place})",
-        provider=PROVIDER,
-        operation=operation,
-        maybe_executed=True,
-    )
-
-
-def parse(model: type[W], response: Response) -> W:
-    """The body of a reply as *model*; raises as `shaped`."""
-    return shaped(model, response.json(), response.operation)
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """*value* where it is a JSON object, else an empty one."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-
-
-def items(value: object) -> Sequence[Any]:
-    """*value* where it is a JSON list, else an empty one."""
-    return cast("Sequence[Any]", value) if isinstance(value, list) else ()
-
-
-def rows_in(response: Response, key: str) -> Sequence[Mapping[str, Any]]:
-    """The list under *key*, or the body itself where that is one.
-
-    Raises:
-        InvalidResponseError: there is no such list. It is never taken for an empty one.
-    """
-    body: Any = response.json()
-    found: object = cast("object", body if isinstance(body, list) else mapping(body).get(key))
-    if isinstance(found, list) and all(isinstance(one, Mapping) for one in cast("list[object]", found)):
-        return cast("list[Mapping[str, Any]]", found)
-    raise InvalidResponseError(
-        f"{response.operation}: Vast's reply has no list of {key}",
-        provider=PROVIDER,
-        operation=response.operation,
-        maybe_executed=False,
-    )
+    dph_total: Number = None
+    start_date: Time = None
