@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final
 
 from unigpu.driver import (
     DeploymentInfo,
     Invocation,
     Io,
-    Request,
     Response,
     Result,
     StreamResponse,
@@ -27,20 +26,19 @@ from unigpu.driver import (
 )
 from unigpu.errors import (
     ConfigurationError,
+    InvalidRequestError,
     InvalidResponseError,
     JobFailed,
     StreamInterrupted,
     TransportError,
-    UniGPUError,
-    WorkerLost,
 )
 
 from .api import VastAPI
-from .routing import Route, envelope, is_late, to_worker, wrong_call
+from .routing import CALL, Route
 from .wire import PROVIDER, OutputWire
 
 INVOKE: Final = "/invoke"
-NDJSON: Final = "application/x-ndjson"
+_STREAMS: Final = (("accept", "application/x-ndjson"),)
 _LONGEST_LINE: Final = 32 * 1024 * 1024
 _GATEWAY: Final = frozenset({502, 504})
 
@@ -56,47 +54,30 @@ async def invoke(api: VastAPI, io: Io, info: DeploymentInfo, call: Invocation) -
     path, payload = _payload(info, call, stream=False)
     while True:
         url, signed = await route.next()
-        request = to_worker(route, url, path, envelope(signed, payload, route.secrets))
         sent = io.now()
         try:
-            reply = await io.send(request)
+            reply = await io.send(route.request(url, path, signed, payload))
         except TransportError as exc:
-            if exc.never_sent and not is_late(route, exc):
-                await route.unreached(url, exc)
-                continue
-            raise broken(route, exc, call.idempotent) from exc
-        if await again(route, reply, idempotent=call.idempotent):
+            await route.unreached(url, exc, idempotent=call.idempotent)
             continue
-        return _result(route, reply, sent, own=is_own(info))
+        if not await again(route, reply, idempotent=call.idempotent):
+            return _result(route, reply, sent, own=is_own(info))
 
 
 async def stream(api: VastAPI, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
     """As `unigpu.driver.Streams.stream`. Leaving closes the connection, which ends the call on the worker."""
     route = Route(api, io, info, call.start_deadline, call.deadline)
     path, payload = _payload(info, call, stream=True)
-    while True:
-        url, signed = await route.next()
-        request = to_worker(route, url, path, envelope(signed, payload, route.secrets), headers=(("accept", NDJSON),))
-        opening = io.stream(request)
-        try:
-            reply = await opening.__aenter__()
-        except TransportError as exc:
-            if exc.never_sent and not is_late(route, exc):
-                await route.unreached(url, exc)
-                continue
-            raise broken(route, exc, call.idempotent) from exc
-        try:
-            if reply.status >= 300:
-                said = await whole(reply, request)
-                if await again(route, said, idempotent=call.idempotent):
-                    continue
-                raise AssertionError("unreachable: an answer of that status is an error, or asks for another worker")
-            async with aclosing(_chunks(route, reply, own=is_own(info))) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-            return
-        finally:
-            await opening.__aexit__(None, None, None)
+    said: Response | None = None
+    while said is None or await again(route, said, idempotent=call.idempotent):
+        async with AsyncExitStack() as stack:
+            reply = await route.open(stack, path, payload, idempotent=call.idempotent, headers=_STREAMS)
+            if reply.status < 300:
+                async with aclosing(_chunks(route, reply, own=is_own(info))) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            said = await whole(reply)
 
 
 # -- what is sent -----------------------------------------------------------------------------------------------------
@@ -135,14 +116,14 @@ async def again(route: Route, reply: Response, *, idempotent: bool) -> bool:
         await route.not_signed(reply)
         return True
     if reply.status in (400, 401, 403, 404, 405, 410, 413, 422):
-        raise wrong_call(route, reply, words)
+        raise _wrong_call(route, reply, words)
     if reply.status in (*_GATEWAY, 500) and not reply.content:
-        raise _lost(route, f"HTTP {reply.status} without a word", operation=reply.operation)
+        raise route.lost(f"HTTP {reply.status} without a word", operation=reply.operation)
     error = _error_of(reply)
     if error is not None:
         raise _failed(route, error)
     if idempotent:
-        raise _lost(route, f"HTTP {reply.status}{': ' + words if words else ''}", operation=reply.operation)
+        raise route.lost(f"HTTP {reply.status}{': ' + words if words else ''}", operation=reply.operation)
     check(reply, PROVIDER, deployment=route.info.name, maybe_executed=True)
     raise AssertionError("unreachable: a status from 300 on is an error")
 
@@ -193,7 +174,7 @@ async def _chunks(route: Route, reply: StreamResponse, *, own: bool) -> AsyncGen
     except TransportError as exc:
         if isinstance(exc, StreamInterrupted):
             raise
-        if is_late(route, exc):
+        if route.is_late(exc):
             raise route.late(ran=True) from exc
         raise _interrupted(route, exc.message) from exc
     if own and not ended:
@@ -220,29 +201,8 @@ async def _lines(reply: StreamResponse) -> AsyncGenerator[str]:
         yield rest.decode("utf-8", "replace")
 
 
-async def whole(reply: StreamResponse, asked: Request) -> Response:
-    return Response(
-        status=reply.status, headers=reply.headers, content=await reply.read(), operation=asked.operation
-    )  # fmt: skip
-
-
-def broken(route: Route, exc: TransportError, idempotent: bool) -> UniGPUError:
-    """After a worker had it, or at the deadline."""
-    if is_late(route, exc):
-        return route.late(ran=not exc.never_sent)
-    if idempotent:
-        return _lost(route, exc.message, operation=exc.operation)  # which is asked again
-    return exc
-
-
-def _lost(route: Route, why: str, *, operation: str | None) -> WorkerLost:
-    return WorkerLost(
-        f"a worker of {route.info.name} gave no answer: {why}",
-        provider=PROVIDER,
-        operation=operation,
-        deployment=route.info.name,
-        maybe_executed=True,
-    )
+async def whole(reply: StreamResponse) -> Response:
+    return Response(status=reply.status, headers=reply.headers, content=await reply.read(), operation=CALL)
 
 
 def _failed(route: Route, error: Mapping[str, Any]) -> JobFailed:
@@ -263,7 +223,7 @@ def _interrupted(route: Route, why: str) -> StreamInterrupted:
     return StreamInterrupted(
         f"the stream of {route.info.name} broke off: {why}",
         provider=PROVIDER,
-        operation="vast.job.call",
+        operation=CALL,
         deployment=route.info.name,
         maybe_executed=True,
     )
@@ -292,3 +252,17 @@ def body_of(reply: Response) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return mapping(found)
+
+
+def _wrong_call(route: Route, reply: Response, words: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"a worker of {route.info.name} does not take the call: HTTP {reply.status}{': ' + words if words else ''}",
+        status=reply.status,
+        provider=PROVIDER,
+        operation=reply.operation,
+        deployment=route.info.name,
+        maybe_executed=False,
+        hint='The path is the one that the image\'s PyWorker has: provider_options={"vast": {"route": "/..."}}.'
+        if reply.status in (404, 405)
+        else None,
+    )

@@ -17,9 +17,9 @@ from unigpu.driver import CallClass, DeploymentInfo, Headers, HTTPCall, Io, Requ
 from unigpu.errors import InvalidResponseError, NoWorkerReady, TransportError, UnsupportedError
 
 from .api import VastAPI
-from .calls import again, body_of, broken, whole
+from .calls import again, body_of, whole
 from .options import TUNNEL
-from .routing import Route, envelope, is_late, to_worker
+from .routing import Route
 from .wire import PROVIDER
 
 MARK: Final = "x-unigpu-http"
@@ -33,23 +33,12 @@ async def request(api: VastAPI, io: Io, info: DeploymentInfo, call: HTTPCall) ->
     path, payload = (TUNNEL, _packed(call)) if tunnelled else (call.target, _posted(info, call))
     route = Route(api, io, info, min(call.deadline, io.now() + call.hold), call.deadline)
     while True:
-        url, signed = await route.next()
-        asked = to_worker(route, url, path, envelope(signed, payload, route.secrets))
-        opening = io.stream(asked)
-        try:
-            reply = await opening.__aenter__()
-        except TransportError as exc:
-            if exc.never_sent and not is_late(route, exc):
-                await route.unreached(url, exc)
-                continue
-            raise broken(route, exc, call.idempotent) from exc
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            reply = await route.open(stack, path, payload, idempotent=call.idempotent)
             if MARK in reply.headers if tunnelled else reply.status not in (401, 422, 429) and reply.status < 500:
                 yield reply
                 return
-            said = await whole(reply, asked)
-        finally:
-            await opening.__aexit__(None, None, None)
+            said = await whole(reply)
         if said.content and not tunnelled and not _is_pyworkers(said):
             yield BufferedReply(said)  # the server's own answer
             return
@@ -87,17 +76,14 @@ async def pod_request(io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGene
         reroutes=True,
         foreign=True,
     )
-    opening = io.stream(asked)
-    try:
-        reply = await opening.__aenter__()
-    except TransportError as exc:
-        if exc.never_sent and exc.retryable and io.now() < call.deadline:
-            raise _no_answer(info, exc.message) from exc
-        raise
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            reply = await stack.enter_async_context(io.stream(asked))
+        except TransportError as exc:
+            if exc.never_sent and exc.retryable and io.now() < call.deadline:
+                raise _no_answer(info, exc.message) from exc
+            raise
         yield reply
-    finally:
-        await opening.__aexit__(None, None, None)
 
 
 @dataclass(frozen=True, slots=True)

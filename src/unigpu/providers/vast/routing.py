@@ -22,17 +22,28 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from unigpu.driver import CallClass, DeploymentInfo, Io, Request, Response, State, WorkerState, mapping, shaped
+from unigpu.driver import (
+    CallClass,
+    DeploymentInfo,
+    Io,
+    Request,
+    Response,
+    State,
+    StreamResponse,
+    WorkerState,
+    mapping,
+    shaped,
+)
 from unigpu.errors import (
     APIStatusError,
     DeadlineExceeded,
-    InvalidRequestError,
     InvalidResponseError,
     NotFoundError,
     NoWorkerReady,
     TransportError,
     UniGPUError,
     WorkerFailed,
+    WorkerLost,
 )
 
 from . import translate
@@ -42,6 +53,7 @@ from .resources import endpoint_of
 from .wire import PROVIDER, RouteWire
 
 ROUTE: Final = "job.route.get"
+CALL: Final = "vast.job.call"
 ROUTE_S: Final = 10.0
 """Seconds for one answer of ``/route/``."""
 REPLAY_S: Final = 60.0
@@ -120,8 +132,69 @@ class Route:
         left = (self.deadline if self.is_ready else min(self.deadline, self.start_deadline)) - now
         await self.io.sleep(min(seconds, max(0.0, left)))
 
-    async def unreached(self, url: str, exc: TransportError) -> None:
-        """Nothing was sent to that address: pause, and ask again; after two misses as a new request."""
+    async def open(
+        self,
+        stack: contextlib.AsyncExitStack,
+        path: str,
+        payload: Mapping[str, Any],
+        *,
+        idempotent: bool,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> StreamResponse:
+        """The reply of the first worker that has one, while its body is still on its way. Leaving *stack* closes it.
+
+        Raises:
+            As `next` and `unreached`.
+        """
+        while True:
+            url, signed = await self.next()
+            try:
+                return await stack.enter_async_context(
+                    self.io.stream(self.request(url, path, signed, payload, headers=headers))
+                )
+            except TransportError as exc:
+                await self.unreached(url, exc, idempotent=idempotent)
+
+    def request(
+        self,
+        url: str,
+        path: str,
+        signed: Mapping[str, Any],
+        payload: Mapping[str, Any],
+        *,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Request:
+        """The second hop: the worker's own TLS root, no key, no proxy, and never sent twice by itself."""
+        return Request(
+            method="POST",
+            url=f"{url}{path}",
+            operation=CALL,
+            headers=headers,
+            json=envelope(signed, payload, self.secrets),
+            role="worker",
+            call=CallClass.USER_DECIDES,
+            deadline=self.deadline,
+            deployment=self.info.name,
+            reroutes=True,
+            foreign=True,
+            trust=self.api.trust,
+        )
+
+    async def unreached(self, url: str, exc: TransportError, *, idempotent: bool) -> None:
+        """A worker gave no answer. Where nothing was sent to it: pause, and ask again; after two misses at one address
+        as a new request.
+
+        Raises:
+            DeadlineExceeded: at the deadline.
+            WorkerLost: a worker had it, and the call may run twice: its caller sends it again.
+            TransportError: a worker had it; or its address will never do.
+        """
+        if self.is_late(exc):
+            raise self.late(ran=not exc.never_sent) from exc
+        if not exc.never_sent:
+            if not idempotent:
+                raise exc
+            raise self.lost(exc.message, operation=exc.operation) from exc
         self.missed = self.missed + 1 if self.unreachable == url else 1
         self.unreachable, self.status = url, f"a worker could not be reached ({exc.message})"
         if not exc.retryable:
@@ -130,6 +203,9 @@ class Route:
             self.idx, self.missed = 0, 0
         await self._look()
         await self.pause()
+
+    def is_late(self, exc: TransportError) -> bool:
+        return exc.stop_reason == "deadline" or self.io.now() >= self.deadline
 
     async def refused(self, why: str) -> None:
         """A worker is busy, or draining: it did not run."""
@@ -297,13 +373,23 @@ class Route:
             stop_reason="deadline",
         )
 
+    def lost(self, why: str, *, operation: str | None) -> WorkerLost:
+        """A worker had it, and gave no answer."""
+        return WorkerLost(
+            f"a worker of {self.info.name} gave no answer: {why}",
+            provider=PROVIDER,
+            operation=operation,
+            deployment=self.info.name,
+            maybe_executed=True,
+        )
+
     def late(self, *, ran: bool = False) -> DeadlineExceeded:
         """*ran*: a worker had it; the connection was closed, which ends it there."""
         return DeadlineExceeded(
             f"the call of {self.info.name} did not end in time"
             + (": it was running, and was cancelled" if ran else f": {self.status or 'no worker took it'}"),
             provider=PROVIDER,
-            operation="vast.job.call" if ran else f"vast.{ROUTE}",
+            operation=CALL if ran else f"vast.{ROUTE}",
             deployment=self.info.name,
             maybe_executed=ran,
             stop_reason="deadline",
@@ -335,41 +421,3 @@ def envelope(route: Mapping[str, Any], payload: Mapping[str, Any], secrets: Sequ
         and not any(secret and secret in str(value) for secret in secrets)
     }
     return {"auth_data": {"request_idx": 0, **signed}, "session_id": None, "payload": dict(payload)}
-
-
-def to_worker(
-    route: Route, url: str, path: str, body: Mapping[str, Any], *, headers: tuple[tuple[str, str], ...] = ()
-) -> Request:
-    """The second hop: the worker's own TLS root, no key, no proxy, and never sent twice by itself."""
-    return Request(
-        method="POST",
-        url=f"{url}{path}",
-        operation="vast.job.call",
-        headers=headers,
-        json=body,
-        role="worker",
-        call=CallClass.USER_DECIDES,
-        deadline=route.deadline,
-        deployment=route.info.name,
-        reroutes=True,
-        foreign=True,
-        trust=route.api.trust,
-    )
-
-
-def is_late(route: Route, exc: TransportError) -> bool:
-    return exc.stop_reason == "deadline" or route.io.now() >= route.deadline
-
-
-def wrong_call(route: Route, reply: Response, words: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"a worker of {route.info.name} does not take the call: HTTP {reply.status}{': ' + words if words else ''}",
-        status=reply.status,
-        provider=PROVIDER,
-        operation=reply.operation,
-        deployment=route.info.name,
-        maybe_executed=False,
-        hint='The path is the one that the image\'s PyWorker has: provider_options={"vast": {"route": "/..."}}.'
-        if reply.status in (404, 405)
-        else None,
-    )
