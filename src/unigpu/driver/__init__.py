@@ -59,6 +59,7 @@ from ..models.inventory import InventoryItem
 from ..models.job import StartFailure
 from ..models.offer import Offer
 from ..models.spec import DEFAULT_PORT
+from .api import API, Meaning, RequestOptions, as_kind, bearer, gone
 from .calls import ChunkPage, HTTPCall, Invocation
 from .contract import (
     DRIVER_API,
@@ -80,6 +81,7 @@ from .contract import (
     Updates,
     Wakes,
 )
+from .pages import Numbers, Pages, Params, Tokens
 from .parse import (
     Count,
     Flag,
@@ -102,9 +104,11 @@ from .parse import (
     whole,
 )
 from .prices import worker_hour, workers_hour
-from .resources import Consistency, Found, Resource
+from .resources import Consistency, Found, Resource, found_of
+from .tags import Tags
 
 __all__ = [
+    "API",
     "Adaptation",
     "BearerToken",
     "CallClass",
@@ -144,16 +148,21 @@ __all__ = [
     "LineReader",
     "ListsOffers",
     "LogLine",
+    "Meaning",
     "Number",
+    "Numbers",
     "Offer",
     "Outcome",
     "Pace",
     "Paced",
+    "Pages",
     "Pairs",
+    "Params",
     "Pauses",
     "Rate",
     "Refusal",
     "Request",
+    "RequestOptions",
     "Requests",
     "Resource",
     "Response",
@@ -168,9 +177,11 @@ __all__ = [
     "Streams",
     "StreamsJobs",
     "Submits",
+    "Tags",
     "Text",
     "Time",
     "Timing",
+    "Tokens",
     "Trust",
     "UNSET",
     "Updates",
@@ -178,11 +189,15 @@ __all__ = [
     "WireModel",
     "Worker",
     "WorkerState",
+    "as_kind",
+    "bearer",
     "canonical",
     "check",
     "duration",
     "epoch",
     "error_for",
+    "found_of",
+    "gone",
     "gpu",
     "gpu_table",
     "is_in_namespace",

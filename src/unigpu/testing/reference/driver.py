@@ -35,9 +35,9 @@ from unigpu.driver import (
 )
 from unigpu.errors import NotFoundError
 
-from . import _map
-from ._line import READ_TIMEOUT, Line
-from ._wire import EndpointWire, JobWire, LinesWire, TemplateWire, WorkersWire, parse, shaped
+from . import translate
+from .api import READ_TIMEOUT, Line
+from .wire import EndpointWire, JobWire, LinesWire, TemplateWire, WorkersWire, parse, shaped
 
 BASE: Final = "https://api.reference.test/v1"
 _LISTED: Final = Consistency(kind="listed", settle=15.0)
@@ -101,13 +101,13 @@ class Part:
 
     def body(self, spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found]) -> dict[str, Any]:
         if self.kind == "template":
-            return _map.template_body(self.name, spec, identity)
-        return _map.endpoint_body(self.name, made["template"].id, spec, identity)
+            return translate.template_body(self.name, spec, identity)
+        return translate.endpoint_body(self.name, made["template"].id, spec, identity)
 
     def found(self, row: object, operation: str) -> Found:
         if self.kind == "template":
-            return _map.found_template(shaped(TemplateWire, row, operation))
-        return _map.found_endpoint(shaped(EndpointWire, row, operation))
+            return translate.found_template(shaped(TemplateWire, row, operation))
+        return translate.found_endpoint(shaped(EndpointWire, row, operation))
 
 
 class ReferenceDriver:
@@ -132,8 +132,8 @@ class ReferenceDriver:
     def check(self, spec: DeploymentSpec) -> Checked:
         """What the facts cannot say: what the catalogue has, and a login that there is no field for."""
         refusals: list[Refusal] = []
-        if spec.gpu is not None and not _map.offered(spec):
-            text = f"gpu: none of these is offered at that price; there are {', '.join(_map.PRICES)}, one a worker."
+        if spec.gpu is not None and not translate.offered(spec):
+            text = f"gpu: none of these is offered at that price; choose from {', '.join(translate.PRICES)}."
             refusals.append(Refusal(field="gpu", capability="gpu", message=text))
         if spec.registry is not None:
             text = "registry: images must be public; leave it out."
@@ -145,8 +145,8 @@ class ReferenceDriver:
         return Content()
 
     def rate(self, spec: DeploymentSpec) -> Rate:
-        prices = [_map.PRICES[name] for name in _map.offered(spec)]
-        return _map.rate_of(max(prices), spec.workers) if prices else Rate()
+        prices = [translate.PRICES[name] for name in translate.offered(spec)]
+        return translate.rate_of(max(prices), spec.workers) if prices else Rate()
 
     # -- what exists
 
@@ -161,7 +161,7 @@ class ReferenceDriver:
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         rows = await self._line.rows(io, "endpoint", deadline=deadline)
-        return tuple(_map.info_of(shaped(EndpointWire, row, "endpoint.list")) for row in rows)
+        return tuple(translate.info_of(shaped(EndpointWire, row, "endpoint.list")) for row in rows)
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         endpoint = Part(line=self._line, name=info.provider_name, kind="endpoint")
@@ -170,7 +170,7 @@ class ReferenceDriver:
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         reply = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
-        return tuple(map(_map.worker_of, parse(WorkersWire, reply).items))
+        return tuple(map(translate.worker_of, parse(WorkersWire, reply).items))
 
     async def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
@@ -208,7 +208,7 @@ class ReferenceDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        body = _map.limits_body(workers, idle_timeout, scaling)
+        body = translate.limits_body(workers, idle_timeout, scaling)
         await self._line.about(io, "PATCH", info, "", "endpoint.patch", json=body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
@@ -222,12 +222,12 @@ class ReferenceDriver:
             "call": CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
             "deadline": call.deadline,
         }
-        return _map.job_of(parse(JobWire, await self._line.about(io, "POST", info, "/jobs", "job.submit", **more)))
+        return translate.job_of(parse(JobWire, await self._line.about(io, "POST", info, "/jobs", "job.submit", **more)))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         reply = await self._line.about(io, "GET", info, f"/jobs/{job_id}", "job.get", deadline=deadline)
-        return _map.job_of(parse(JobWire, reply))
+        return translate.job_of(parse(JobWire, reply))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
         reply = await self._line.about(io, "POST", info, f"/jobs/{job_id}/cancel", "job.cancel", deadline=deadline)
-        return _map.job_of(parse(JobWire, reply))
+        return translate.job_of(parse(JobWire, reply))

@@ -25,7 +25,7 @@ from unigpu.driver import (
     matches,
 )
 
-from ._wire import EndpointWire, JobWire, TemplateWire, WorkerWire
+from .wire import EndpointWire, JobWire, TemplateWire, WorkerWire
 
 PRICES: Final[Mapping[str, float]] = {"RTX 4090": 0.72, "L40S": 1.08, "H100 SXM": 3.6}
 """The catalogue: USD of one worker-hour, one GPU a worker."""

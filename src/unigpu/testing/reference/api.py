@@ -18,7 +18,7 @@ from unigpu.errors import (
     NotFoundError,
 )
 
-from ._wire import PageWire, parse
+from .wire import PageWire, parse
 
 PROVIDER: Final = "reference"
 READ_TIMEOUT: Final = 30.0
