@@ -37,7 +37,7 @@ async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[Invent
             )
         )
     items += [instance_item(one, workers) for one in await api.instances(io, deadline=deadline)]
-    reply = await api.done(io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline)
+    reply = await api.send(io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline)
     for row in rows_in(reply.json(), "volumes", reply.operation):
         volume = shaped(VolumeWire, row, reply.operation)
         items.append(

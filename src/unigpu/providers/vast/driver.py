@@ -37,14 +37,15 @@ from unigpu.driver import (
     State,
     StreamResponse,
     Worker,
+    gone,
 )
 from unigpu.errors import NotFoundError
 
 from . import account, bodies, calls, instances, logs, market, request, scaling, translate
-from .api import LIMITS, VastAPI, gone
+from .api import LIMITS, VastAPI
 from .check import check
 from .options import Options, SpecOptions
-from .resources import EndpointResource, GroupResource, ListCache, TemplateResource, endpoint_of
+from .resources import EndpointResource, GroupResource, ListCache, TemplateResource
 from .scaling import set_limits
 from .tls import trust_of
 from .wire import PROVIDER, GroupWire
@@ -77,7 +78,7 @@ class VastDriver:
         self._options = Options.model_validate(dict(config.options))
         self.base = self._options.console_url
         self._api = VastAPI(
-            console=self._options.console_url,
+            base=self._options.console_url,
             engine=self._options.engine_url,
             key=config.api_key,
             trust=trust_of(self._options.worker_ca),
@@ -143,9 +144,9 @@ class VastDriver:
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         if info.kind == "pod":
-            machine = await instances.instance_of(self._api, io, info.id, deadline=deadline)
+            machine = await self._api.instance(io, info.id, deadline=deadline)
             return None if machine is None else await instances.probed(self._api, io, machine, deadline=deadline)
-        wire = await endpoint_of(self._api, io, info.id, deadline=deadline)
+        wire = await self._api.endpoint(io, info.id, deadline=deadline)
         if wire is None:
             return None
         templates = await self._api.templates(io, [info.provider_name], deadline=deadline)
@@ -166,17 +167,17 @@ class VastDriver:
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         if info.kind == "pod":
-            machine = await instances.instance_of(self._api, io, info.id, deadline=deadline)
+            machine = await self._api.instance(io, info.id, deadline=deadline)
             if machine is None:
-                raise gone(info, "vast.instance.get")
+                raise gone(info, operation="vast.instance.get")
             known = info.raw_state == machine.actual_status and info.state is not State.UNKNOWN
             now = info if known else await instances.probed(self._api, io, machine, deadline=deadline)
             return (instances.instance_worker(machine, now.state),)
         try:
             return tuple(map(translate.worker_of, await self._api.workers(io, info.id, deadline=deadline)))
         except NotFoundError as exc:
-            if await endpoint_of(self._api, io, info.id, deadline=deadline) is None:
-                raise gone(info, exc.operation) from exc
+            if await self._api.endpoint(io, info.id, deadline=deadline) is None:
+                raise gone(info, operation=exc.operation) from exc
             return ()
 
     async def logs(

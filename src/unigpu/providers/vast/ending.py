@@ -32,7 +32,7 @@ async def end(
     """
     machines = await _workers(api, io, id, group=group, deadline=deadline)
     try:
-        reply = await api.done(io, "DELETE", path, operation, deadline=deadline)
+        reply = await api.send(io, "DELETE", path, operation, deadline=deadline)
     except NotFoundError:
         reply = None
     if not group:
@@ -57,7 +57,7 @@ async def end(
 async def destroy(api: VastAPI, io: Io, id: str, *, deadline: float) -> None:
     """Destroy one instance; its disk goes with it."""
     try:
-        await api.done(io, "DELETE", f"/api/v0/instances/{id}/", "instance.delete", json={}, deadline=deadline)
+        await api.send(io, "DELETE", f"/api/v0/instances/{id}/", "instance.delete", json={}, deadline=deadline)
     except NotFoundError:
         return
 

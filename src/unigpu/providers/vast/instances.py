@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from unigpu.driver import (
     CallClass,
@@ -23,6 +23,7 @@ from unigpu.driver import (
     Worker,
     WorkerState,
     canonical,
+    gone,
     is_rehearsal,
     items,
     mapping,
@@ -31,7 +32,7 @@ from unigpu.driver import (
 from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
 
 from . import bodies, docker_flags, ending, translate
-from .api import VastAPI, gone, no_capacity, no_offer
+from .api import VastAPI
 from .market import as_json, country, disk_of, of_spec, search
 from .resources import VastResource
 from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire
@@ -82,31 +83,24 @@ class InstanceResource(VastResource):
             try:
                 return await self._rent(io, offer, deadline=deadline)
             except APIStatusError as exc:
-                if not no_capacity(exc):
+                if not _was_taken(exc):
                     raise
                 refused.append(f"offer {offer.id}: {exc.message}")
-        raise no_offer(spec.name, len(refused), f" ({'; '.join(refused[:3])})" if refused else "")
+        raise _no_offer(spec.name, len(refused), f" ({'; '.join(refused[:3])})" if refused else "")
 
     async def _rent(self, io: Io, offer: OfferWire, *, deadline: float) -> Found:
         """One rental. Whatever it answers, a contract in it is a machine that is billed: that is told first, and
         whether it runs is judged afterwards (`must_run`)."""
         spec, identity = self.made_from()
-        request = Request(
-            method="PUT",
-            url=f"{self.api.console}/api/v0/asks/{offer.id}/",
-            operation="vast.instance.create",
-            headers=self.api.headers,
-            json=bodies.instance_body(spec, identity),
-            role="create",
-            call=self.call,
-            deadline=deadline,
-            limit_key="vast.instance.create",
-            deployment=spec.name,
-        )
-        reply = await io.send(request)
+        reply = await io.send(
+            self.api.request(
+                "PUT", f"/api/v0/asks/{offer.id}/", "instance.create", json=bodies.instance_body(spec, identity),
+                role="create", call=self.call, deadline=deadline, deployment=spec.name,
+            )
+        )  # fmt: skip
         contract = _contract(reply)
         if contract is None:
-            self.api.checked(reply if reply.status >= 300 else replace(reply, status=400), spec.name)
+            self.api.checked(reply if reply.status >= 300 else replace(reply, status=400), deployment=spec.name)
             raise AssertionError("unreachable: that status is an error")
         wire = InstanceWire(
             id=contract,
@@ -120,11 +114,28 @@ class InstanceResource(VastResource):
         return found_instance(wire)
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        wire = await instance_of(self.api, io, id, deadline=deadline)
+        wire = await self.api.instance(io, id, deadline=deadline)
         return None if wire is None else found_instance(wire)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         await ending.destroy(self.api, io, id, deadline=deadline)
+
+
+def _was_taken(exc: APIStatusError) -> bool:
+    """Whether an offer was taken by somebody else: normal between a search and a rental."""
+    return exc.status in (404, 410) or "no_such_ask" in exc.message or "offer_not_found" in exc.message
+
+
+def _no_offer(name: str | None, tried: int, why: str) -> NoCapacityError:
+    return NoCapacityError(
+        f"Vast has no machine for {name} now: {tried} offers tried{why}.",
+        provider=PROVIDER,
+        operation="vast.instance.create",
+        deployment=name,
+        retryable=True,
+        maybe_executed=False,
+        hint="Accept more GPUs, a higher max_price, more regions, or a lower reliability in provider_options.",
+    )
 
 
 def _contract(reply: Response) -> int | None:
@@ -140,34 +151,13 @@ def _contract(reply: Response) -> int | None:
     return shaped(ContractWire, data, reply.operation).new_contract
 
 
-async def instance_of(api: VastAPI, io: Io, id: str, *, deadline: float) -> InstanceWire | None:
-    """An instance by its id. One that was destroyed reads as ``{"instances": null}``, or as 404."""
-    if not id.isdecimal():  # a plan's, of what is not made yet: Vast would call the request wrong
-        return None
-    try:
-        reply = await api.done(
-            io, "GET", f"/api/v0/instances/{id}/", "instance.get", params=(("owner", "me"),), deadline=deadline
-        )
-    except NotFoundError:
-        return None
-    data: object = reply.json()
-    if "instances" not in mapping(data):
-        raise InvalidResponseError(
-            f"{reply.operation}: Vast's reply has no instance", provider=PROVIDER, operation=reply.operation
-        )
-    row = mapping(data)["instances"]
-    if isinstance(row, list):
-        row = next(iter(items(cast("object", row))), None)
-    return None if row is None else shaped(InstanceWire, row, reply.operation)
-
-
 async def must_run(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """After a rental whose answer did not say that it runs: a stopped machine is started once.
 
     Raises:
         NoCapacityError: its GPU is somebody else's; the caller takes it back.
     """
-    wire = await instance_of(api, io, info.id, deadline=deadline)
+    wire = await api.instance(io, info.id, deadline=deadline)
     if wire is None or "stopped" not in (wire.intended_status, wire.actual_status):
         return
     if not await start(api, io, info.id, deadline=deadline):
@@ -185,11 +175,13 @@ async def must_run(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: floa
 
 async def start(api: VastAPI, io: Io, id: str, *, deadline: float) -> bool:
     """Ask for it to run; ``False``: its GPU is not free now, and Vast starts it when it is."""
-    reply = await api.send(
-        io, "PUT", f"/api/v0/instances/{id}/", "instance.put", json={"state": "running"}, deadline=deadline
+    reply = await io.send(
+        api.request("PUT", f"/api/v0/instances/{id}/", "instance.put", json={"state": "running"}, deadline=deadline)
     )
-    body: Any = reply.json() if reply.content else {}
-    return mapping(body).get("success") is not False
+    if reply.status < 300 and mapping(reply.json() if reply.content else None).get("success") is False:
+        return False
+    api.checked(reply)
+    return True
 
 
 async def resume(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
@@ -201,9 +193,9 @@ async def resume(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float)
     try:
         runs = await start(api, io, info.id, deadline=deadline)
     except NotFoundError as exc:
-        raise gone(info, exc.operation) from exc
+        raise gone(info, exc) from exc
     for _ in range(_LEAVES if runs and not is_rehearsal(io) else 0):
-        wire = await instance_of(api, io, info.id, deadline=deadline)
+        wire = await api.instance(io, info.id, deadline=deadline)
         if wire is None or wire.actual_status != "exited" or io.now() + _LEAVE_S >= deadline:
             return
         await io.sleep(_LEAVE_S)

@@ -28,7 +28,7 @@ async def of_machine(api: VastAPI, io: Io, info: DeploymentInfo, id: str, *, tai
         NotFoundError: there is no such machine.
         InvalidResponseError: Vast names no address, or nothing comes there.
     """
-    reply = await api.done(
+    reply = await api.send(
         io, "PUT", f"/api/v0/instances/request_logs/{id}/", "instance.logs.get", json={"tail": str(tail)},
         deadline=deadline, deployment=info.name,
     )  # fmt: skip

@@ -209,7 +209,7 @@ async def search(
         "allocated_storage": disk,
         "limit": min(limit, _MOST),
     }
-    reply = await api.done(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
+    reply = await api.send(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
     found = rows(OfferWire, rows_in(reply.json(), "offers", reply.operation), reply.operation)
     return sorted(found, key=lambda one: (one.dph_total, one.id))
 

@@ -143,7 +143,7 @@ class TemplateResource(VastResource):
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         self.lists.forget()
         try:
-            await self.api.done(
+            await self.api.send(
                 io, "DELETE", "/api/v0/template/", "template.delete", json={"template_id": int(id)}, deadline=deadline
             )
         except NotFoundError:
@@ -184,7 +184,7 @@ class EndpointResource(VastResource):
         body = bodies.endpoint_body(spec, identity)
         self.lists.forget()
         try:
-            reply = await self.api.done(
+            reply = await self.api.send(
                 io, "POST", "/api/v0/endptjobs/", "endpoint.create", json=body, role="create", call=self.call,
                 deadline=deadline, deployment=self.label,
             )  # fmt: skip
@@ -209,7 +209,7 @@ class EndpointResource(VastResource):
         return translate.found_endpoint(info.model_copy(update={"ids": ids}))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        wire = await endpoint_of(self.api, io, id, deadline=deadline)
+        wire = await self.api.endpoint(io, id, deadline=deadline)
         return None if wire is None else (await self._shown(io, [wire], deadline=deadline))[0]
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
@@ -248,7 +248,7 @@ class GroupResource(VastResource):
             told = next((one.hash_id for one in known if str(one.id) == template.id), None)
         body = bodies.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
         self.lists.forget()
-        reply = await self.api.done(
+        reply = await self.api.send(
             io, "POST", "/api/v0/workergroups/", "workergroup.create", json=body, role="create", call=self.call,
             deadline=deadline, deployment=self.label,
         )  # fmt: skip
@@ -270,21 +270,6 @@ class GroupResource(VastResource):
 
 
 # -- what several of them do ------------------------------------------------------------------------------------------
-
-
-async def endpoint_of(api: VastAPI, io: Io, id: str, *, deadline: float) -> EndpointWire | None:
-    """An endpoint by its id; ``None``: Vast says that there is none."""
-    if not id.isdecimal():  # a plan's, of what is not made yet: Vast would call the request wrong
-        return None
-    try:
-        reply = await api.done(io, "GET", f"/api/v0/endptjobs/{id}/", "endpoint.get", deadline=deadline)
-    except NotFoundError:
-        return None
-    data: object = reply.json()
-    row = mapping(data).get("result", data)
-    return api.remember(
-        shaped(EndpointWire, row, reply.operation)
-    )  # `null` is no "not found": an error, like any other shape
 
 
 def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:

@@ -31,6 +31,7 @@ from unigpu.driver import (
     State,
     StreamResponse,
     WorkerState,
+    gone,
     mapping,
     shaped,
 )
@@ -47,9 +48,8 @@ from unigpu.errors import (
 )
 
 from . import translate
-from .api import VastAPI, gone, said_no
+from .api import VastAPI, said_no
 from .bodies import COST
-from .resources import endpoint_of
 from .wire import PROVIDER, RouteWire
 
 ROUTE: Final = "job.route.get"
@@ -90,8 +90,7 @@ class Route:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not reach a worker, should an answer of the engine's hold it."""
-        own = self.api.own.get(self.info.id)
-        return (self.api.secret, *(() if own is None else (own.get_secret_value(),)))
+        return self.api.secrets
 
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
@@ -279,9 +278,9 @@ class Route:
             NoWorkerReady: it is stopped.
         """
         until = min(self.deadline, self.io.now() + seconds)
-        wire = await endpoint_of(self.api, self.io, self.info.id, deadline=until)
+        wire = await self.api.endpoint(self.io, self.info.id, deadline=until)
         if wire is None:
-            raise gone(self.info, exc.operation) from exc
+            raise gone(self.info, operation=exc.operation) from exc
         if wire.endpoint_state == "stopped":
             raise self._stopped() from exc
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unigpu.driver import DeploymentInfo, DeploymentSpec, Identity, Io, Scaling, is_rehearsal
-from unigpu.errors import APIStatusError, InvalidResponseError, NotFoundError, UnsupportedError
+from unigpu.driver import DeploymentInfo, DeploymentSpec, Identity, Io, Scaling, gone, is_rehearsal
+from unigpu.errors import APIStatusError, InvalidResponseError, UnsupportedError
 
 from . import bodies, instances, routing, translate
-from .api import VastAPI, gone
-from .resources import endpoint_of, must_be_capped
+from .api import VastAPI
+from .resources import must_be_capped
 from .wire import PROVIDER, GroupWire
 
 
@@ -22,9 +22,9 @@ async def update(
 ) -> None:
     """Template, workergroup, limits, and the roll of the workers: each step is harmless to repeat. Until the
     workergroup has the new template the deployment shows no spec, so a half update is never taken for a whole."""
-    wire = await endpoint_of(api, io, info.id, deadline=deadline)
+    wire = await api.endpoint(io, info.id, deadline=deadline)
     if wire is None:
-        raise gone(info, "vast.endpoint.get")
+        raise gone(info, operation="vast.endpoint.get")
     groups = await api.groups(io, deadline=deadline)
     group = next((one for one in groups if one.endpoint_id == wire.id), None)
     templates = await api.templates(io, [info.provider_name], deadline=deadline)
@@ -44,7 +44,7 @@ async def update(
         "id": template.id,
         "hash_id": template.hash_id,
     }
-    await api.done(io, "PUT", "/api/v1/template/", "template.put", json=body, deadline=deadline, deployment=info.name)
+    await api.send(io, "PUT", "/api/v1/template/", "template.put", json=body, deadline=deadline, deployment=info.name)
     again = await api.templates(io, [info.provider_name], deadline=deadline)
     now = next((one for one in again if one.id == template.id), None)
     changed = bodies.group_body(
@@ -101,9 +101,9 @@ async def set_limits(
             hint=f"(1, {workers[1]}) keeps one; for more say the load: "
             'update(provider_options={"vast": {"min_load": ...}}).',
         )
-    wire = await endpoint_of(api, io, info.id, deadline=deadline)
+    wire = await api.endpoint(io, info.id, deadline=deadline)
     if wire is None:
-        raise gone(info, "vast.endpoint.get")
+        raise gone(info, operation="vast.endpoint.get")
     now = {one: getattr(wire, one) for one in ("min_load", "cold_workers", "max_queue_time")}
     body = bodies.scale_body(now, workers, idle_timeout, scaling)
     if body:
@@ -119,7 +119,7 @@ async def wake(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -
 async def stop(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """All workers are stopped and keep their disks; a pod gives its GPU back. Storage is billed on."""
     if info.kind == "pod":
-        await _pause(api, io, info, deadline=deadline)
+        await api.about(io, "PUT", info, "", "instance.put", json={"state": "stopped"}, deadline=deadline)
     else:
         await _put(api, io, info, {"endpoint_state": "stopped"}, deadline=deadline)
 
@@ -138,7 +138,7 @@ async def _roll(api: VastAPI, io: Io, info: DeploymentInfo, group: int, *, deadl
     try:
         await api.send(
             io, "POST", "/update_workers/", "workergroup.roll", json={"workergroup_id": group}, deadline=deadline,
-            deployment=info.name, engine=True,
+            deployment=info.name, base=api.engine,
         )  # fmt: skip
     except APIStatusError as exc:
         if exc.status not in (400, 404):
@@ -162,31 +162,15 @@ async def _join(
 async def _put_group(
     api: VastAPI, io: Io, info: DeploymentInfo, group: int, body: Mapping[str, Any], *, deadline: float
 ) -> None:
-    await api.done(
+    await api.send(
         io, "PUT", f"/api/v0/workergroups/{group}/", "workergroup.put", json=dict(body), deadline=deadline,
         deployment=info.name,
     )  # fmt: skip
 
 
-async def _pause(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-    try:
-        await api.done(
-            io, "PUT", f"/api/v0/instances/{info.id}/", "instance.put", json={"state": "stopped"},
-            deadline=deadline, deployment=info.name,
-        )  # fmt: skip
-    except NotFoundError as exc:
-        raise gone(info, exc.operation) from exc
-
-
 async def _put(api: VastAPI, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, deadline: float) -> None:
     """Set some of an endpoint's limits: only what is set is sent, as Vast takes ``null`` for a value."""
-    try:
-        await api.done(
-            io, "PUT", f"/api/v0/endptjobs/{info.id}/", "endpoint.put", json=dict(body), deadline=deadline,
-            deployment=info.name,
-        )  # fmt: skip
-    except NotFoundError as exc:
-        raise gone(info, exc.operation) from exc
+    await api.about(io, "PUT", info, "", "endpoint.put", json=dict(body), deadline=deadline)
 
 
 def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
