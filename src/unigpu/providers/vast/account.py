@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from unigpu.driver import InventoryItem, Io, rows_in, shaped
 from unigpu.errors import NotFoundError
 
-from . import docker_flags, translate
+from . import translate
 from .api import VastAPI
+from .docker_flags import tags_in
 from .wire import PROVIDER, InstanceWire, VolumeWire
 
 
@@ -58,7 +59,7 @@ async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[Invent
 def instance_item(wire: InstanceWire, workers: Mapping[int, str]) -> InventoryItem:
     """An instance, which may be a worker of an endpoint: then *workers* has that one's name."""
     known = translate.untag(wire.label) or translate.untag(workers.get(wire.id))
-    env = docker_flags.read(wire.extra_env)
+    tags = tags_in(wire.extra_env)
     running = wire.actual_status in ("running", "frozen", "rebooting")
     # https://docs.vast.ai/guides/serverless/pricing: an endpoint's machine bills its GPU while it loads, too
     running = running or (wire.id in workers and wire.actual_status == "loading")
@@ -70,8 +71,8 @@ def instance_item(wire: InstanceWire, workers: Mapping[int, str]) -> InventoryIt
         id=str(wire.id),
         kind="worker" if wire.id in workers else "instance",
         owner="ours" if known else "foreign",
-        name=env.get("UNIGPU_NAME") or (known[0] if known else wire.label),
-        namespace=env.get("UNIGPU_NAMESPACE") if known else None,
+        name=tags.name or (known[0] if known else wire.label),
+        namespace=tags.namespace if known else None,
         state=wire.actual_status,
         per_hour=wire.dph_total if running else 0.0 if month is not None else None,
         per_month=month,

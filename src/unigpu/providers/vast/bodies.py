@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from unigpu.driver import DEFAULT_PORT, DeploymentSpec, Identity, Scaling
+from unigpu.driver import DEFAULT_PORT, DeploymentSpec, Identity, Scaling, Tags
 from unigpu.errors import ConfigurationError
 
 from .docker_flags import ENTRY, flags, fragile, parted, too_long
 from .market import as_text, disk_of, of_spec
 from .options import PYWORKER, TUNNEL, WORKER_PORT, SpecOptions
-from .translate import MAX_PRICE, tag_of
+from .translate import tag_of
 from .wire import PROVIDER
 
 COST: Final = 100.0
@@ -66,12 +66,9 @@ def env_of(spec: DeploymentSpec, identity: Identity) -> dict[str, str]:
     for name, value in spec.secrets.items():
         if isinstance(value, SecretStr):
             env[name] = value.get_secret_value()
-    env |= identity.constants
-    if spec.max_price is not None:
-        env[MAX_PRICE] = f"{spec.max_price:g}"
-    if is_tunnelled(spec):
-        env["UNIGPU_ROUTE"] = TUNNEL
-    return env
+    route = TUNNEL if is_tunnelled(spec) else None
+    port = port_of(spec) if spec.kind == "pod" or spec.interface == "http" else None
+    return {**env, **identity.constants, **Tags(max_price=spec.max_price, route=route, port=port).write()}
 
 
 def registry_host(image: str) -> str:
@@ -90,7 +87,7 @@ def template_body(spec: DeploymentSpec, identity: Identity, *, engine: str) -> d
         "USE_SSL": "true" if options.tls else "false",
     }
     if spec.interface == "http":
-        env["PORT"] = env["UNIGPU_PORT"] = str(port_of(spec))
+        env["PORT"] = str(port_of(spec))
     elif spec.runs_our_worker(PROVIDER):
         env["UNIGPU_VAST"] = "serverless"  # our worker knows where it is, with or without a token of Vast's
     words = command_words(spec)
@@ -260,7 +257,7 @@ def instance_body(spec: DeploymentSpec, identity: Identity) -> dict[str, Any]:
     options, port = options_of(spec), port_of(spec)
     env: dict[str, str] = env_of(spec, identity)
     env = {name: text for name, text in env.items() if name not in identity.constants} | parted(identity.constants)
-    env |= {"PORT": str(port), "UNIGPU_PORT": str(port), f"-p {port}:{port}": "1"}
+    env |= {"PORT": str(port), f"-p {port}:{port}": "1"}
     words = command_words(spec)
     body: dict[str, Any] = {
         "client_id": "me",

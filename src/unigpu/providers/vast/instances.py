@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from unigpu.driver import (
+    DEFAULT_PORT,
     CallClass,
     DeploymentInfo,
     Found,
@@ -23,19 +24,21 @@ from unigpu.driver import (
     Worker,
     WorkerState,
     canonical,
+    found_of,
     gone,
     is_rehearsal,
     items,
+    json_object,
     mapping,
-    shaped,
 )
-from unigpu.errors import APIStatusError, InvalidResponseError, NoCapacityError, NotFoundError, TransportError
+from unigpu.errors import APIStatusError, NoCapacityError, NotFoundError, TransportError
 
-from . import bodies, docker_flags, ending, translate
+from . import bodies, ending, translate
 from .api import VastAPI
+from .docker_flags import tags_in
 from .market import as_json, country, disk_of, of_spec, search
 from .resources import VastResource
-from .wire import PROVIDER, ContractWire, InstanceWire, OfferWire
+from .wire import PROVIDER, InstanceWire, OfferWire
 
 _PROBE_S: Final = 10.0
 _LEAVES: Final = 15
@@ -140,15 +143,9 @@ def _no_offer(name: str | None, tried: int, why: str) -> NoCapacityError:
 
 def _contract(reply: Response) -> int | None:
     """The contract that a reply names, whatever its status: ``success: false`` may have rented, too."""
-    try:
-        data: object = reply.json()
-    except InvalidResponseError:
-        if reply.status < 300:
-            raise
-        return None
-    if not isinstance(mapping(data).get("new_contract"), int):
-        return None
-    return shaped(ContractWire, data, reply.operation).new_contract
+    body: object = reply.json() if reply.status < 300 else json_object(reply.content)
+    found: object = mapping(body).get("new_contract")
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 async def must_run(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
@@ -271,10 +268,9 @@ def address_of(wire: InstanceWire, port: int) -> str | None:
 def instance_info(wire: InstanceWire, *, answers: bool | None = None) -> DeploymentInfo:
     """An instance as a deployment. *answers*: whether its port does; ``None``: not asked."""
     known = translate.untag(wire.label)
-    env = docker_flags.read(wire.extra_env)
-    constants = translate.constants(env)
+    tags = tags_in(wire.extra_env)
     state, reason = instance_state(wire)
-    url = address_of(wire, int(constants.get("port") or 8000))
+    url = address_of(wire, tags.port or DEFAULT_PORT)
     if state is State.STARTING and wire.actual_status == "running":
         if url is None:
             reason = "it has no public address yet"
@@ -290,32 +286,20 @@ def instance_info(wire: InstanceWire, *, answers: bool | None = None) -> Deploym
         state=state,
         raw_state=wire.actual_status,
         reason=reason,
-        interface=translate.interface(env, "http"),
         kind="pod",
         workers=(1, 1),
         ready_workers=1 if state is State.READY else 0,
         url=url,
-        attempt=env.get("UNIGPU_ATTEMPT") or (known[1] if known else None),
         created_at=wire.start_date,
         rate=Rate(idle_per_hour=wire.dph_total, max_per_hour=wire.dph_total, source="the instance's own price"),
         bills="storage, at its host's price, until it is deleted; its GPU may be gone when it is started again",
         ours=known is not None,
-        **constants,
+        **translate.stated(replace(tags, attempt=tags.attempt or (known[1] if known else None)), "http"),
     )
 
 
 def found_instance(wire: InstanceWire) -> Found:
-    info = instance_info(wire)
-    return Found(
-        kind="instance",
-        id=info.id,
-        name=info.provider_name,
-        attempt=info.attempt,
-        spec_hash=info.spec_hash,
-        created_at=info.created_at,
-        expires_at=info.expires_at,
-        info=info,
-    )
+    return found_of("instance", instance_info(wire))
 
 
 def instance_worker(wire: InstanceWire, state: State) -> Worker:

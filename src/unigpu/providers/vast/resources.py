@@ -18,6 +18,8 @@ from unigpu.driver import (
     Found,
     Identity,
     Io,
+    Tags,
+    found_of,
     is_rehearsal,
     mapping,
     parse,
@@ -172,7 +174,7 @@ class EndpointResource(VastResource):
         templates, groups = lists.templates, lists.groups
         if templates is None or groups is None:
             raise AssertionError("both were read")
-        return [translate.found_endpoint(shown(one, templates[1], groups[1])) for one in wires]
+        return [found_of("endpoint", shown(one, templates[1], groups[1])) for one in wires]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """Without load and without machines to keep.
@@ -203,10 +205,10 @@ class EndpointResource(VastResource):
                 "inactivity_timeout": body["inactivity_timeout"],
             }
         )  # fmt: skip
-        env = {name: text for name, text in bodies.env_of(spec, identity).items() if name.startswith("UNIGPU_")}
-        info = translate.endpoint_info(seen, template=None, group=None, workers=(), env=env)
+        tags = Tags.read(bodies.env_of(spec, identity))
+        info = translate.endpoint_info(seen, template=None, group=None, workers=(), tags=tags)
         ids = {kind: one.id for kind, one in made.items()} | {self.kind: str(id_)}
-        return translate.found_endpoint(info.model_copy(update={"ids": ids}))
+        return found_of("endpoint", info.model_copy(update={"ids": ids}))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         wire = await self.api.endpoint(io, id, deadline=deadline)

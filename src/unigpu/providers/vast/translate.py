@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from unigpu.driver import (
@@ -18,18 +19,18 @@ from unigpu.driver import (
     Interface,
     Rate,
     State,
+    Tags,
     Worker,
     WorkerState,
     canonical,
     is_ours,
-    number,
+    workers_hour,
 )
 
-from . import docker_flags
+from .docker_flags import tags_in
 from .wire import PROVIDER, EndpointWire, GroupWire, TemplateWire, WorkerWire
 
-MAX_PRICE: Final = "UNIGPU_MAX_PRICE"
-"""Our note of the price cap: an endpoint does not tell what it costs."""
+_ASSUMED: Final = ("interface", "execution_timeout", "concurrency", "idempotent")
 _TAG: Final = re.compile(r"([a-z][a-z0-9-]{0,4}-ug[a-z2-7]{12})-([0-9a-z]{1,64})")
 
 # https://docs.vast.ai/guides/serverless/worker-states
@@ -68,64 +69,22 @@ def untag(text: str | None) -> tuple[str, str | None] | None:
     return (text, None) if text is not None and is_ours(text) else None
 
 
-def constants(env: Mapping[str, str]) -> dict[str, Any]:
-    """What our constants say of a deployment; what is not there is assumed, and said to be."""
-    told: dict[str, Any] = {
-        "name": env.get("UNIGPU_NAME"),
-        "namespace": env.get("UNIGPU_NAMESPACE"),
-        "spec_hash": env.get("UNIGPU_SPEC"),
-        "route": env.get("UNIGPU_ROUTE"),
-        "auth_env": env.get("UNIGPU_AUTH"),
-        "worker_protocol": env.get("UNIGPU_WORKER"),
-        "idempotent": env.get("UNIGPU_IDEMPOTENT") == "1",
-        "expires_at": number(env.get("UNIGPU_EXPIRES")),
-    }
-    timeout, concurrency, port = (
-        number(env.get(name)) for name in ("UNIGPU_TIMEOUT", "UNIGPU_CONCURRENCY", "UNIGPU_PORT")
-    )
-    told |= {"execution_timeout": timeout} if timeout is not None else {}
-    told |= {"concurrency": int(concurrency)} if concurrency is not None else {}
-    told |= {"port": int(port)} if port is not None else {}
-    if "UNIGPU_NAME" not in env:
-        told["assumed"] = ("interface", "execution_timeout", "concurrency", "idempotent")
-    return told
-
-
-def interface(env: Mapping[str, str], default: Interface) -> Interface:
-    return "http" if env.get("UNIGPU_INTERFACE") == "http" else "function" if "UNIGPU_INTERFACE" in env else default
+def stated(tags: Tags, interface: Interface) -> dict[str, Any]:
+    """What our constants say of a deployment; where they were not shown, it is marked as assumed."""
+    return tags.info(interface=tags.interface or interface) | ({} if tags.shown else {"assumed": _ASSUMED})
 
 
 # -- serverless --------------------------------------------------------------------------------------------------------
 
 
 def found_template(wire: TemplateWire) -> Found:
-    env = docker_flags.read(wire.env)
-    return Found(
-        kind="template",
-        id=str(wire.id),
-        name=wire.name,
-        attempt=env.get("UNIGPU_ATTEMPT"),
-        spec_hash=env.get("UNIGPU_SPEC"),
-        created_at=wire.created_at,
-    )
+    tags = tags_in(wire.env)
+    return Found(kind="template", id=str(wire.id), name=wire.name, created_at=wire.created_at, **tags.found())
 
 
 def found_group(wire: GroupWire) -> Found:
     name, attempt = untag(wire.endpoint_name) or (wire.endpoint_name or "", None)
     return Found(kind="workergroup", id=str(wire.id), name=name, attempt=attempt, created_at=wire.created_at)
-
-
-def found_endpoint(info: DeploymentInfo) -> Found:
-    return Found(
-        kind="endpoint",
-        id=info.id,
-        name=info.provider_name,
-        attempt=info.attempt,
-        spec_hash=info.spec_hash,
-        created_at=info.created_at,
-        expires_at=info.expires_at,
-        info=info,
-    )
 
 
 def its_template(wire: EndpointWire, templates: Sequence[TemplateWire], group: GroupWire | None) -> TemplateWire | None:
@@ -134,7 +93,7 @@ def its_template(wire: EndpointWire, templates: Sequence[TemplateWire], group: G
     name, attempt = untag(wire.endpoint_name) or (None, None)
     mine = [one for one in templates if one.name == name]
     named = None if group is None else next((one for one in mine if one.id == group.template_id), None)
-    same = next((one for one in mine if docker_flags.read(one.env).get("UNIGPU_ATTEMPT") == attempt), None)
+    same = next((one for one in mine if tags_in(one.env).attempt == attempt), None)
     return named or same or (mine[0] if len(mine) == 1 else None)
 
 
@@ -144,29 +103,29 @@ def endpoint_info(
     template: TemplateWire | None,
     group: GroupWire | None,
     workers: Sequence[WorkerWire] | None = None,
-    env: Mapping[str, str] | None = None,
+    tags: Tags | None = None,
 ) -> DeploymentInfo:
     """An endpoint as a deployment.
 
     Args:
         workers: ``None``: not asked for, as in a list; then its state is known only where it is stopped.
-        env: The variables, where the template need not be asked.
+        tags: Our constants, where the template need not be asked.
     """
     known = untag(wire.endpoint_name)
-    told = dict(env) if env is not None else docker_flags.read(template.env) if template is not None else {}
-    stated = constants(told)
+    tags = tags or (Tags() if template is None else tags_in(template.env))
+    tags = replace(tags, attempt=known[1] if known else None)
     halfway = (
         template is not None and group is not None and None not in (template.hash_id, group.template_hash)
         and template.hash_id != group.template_hash
     )  # fmt: skip
     if halfway:  # an update that stopped in between: the workers run what an earlier content of the template said
-        stated["spec_hash"] = None
+        tags = replace(tags, spec_hash=None)
     least = 1 if (wire.min_load or 0) > 0 else 0
     state, reason = endpoint_state(wire.endpoint_state, least, workers)
     ids = {"endpoint": str(wire.id)}
     ids |= {"template": str(template.id)} if template is not None else {}
     ids |= {"workergroup": str(group.id)} if group is not None else {}
-    cap, kept = number(told.get(MAX_PRICE)), wire.cold_workers or 0
+    kept = wire.cold_workers or 0
     if wire.auto_delete_due_24h:
         reason = f"{reason + '; ' if reason else ''}Vast deletes it within 24 h: it has no workergroup"
     return DeploymentInfo(
@@ -177,13 +136,11 @@ def endpoint_info(
         state=state,
         raw_state=wire.endpoint_state,
         reason=reason,
-        interface=interface(told, "function"),
         workers=(least, wire.max_workers),
         ready_workers=None if workers is None else sum(worker_state(one).is_ready for one in workers),
         idle_timeout=wire.inactivity_timeout if (wire.inactivity_timeout or 0) > 0 else None,
-        attempt=known[1] if known else None,
         created_at=wire.created_at,
-        rate=rate_of(cap, (least, wire.max_workers), kept),
+        rate=rate_of(tags.max_price, (least, wire.max_workers), kept),
         bills="storage and traffic of its stopped workers",
         ours=known is not None,
         details={
@@ -191,19 +148,16 @@ def endpoint_info(
             "cold_workers": kept,
             "scaling": {"signal": "queue_delay", "target": wire.target_queue_time},
         },
-        **stated,
+        **stated(tags, "function"),
     )
 
 
 def rate_of(price: float | None, workers: tuple[int, int], kept: int) -> Rate:
     """By the price cap: what a machine costs is known when Vast rents it."""
-    idle = None if price is None else round(workers[0] * price, 6)
-    if kept and not workers[0]:
-        idle = None  # the storage of what is kept stopped, at each host's own price
-    elif not workers[0]:
-        idle = 0.0
-    most = None if price is None else round(workers[1] * price, 6)
-    return Rate(idle_per_hour=idle, max_per_hour=most, source=None if price is None else "max_price")
+    # What is kept stopped bills its storage, at each host's own price.
+    idle = None if kept and not workers[0] else workers_hour(workers[0], price)
+    source = None if price is None else "max_price"
+    return Rate(idle_per_hour=idle, max_per_hour=workers_hour(workers[1], price), source=source)
 
 
 def endpoint_state(word: str | None, least: int, workers: Sequence[WorkerWire] | None) -> tuple[State, str | None]:

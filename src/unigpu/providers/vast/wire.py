@@ -100,13 +100,6 @@ class InstanceWire(WireModel):
     start_date: Time = None
 
 
-class ContractWire(WireModel):
-    """The answer to a rental: a contract id counts whatever else is said."""
-
-    success: bool | None = None
-    new_contract: int | None = None
-
-
 class RouteWire(WireModel):
     """The answer of ``/route/``: ready where there is a ``url``. ``status`` is free text: shown, never read."""
 
