@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal
 
 from unigpu.driver import (
@@ -228,11 +227,9 @@ class VastDriver:
         kind: Literal["serverless", "pod"],
         deadline: float,
     ) -> Sequence[Offer]:
-        """Machines that could be rented now. The price has GPU and disk; traffic is billed besides, by the byte: its
-        price is in `Offer.details`."""
-        found = await market.offers(self._api, io, gpu=gpu, max_price=max_price, regions=regions, deadline=deadline)
-        source = f"Vast's offers, {datetime.fromtimestamp(io.wall(), UTC).date().isoformat()}"
-        return [market.offer_of(one, kind, source) for one in found]
+        return await market.offers(
+            self._api, io, gpu=gpu, max_price=max_price, regions=regions, kind=kind, deadline=deadline
+        )
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         return await account.inventory(self._api, io, deadline=deadline)

@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
 from unigpu.driver import (
     GPU,
@@ -221,16 +222,19 @@ async def offers(
     gpu: tuple[GPURequest, ...] | None,
     max_price: float | None,
     regions: tuple[str, ...] | None,
+    kind: Literal["serverless", "pod"],
     deadline: float,
-) -> list[OfferWire]:
-    """What could be rented now, by the filters that a deployment would have: one search for each GPU asked for."""
+) -> list[Offer]:
+    """Machines that could be rented now, by the filters that a deployment would have: one search for each GPU. The
+    price covers GPU and disk; traffic is billed by the byte on top, and its price is in `Offer.details`."""
     asked: list[tuple[GPURequest, ...] | None] = [None] if gpu is None else [(one,) for one in gpu]
     found: dict[int, OfferWire] = {}
     for one in asked:
         filters = as_json(machines(one, max_price=max_price, regions=regions, options=SpecOptions()))
-        for wire in await search(api, io, filters, disk=10, limit=_MOST, deadline=deadline):
+        for wire in await search(api, io, filters, disk=LEAST_DISK, limit=_MOST, deadline=deadline):
             found[wire.id] = wire
-    return list(found.values())
+    source = f"Vast's offers, {datetime.fromtimestamp(io.wall(), UTC).date().isoformat()}"
+    return [_offer(one, kind, source) for one in found.values()]
 
 
 def country(place: str | None) -> str | None:
@@ -239,7 +243,7 @@ def country(place: str | None) -> str | None:
     return code if re.fullmatch(r"[A-Z]{2}", code) else None
 
 
-def offer_of(wire: OfferWire, kind: str, source: str) -> Offer:
+def _offer(wire: OfferWire, kind: Literal["serverless", "pod"], source: str) -> Offer:
     memory = None if wire.gpu_ram is None else round(wire.gpu_ram / 1000, 1)
     more = {
         "machine_id": wire.machine_id,
@@ -259,7 +263,7 @@ def offer_of(wire: OfferWire, kind: str, source: str) -> Offer:
         memory_gb=memory,
         price_per_hour=wire.dph_total,
         region=country(wire.geolocation),
-        kind="pod" if kind == "pod" else "serverless",
+        kind=kind,
         available=1,
         interruptible=bool(wire.is_bid),
         id=str(wire.id),
