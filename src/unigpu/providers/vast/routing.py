@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from unigpu.driver import (
@@ -58,15 +58,18 @@ ROUTE_S: Final = 10.0
 """Seconds for one answer of ``/route/``."""
 REPLAY_S: Final = 60.0
 """``replay_timeout``: what Vast's own client sends."""
-_FIRST: Final = 1.0
-_LONGEST: Final = 5.0
+_FIRST_S: Final = 1.0
+_LONGEST_S: Final = 5.0
 _SAME: Final = 2
 """So often one address may be unreachable before a new request is asked for."""
 _UNSIGNED: Final = 3
-_LOOK: Final = 20.0
+_CHECK_S: Final = 20.0
 _FAILED: Final = 3
 _CONSOLE_S: Final = 5.0
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+E = TypeVar("E", bound=UniGPUError)
 
 
 @dataclass(slots=True)
@@ -84,13 +87,8 @@ class Route:
     unsigned: int = 0
     unreachable: str | None = None
     status: str | None = None
-    looked_at: float | None = None
+    checked_at: float | None = None
     is_ready: bool = False
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What must not reach a worker, should an answer of the engine's hold it."""
-        return self.api.secrets
 
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
@@ -101,8 +99,8 @@ class Route:
             DeploymentGone, AuthenticationError, ...: as the engine says.
             WorkerFailed: workers cannot start.
         """
-        if self.looked_at is None:
-            self.looked_at = self.io.now()
+        if self.checked_at is None:
+            self.checked_at = self.io.now()
         while True:
             reply, body = await self.ask()
             route = shaped(RouteWire, body, reply.operation)
@@ -110,7 +108,7 @@ class Route:
             if route.url:
                 return self._address(route.url), body
             self.status = route.status or self.status
-            await self._look()
+            await self._check_workers()
             await self.pause()
 
     async def pause(self) -> None:
@@ -119,13 +117,13 @@ class Route:
         Raises:
             NoWorkerReady, DeadlineExceeded: there is no time for another one.
         """
-        seconds = min(_LONGEST, _FIRST * 1.5**self.waits) * (0.8 + 0.4 * self.io.random())
+        seconds = min(_LONGEST_S, _FIRST_S * 1.5**self.waits) * (0.8 + 0.4 * self.io.random())
         self.waits += 1
         now = self.io.now()
         if not self.is_ready and now >= self.start_deadline:
-            await self._look(at_last=True)  # they may all be busy: that is another wait
+            await self._check_workers(at_last=True)  # they may all be busy: that is another wait
             if not self.is_ready:
-                raise self._nobody()
+                raise self._no_worker()
         if now >= self.deadline:
             raise self.late()
         left = (self.deadline if self.is_ready else min(self.deadline, self.start_deadline)) - now
@@ -169,7 +167,7 @@ class Route:
             url=f"{url}{path}",
             operation=CALL,
             headers=headers,
-            json=envelope(signed, payload, self.secrets),
+            json=envelope(signed, payload, self.api.secrets),
             role="worker",
             call=CallClass.USER_DECIDES,
             deadline=self.deadline,
@@ -200,7 +198,7 @@ class Route:
             raise exc  # its certificate, or its address, was refused: the same would come again
         if self.missed >= _SAME:
             self.idx, self.missed = 0, 0
-        await self._look()
+        await self._check_workers()
         await self.pause()
 
     def is_late(self, exc: TransportError) -> bool:
@@ -219,13 +217,8 @@ class Route:
         """
         self.unsigned += 1
         if self.unsigned >= _UNSIGNED:
-            raise InvalidResponseError(
-                f"workers of {self.info.name} refuse Vast's signature (HTTP {reply.status})",
-                provider=PROVIDER,
-                operation=reply.operation,
-                deployment=self.info.name,
-                maybe_executed=False,
-            )
+            text = f"workers of {self.info.name} refuse Vast's signature (HTTP {reply.status})"
+            raise self._failure(InvalidResponseError, text, operation=reply.operation)
         self.idx = 0
         await self.pause()
 
@@ -261,13 +254,8 @@ class Route:
             await self._must_exist(error)
             raise error
         if not isinstance(body, Mapping):
-            raise InvalidResponseError(
-                f"{reply.operation}: Vast's reply is neither a worker nor a status",
-                provider=PROVIDER,
-                operation=reply.operation,
-                deployment=self.info.name,
-                maybe_executed=False,
-            )
+            text = f"{reply.operation}: Vast's reply is neither a worker nor a status"
+            raise self._failure(InvalidResponseError, text)
         return reply, mapping(cast("object", body))
 
     async def _must_exist(self, exc: UniGPUError, *, seconds: float = math.inf) -> None:
@@ -292,38 +280,30 @@ class Route:
         """
         scheme = _scheme(url)
         if scheme is None:
-            raise self._bad_address("the engine named a worker by something that is no address; it was not called")
+            text = f"{self.info.name}: the engine named a worker by something that is no address; it was not called"
+            raise self._failure(InvalidResponseError, text)
         if scheme == "http" and not self.api.http_workers:
-            raise self._bad_address(
-                "the engine named a worker that is called without TLS; it was not called",
-                'To call such workers all the same: driver_options={"vast": {"http_workers": True}}.',
+            raise self._failure(
+                InvalidResponseError,
+                f"{self.info.name}: the engine named a worker that is called without TLS; it was not called",
+                hint='To call such workers all the same: driver_options={"vast": {"http_workers": True}}.',
             )
         return url.rstrip("/")
 
-    def _bad_address(self, text: str, hint: str | None = None) -> InvalidResponseError:
-        return InvalidResponseError(
-            f"{self.info.name}: {text}",
-            provider=PROVIDER,
-            operation=f"vast.{ROUTE}",
-            deployment=self.info.name,
-            maybe_executed=False,
-            hint=hint,
-        )
-
     # -- is anything coming? ------------------------------------------------------------------------------------------
 
-    async def _look(self, *, at_last: bool = False) -> None:
-        """Now and then, at the workers: are they ready and busy, failing, or is it stopped?
+    async def _check_workers(self, *, at_last: bool = False) -> None:
+        """Now and then: are workers ready and busy, do they fail, or is the endpoint stopped?
 
         Raises:
             WorkerFailed: so many failed, and none is ready.
             NoWorkerReady: it is stopped.
         """
         now = self.io.now()
-        soon = self.looked_at is not None and now - self.looked_at < _LOOK * (0.8 + 0.4 * self.io.random())
+        soon = self.checked_at is not None and now - self.checked_at < _CHECK_S * (0.8 + 0.4 * self.io.random())
         if soon and not at_last:
             return
-        self.looked_at = now
+        self.checked_at = now
         try:
             workers = await self.api.workers(self.io, self.info.id, deadline=self.deadline)
         except NotFoundError:
@@ -337,61 +317,54 @@ class Route:
             return
         if len(failed) >= _FAILED:
             said = next((one.error_msg for one in failed if one.error_msg), None) or "Vast tells no reason"
-            raise WorkerFailed(
-                f"{len(failed)} workers of {self.info.name} failed, and none is ready: {said}",
-                provider=PROVIDER,
-                deployment=self.info.name,
-                maybe_executed=False,
-            )
+            text = f"{len(failed)} workers of {self.info.name} failed, and none is ready: {said}"
+            raise self._failure(WorkerFailed, text, operation=None)
         if not at_last and all(state is WorkerState.STOPPED for state in states):
-            with contextlib.suppress(
-                TransportError
-            ):  # many wait, and the console is asked seldom: it is looked at later
-                await self._must_exist(self._nobody(), seconds=_CONSOLE_S)
+            # Many calls wait, and the console has a rate limit: where it does not answer now, a later check asks again.
+            with contextlib.suppress(TransportError):
+                await self._must_exist(self._no_worker(), seconds=_CONSOLE_S)
+
+    # -- errors -------------------------------------------------------------------------------------------------------
 
     def _stopped(self) -> NoWorkerReady:
-        return NoWorkerReady(
-            f"{self.info.name} is stopped",
-            state=str(State.STOPPED),
-            reason="stopped",
-            provider=PROVIDER,
-            operation=f"vast.{ROUTE}",
-            deployment=self.info.name,
-            maybe_executed=False,
-        )
+        return self._failure(NoWorkerReady, f"{self.info.name} is stopped", state=str(State.STOPPED), reason="stopped")
 
-    def _nobody(self) -> NoWorkerReady:
-        return NoWorkerReady(
-            f"no worker of {self.info.name} was ready in time: {self.status or 'Vast gives no reason'}",
-            state=None,
-            reason=self.status,
-            provider=PROVIDER,
-            operation=f"vast.{ROUTE}",
-            deployment=self.info.name,
-            maybe_executed=False,
+    def _no_worker(self) -> NoWorkerReady:
+        text = f"no worker of {self.info.name} was ready in time: {self.status or 'Vast gives no reason'}"
+        return self._failure(NoWorkerReady, text, state=None, reason=self.status, stop_reason="deadline")
+
+    def late(self, *, ran: bool = False) -> DeadlineExceeded:
+        """*ran*: a worker had it; the connection was closed, which ends it there."""
+        why = "it was running, and was cancelled" if ran else self.status or "no worker took it"
+        return self._failure(
+            DeadlineExceeded,
+            f"the call of {self.info.name} did not end in time: {why}",
+            operation=CALL if ran else f"vast.{ROUTE}",
+            maybe_executed=ran,
             stop_reason="deadline",
         )
 
     def lost(self, why: str, *, operation: str | None) -> WorkerLost:
         """A worker had it, and gave no answer."""
-        return WorkerLost(
-            f"a worker of {self.info.name} gave no answer: {why}",
+        text = f"a worker of {self.info.name} gave no answer: {why}"
+        return self._failure(WorkerLost, text, operation=operation, maybe_executed=True)
+
+    def _failure(
+        self,
+        kind: type[E],
+        text: str,
+        *,
+        operation: str | None = f"vast.{ROUTE}",
+        maybe_executed: bool = False,
+        **more: Any,
+    ) -> E:
+        return kind(
+            text,
             provider=PROVIDER,
             operation=operation,
             deployment=self.info.name,
-            maybe_executed=True,
-        )
-
-    def late(self, *, ran: bool = False) -> DeadlineExceeded:
-        """*ran*: a worker had it; the connection was closed, which ends it there."""
-        return DeadlineExceeded(
-            f"the call of {self.info.name} did not end in time"
-            + (": it was running, and was cancelled" if ran else f": {self.status or 'no worker took it'}"),
-            provider=PROVIDER,
-            operation=CALL if ran else f"vast.{ROUTE}",
-            deployment=self.info.name,
-            maybe_executed=ran,
-            stop_reason="deadline",
+            maybe_executed=maybe_executed,
+            **more,
         )
 
 
