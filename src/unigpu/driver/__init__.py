@@ -81,6 +81,7 @@ from .contract import (
     Updates,
     Wakes,
 )
+from .logs import read_logs
 from .pages import Numbers, Pages, Params, Tokens
 from .parse import (
     Count,
@@ -104,7 +105,7 @@ from .parse import (
     whole,
 )
 from .prices import worker_hour, workers_hour
-from .resources import Consistency, Found, Resource, found_of
+from .resources import LISTED, Consistency, Found, ListedResource, Resource, found_of
 from .tags import Tags
 
 __all__ = [
@@ -144,8 +145,10 @@ __all__ = [
     "JobStatus",
     "JobsBySome",
     "Kind",
+    "LISTED",
     "Limit",
     "LineReader",
+    "ListedResource",
     "ListsOffers",
     "LogLine",
     "Meaning",
@@ -218,6 +221,7 @@ __all__ = [
     "poll",
     "pools",
     "provider_name",
+    "read_logs",
     "rows",
     "rows_in",
     "shaped",
