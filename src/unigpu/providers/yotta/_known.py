@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from unigpu.driver import DeploymentInfo, Identity, Interface, Kind
 
-from ._options import PORT, Mode, SpecOptions
+from .options import PORT, Mode, SpecOptions
 
 # Of one create call alone: another call's must never be taken for what exists.
 _OF_ONE_CALL: Final = frozenset({"UNIGPU_ATTEMPT", "UNIGPU_SPEC", "UNIGPU_EXPIRES"})

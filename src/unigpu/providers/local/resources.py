@@ -20,9 +20,9 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError, ConflictError
 
-from . import _map, content, launch
-from ._line import Line, gone, is_absent, ok
-from ._wire import DeletedWire, DeploymentWire, parse, refusal
+from . import handler_source, launch, translate
+from .api import Line, gone, is_absent, ok
+from .wire import DeletedWire, DeploymentWire, parse, refusal
 
 _ATOMIC: Final = Consistency(kind="atomic")
 
@@ -48,7 +48,7 @@ class LocalResource:
     id: str
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
-    kind: str = _map.KIND
+    kind: str = translate.KIND
     call: CallClass = CallClass.IDEMPOTENT
     consistency: Consistency = _ATOMIC
     bills_cold: str | None = None
@@ -60,11 +60,11 @@ class LocalResource:
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         if self.spec is None or self.identity is None:
             raise AssertionError("a part of something that exists is never created")
-        return _map.found_of(await put(self.place, io, self.spec, self.identity, now=None, deadline=deadline))
+        return translate.found_of(await put(self.place, io, self.spec, self.identity, now=None, deadline=deadline))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         wire = await get(self.place, io, id, deadline=deadline)
-        return None if wire is None else _map.found_of(wire)
+        return None if wire is None else translate.found_of(wire)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """Delete it, and where that leaves nothing, wait until the supervisor is gone. Absent is success."""
@@ -96,7 +96,7 @@ async def put(
         ConflictError: the name is taken meanwhile, or what is there is not *now* any more.
         DeploymentGone: there is nothing to replace.
     """
-    workers, idle_timeout, scaling = (0, spec.workers[1]), spec.idle_timeout, _map.scaling_of(spec.scaling)
+    workers, idle_timeout, scaling = (0, spec.workers[1]), spec.idle_timeout, translate.scaling_of(spec.scaling)
     if now is not None:
         stated = spec.stated
         workers = spec.workers if "workers" in stated or now.workers is None else now.workers
@@ -105,8 +105,8 @@ async def put(
         if "scaling" not in stated:
             scaling = now.details.get("scaling")
     cwd = launch.working_directory()
-    origin, import_from = content.place_of(spec, cwd=cwd)
-    body = _map.put_body(
+    origin, import_from = handler_source.place_of(spec, cwd=cwd)
+    body = translate.put_body(
         spec,
         identity,
         workers=workers,

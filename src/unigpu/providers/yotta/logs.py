@@ -23,11 +23,11 @@ from unigpu.driver import (
 )
 from unigpu.errors import DeploymentGone, NotFoundError, UnsupportedError
 
-from . import _map
+from . import translate
 from ._codes import NO_ROUTE, PROVIDER
-from ._line import READ_TIMEOUT, Line
-from ._options import Options
-from ._wire import (
+from .api import READ_TIMEOUT, Line
+from .options import Options
+from .wire import (
     EndpointWire,
     LogPageWire,
     LogWire,
@@ -73,7 +73,7 @@ async def _listed(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) 
         if exc.status != NO_ROUTE:
             raise
         return None
-    return tuple(map(_map.worker_of, rows(WorkerWire, data, "worker.list")))
+    return tuple(map(translate.worker_of, rows(WorkerWire, data, "worker.list")))
 
 
 async def _again(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> Any:
@@ -85,7 +85,7 @@ def _as_workers(data: Any, *, of_pod: bool) -> Sequence[Worker]:
     """The workers that the numbers tell of; they have no ids of their own."""
     if of_pod:
         pod = shaped(PodWire, data, "pod.get")
-        state = _map.worker_of(WorkerWire(id=pod.id, status=pod.status))
+        state = translate.worker_of(WorkerWire(id=pod.id, status=pod.status))
         name = None if pod.gpu_type is None else canonical(PROVIDER, pod.gpu_type) or pod.gpu_type
         return (state.model_copy(update={"gpu": name, "gpu_count": pod.gpu_count, "region": pod.region}),)
     one = shaped(EndpointWire, data, "endpoint.get")
@@ -272,7 +272,7 @@ def _offer(
 ) -> Offer:
     known = canonical(PROVIDER, code)
     one = None if known is None else gpu(known) or min(members(known), key=lambda each: each.memory_gb)
-    price = _map.price_in(options.prices, code)
+    price = translate.price_in(options.prices, code)
     return Offer(
         provider=PROVIDER,
         gpu=known or code,
@@ -296,7 +296,7 @@ def item_of(info: DeploymentInfo) -> InventoryItem:
     return InventoryItem(
         provider=PROVIDER,
         id=info.id,
-        kind=_map.POD if info.kind == "pod" else _map.ENDPOINT,
+        kind=translate.POD if info.kind == "pod" else translate.ENDPOINT,
         owner="ours" if info.ours else "foreign",
         name=info.name or info.provider_name,
         namespace=info.namespace,

@@ -16,8 +16,8 @@ from unigpu.driver import DeploymentInfo, Invocation, JobError, JobInfo, JobStat
 from unigpu.errors import UnsupportedError
 
 from ._codes import PROVIDER
-from ._options import PORT
-from ._wire import TaskWire
+from .options import PORT
+from .wire import TaskWire
 
 INVOKE: Final = "/invoke"
 # The worker's own words for "not now": nothing ran.

@@ -13,8 +13,8 @@ from unigpu.driver import CallClass, DeploymentInfo, HTTPCall, Io, Request, Resp
 from unigpu.errors import NoWorkerReady, TransportError, UniGPUError, WorkerFailed, WorkerLost
 
 from . import launch
-from ._line import Line, authorization, gone, ok
-from ._wire import ErrorWire, refusal
+from .api import Line, authorization, gone, ok
+from .wire import ErrorWire, refusal
 
 OPERATION: Final = "local.http"
 HOLD: Final = 3600.0

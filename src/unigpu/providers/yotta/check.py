@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from unigpu.driver import Adaptation, BearerToken, Checked, DeploymentSpec, Refusal, spelling
 from unigpu.errors import ConfigurationError
 
-from . import _known, _map
+from . import _known, translate
 from ._codes import PROVIDER
-from ._options import LEAST_DISK, Options, SpecOptions
+from .options import LEAST_DISK, Options, SpecOptions
 
 _GUIDE = "https://docs.yottalabs.ai/api-and-sdk/api-guides"
 
@@ -94,7 +94,7 @@ def _gpus(spec: DeploymentSpec, options: Options) -> list[Refusal]:
     if not any(spelling(request, PROVIDER) for request in asked):
         text = f"gpu: Yotta has none of {', '.join(map(str, asked))}. Its codes: {_GUIDE}"
         out.append(Refusal(field="gpu", capability="gpu", message=text))
-    elif not _map.gpu_codes(spec, options.prices):
+    elif not translate.gpu_codes(spec, options.prices):
         text = "gpu: by your own price table none of these is at or below max_price."
         out.append(Refusal(field="gpu", capability="max_price", message=text))
     counts = sorted({request.count for request in asked})

@@ -30,7 +30,7 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError
 
-from ._wire import DeploymentWire, JobWire, LineWire, PageWire, WorkerWire
+from .wire import DeploymentWire, JobWire, LineWire, PageWire, WorkerWire
 
 KIND: Final = "deployment"
 RATE: Final = Rate(idle_per_hour=0.0, max_per_hour=0.0, storage_per_month=0.0, source="this machine")

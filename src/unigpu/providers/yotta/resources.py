@@ -23,25 +23,25 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from . import _known, _map
+from . import _known, translate
 from ._codes import NO_ROUTE, PROVIDER
-from ._line import Line
-from ._options import Options, SpecOptions
-from ._wire import CredentialWire, EndpointWire, PodWire, StockWire, rows, shaped
+from .api import Line
+from .options import Options, SpecOptions
+from .wire import CredentialWire, EndpointWire, PodWire, StockWire, rows, shaped
 
 _PATHS: Final[Mapping[str, str]] = {
-    _map.ENDPOINT: "/v2/serverless",
-    _map.POD: "/v2/pods",
-    _map.CREDENTIAL: "/v2/container-registry-auths",
+    translate.ENDPOINT: "/v2/serverless",
+    translate.POD: "/v2/pods",
+    translate.CREDENTIAL: "/v2/container-registry-auths",
 }
 _MODELS: Final[Mapping[str, type[EndpointWire | PodWire | CredentialWire]]] = {
-    _map.ENDPOINT: EndpointWire,
-    _map.POD: PodWire,
-    _map.CREDENTIAL: CredentialWire,
+    translate.ENDPOINT: EndpointWire,
+    translate.POD: PodWire,
+    translate.CREDENTIAL: CredentialWire,
 }
 _BILLS: Final[Mapping[str, str]] = {
-    _map.ENDPOINT: "all its workers, from RUNNING",
-    _map.POD: "its GPUs and disk, from RUNNING",
+    translate.ENDPOINT: "all its workers, from RUNNING",
+    translate.POD: "its GPUs and disk, from RUNNING",
 }
 
 
@@ -97,14 +97,14 @@ class Part:
             ConflictError: it is not stopped yet, or (a login) still used.
         """
         try:
-            if self.kind == _map.ENDPOINT and not await self._may_be_deleted(io, id, deadline=deadline):
+            if self.kind == translate.ENDPOINT and not await self._may_be_deleted(io, id, deadline=deadline):
                 await self._stop(io, id, deadline=deadline)
             try:
                 await self.line.send(
                     io, "DELETE", f"{_PATHS[self.kind]}/{id}", f"{self.kind}.delete", deadline=deadline
                 )
             except ConflictError:
-                if self.kind == _map.ENDPOINT:
+                if self.kind == translate.ENDPOINT:
                     await self._stop(io, id, deadline=deadline)  # a failed one that has to be stopped first
                 raise
         except NotFoundError:
@@ -129,24 +129,24 @@ class Part:
         if self.spec is None or self.identity is None:
             raise AssertionError("a part of something that exists is never created")
         own = SpecOptions.model_validate(dict(self.spec.options(PROVIDER)))
-        if self.kind == _map.CREDENTIAL:
-            return await self._post(io, _map.credential_body(self.name, self.spec), deadline=deadline)
-        login = made.get(_map.CREDENTIAL)
+        if self.kind == translate.CREDENTIAL:
+            return await self._post(io, translate.credential_body(self.name, self.spec), deadline=deadline)
+        login = made.get(translate.CREDENTIAL)
         stored = None if own.credential_id is None else str(own.credential_id)
         about: dict[str, Any] = {
             "options": self.options,
             "own": own,
             "credential": stored if login is None else login.id,
         }
-        codes = _map.gpu_codes(self.spec, self.options.prices)
-        count = _map.gpu_count(self.spec)
+        codes = translate.gpu_codes(self.spec, self.options.prices)
+        count = translate.gpu_count(self.spec)
         stock = await self._stock(io, own, deadline=deadline)
-        places = _map.resources(codes, count, stock, own.regions)
+        places = translate.resources(codes, count, stock, own.regions)
         if not places:
             raise _no_capacity(self.spec, stock)
         await self._must_be_free(io, deadline=deadline)
-        if self.kind == _map.ENDPOINT:
-            body = _map.endpoint_body(self.spec, self.identity, places, **about)
+        if self.kind == translate.ENDPOINT:
+            body = translate.endpoint_body(self.spec, self.identity, places, **about)
             return await self._post(io, body, deadline=deadline)
         return await self._create_pod(io, places, about, deadline=deadline)
 
@@ -156,7 +156,7 @@ class Part:
         Raises:
             NameConflict: it is a pod's, where an endpoint is wanted, or the other way round.
         """
-        other = replace(self, kind=_map.POD if self.kind == _map.ENDPOINT else _map.ENDPOINT)
+        other = replace(self, kind=translate.POD if self.kind == translate.ENDPOINT else translate.ENDPOINT)
         taken = await other.find(io, deadline=deadline)
         if taken:
             name = self.name if self.identity is None else self.identity.name
@@ -178,7 +178,7 @@ class Part:
         codes = list(dict.fromkeys(str(place["gpuType"]) for place in places))
         for code in codes:
             regions = [str(place["region"]) for place in places if place["gpuType"] == code]
-            body = _map.pod_body(spec, identity, code, regions, **about)
+            body = translate.pod_body(spec, identity, code, regions, **about)
             try:
                 return await self._post(io, body, deadline=deadline)
             except NoCapacityError:
@@ -240,16 +240,16 @@ class Part:
 
     def found(self, wire: EndpointWire | PodWire | CredentialWire) -> Found:
         if isinstance(wire, EndpointWire):
-            return _map.found_endpoint(wire, self.line.base, self.options, self.known)
+            return translate.found_endpoint(wire, self.line.base, self.options, self.known)
         if isinstance(wire, PodWire):
-            return _map.found_pod(wire, self.options, self.known)
+            return translate.found_pod(wire, self.options, self.known)
         return Found(kind=self.kind, id=wire.id, name=wire.name, created_at=wire.created_at)
 
 
 async def stop(line: Line, io: Io, id: str, *, deadline: float) -> None:
     """Tell an endpoint to stop. One that stops or has stopped refuses that, which is as good."""
     try:
-        path = f"{_PATHS[_map.ENDPOINT]}/{id}/stop"
+        path = f"{_PATHS[translate.ENDPOINT]}/{id}/stop"
         await line.send(io, "POST", path, "endpoint.stop", json={}, deadline=deadline)
     except ConflictError:
         return  # the next look tells
@@ -262,9 +262,9 @@ async def stock(line: Line, io: Io, *, deadline: float) -> Sequence[StockWire]:
 
 def of_spec(line: Line, options: Options, spec: DeploymentSpec, identity: Identity) -> Sequence[Part]:
     """The parts of a new one, in the order of creation."""
-    kinds = [_map.POD if spec.kind == "pod" else _map.ENDPOINT]
+    kinds = [translate.POD if spec.kind == "pod" else translate.ENDPOINT]
     if spec.registry is not None:
-        kinds.insert(0, _map.CREDENTIAL)
+        kinds.insert(0, translate.CREDENTIAL)
     known = _known.by_spec(identity)
     return tuple(
         Part(

@@ -17,7 +17,7 @@ from unigpu.driver import UNSET, CallClass, DeploymentInfo, Io, Request, Respons
 from unigpu.errors import DeploymentGone, JobExpired, NoCapacityError, StateError, TransportError
 
 from . import launch
-from ._wire import refusal
+from .wire import refusal
 
 _PAUSE: Final = 0.02
 _SLACK_S: Final = 15.0  # beyond the time for which a request is held

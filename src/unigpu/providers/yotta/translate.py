@@ -28,8 +28,8 @@ from unigpu.driver import (
 
 from . import _known
 from ._codes import PROVIDER
-from ._options import LEAST_DISK, PORT, Options, SpecOptions
-from ._wire import EndpointWire, PodWire, StockWire, WorkerWire
+from .options import LEAST_DISK, PORT, Options, SpecOptions
+from .wire import EndpointWire, PodWire, StockWire, WorkerWire
 
 ENDPOINT: Final = "endpoint"
 POD: Final = "pod"

@@ -40,10 +40,10 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError, DeploymentGone
 
-from . import _machine, _map, _request, content, launch
-from ._line import Line, ok, plain
-from ._resource import LocalResource, Place, get, put
-from ._wire import (
+from . import gpus, handler_source, launch, request, translate
+from .api import Line, ok, plain
+from .resources import LocalResource, Place, get, put
+from .wire import (
     DeploymentsWire,
     JobWire,
     LinesWire,
@@ -95,7 +95,7 @@ class LocalDriver:
 
     long_poll = LONG_POLL
     submit_call = CallClass.IDEMPOTENT
-    request_hold = _request.HOLD
+    request_hold = request.HOLD
     state_pace = Pace(floor=0.02, cap=0.5)
 
     def __init__(self, config: DriverConfig) -> None:
@@ -105,7 +105,7 @@ class LocalDriver:
             home = launch.Home(path=Path(config.state_dir) / "local", idle_exit=self._options.idle_exit)
         fixed = None
         if self._options.base_url is not None:
-            fixed = launch.Link(base=_map.base_url(self._options.base_url), token=plain(self._options.token))
+            fixed = launch.Link(base=translate.base_url(self._options.base_url), token=plain(self._options.token))
         elif self._options.token is not None:
             raise ConfigurationError("local: token= belongs to base_url=; a supervisor of this machine has its own")
         self._line = Line(home=home, fixed=fixed)
@@ -115,7 +115,7 @@ class LocalDriver:
 
     def check(self, spec: DeploymentSpec) -> Checked:
         """Placement is ignored, and said; what local cannot do at all is refused by its facts."""
-        return Checked(adaptations=_map.adaptations(spec, idle_exit=self._options.idle_exit))
+        return Checked(adaptations=translate.adaptations(spec, idle_exit=self._options.idle_exit))
 
     def content(self, spec: DeploymentSpec) -> Content:
         """The code as it is now, found without running it.
@@ -123,10 +123,10 @@ class LocalDriver:
         Raises:
             ConfigurationError: the handler's file, module or name is not there.
         """
-        return content.content_of(spec, cwd=launch.working_directory())
+        return handler_source.content_of(spec, cwd=launch.working_directory())
 
     def rate(self, spec: DeploymentSpec) -> Rate:
-        return _map.RATE
+        return translate.RATE
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         return (LocalResource(place=self._place, id=identity.provider_name, spec=spec, identity=identity),)
@@ -140,15 +140,15 @@ class LocalDriver:
         reply = await self._line.call(io, "GET", "/deployments", "deployment.list", deadline=deadline)
         if reply is None:
             return ()
-        return tuple(map(_map.info_of, parse(DeploymentsWire, ok(reply, deployment=None)).deployments))
+        return tuple(map(translate.info_of, parse(DeploymentsWire, ok(reply, deployment=None)).deployments))
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         wire = await get(self._place, io, info.provider_name, deadline=deadline)
-        return None if wire is None else _map.info_of(wire)
+        return None if wire is None else translate.info_of(wire)
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         response = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
-        return tuple(map(_map.worker_of, parse(WorkerListWire, response).workers))
+        return tuple(map(translate.worker_of, parse(WorkerListWire, response).workers))
 
     async def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
@@ -187,14 +187,14 @@ class LocalDriver:
                     io, "GET", info, path, "worker.logs", deadline=deadline, params=params
                 )
                 page = parse(LinesWire, response)
-                found += [_map.line_of(line, id) for line in page.lines]
+                found += [translate.line_of(line, id) for line in page.lines]
                 more = bool(page.lines) and page.after > after.get(id, 0)
                 after[id] = page.after
         return sorted(found, key=lambda line: line.time or 0.0)
 
     async def offers(self, io: Io, **asked: object) -> Sequence[Offer]:
         """This machine, at $0, with the GPUs that its driver tells of. Nothing is started or sent."""
-        return _machine.offers()
+        return gpus.offers()
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class LocalDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        body = _map.patch_body(workers, idle_timeout, _map.scaling_of(scaling))
+        body = translate.patch_body(workers, idle_timeout, translate.scaling_of(scaling))
         await self._line.about(io, "PATCH", info, "", "deployment.patch", json=body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
@@ -237,20 +237,20 @@ class LocalDriver:
     # -- calling ------------------------------------------------------------------------------------------------------
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        body = _map.job_body(call, stream=info.worker_protocol != "foreign")
+        body = translate.job_body(call, stream=info.worker_protocol != "foreign")
         response = await self._line.about(
             io, "POST", info, "/jobs", "job.submit", json=body, role="jobs", deadline=call.deadline
         )
-        return _map.job_of(parse(JobWire, response))
+        return translate.job_of(parse(JobWire, response))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         hold = _hold(io, wait, deadline)
         response = await self._line.job(io, "GET", info, job_id, "", "job.get", hold=hold, deadline=deadline)
-        return _map.job_of(parse(JobWire, response))
+        return translate.job_of(parse(JobWire, response))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
         response = await self._line.job(io, "POST", info, job_id, "/cancel", "job.cancel", deadline=deadline)
-        return _map.job_of(parse(JobWire, response))
+        return translate.job_of(parse(JobWire, response))
 
     async def chunks(
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
@@ -260,11 +260,11 @@ class LocalDriver:
         response = await self._line.job(
             io, "GET", info, job_id, "/stream", "job.stream", hold=hold, params=params, deadline=deadline
         )
-        return _map.page_of(parse(PageWire, response))
+        return translate.page_of(parse(PageWire, response))
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         """The supervisor holds it until a worker is free; our own token does not reach the server."""
-        return _request.request(self._line, io, info, call)
+        return request.request(self._line, io, info, call)
 
 
 def _hold(io: Io, wait: float, deadline: float) -> float:

@@ -40,9 +40,9 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from . import _tasks
+from . import calls
 from ._codes import PROVIDER
-from ._line import Line
+from .api import Line
 
 INVOKE: Final = "yotta.gateway.invoke"
 REQUEST: Final = "yotta.gateway.request"
@@ -99,11 +99,11 @@ async def invoke(line: Line, io: Io, info: DeploymentInfo, call: Invocation, loo
     """As `unigpu.driver.Invokes.invoke`."""
     must_be_reachable(info, "invoke()")
     where = await door(line, info, look)
-    ours = _tasks.is_ours(info)
+    ours = calls.is_ours(info)
     headers = (("x-unigpu-job", call.job_id), ("x-unigpu-timeout", f"{call.execution_timeout:g}")) if ours else ()
     request = Request(
         method="POST",
-        url=f"{where.origin}{info.route or _tasks.INVOKE}",
+        url=f"{where.origin}{info.route or calls.INVOKE}",
         operation=INVOKE,
         headers=(*where.headers, *headers),
         json={"input": dict(call.input)} if ours else dict(call.input),
@@ -132,14 +132,14 @@ async def _envelope(
 ) -> Result:
     """What our worker said; whatever else it is, is the gateway's."""
     try:
-        envelope, error, seconds = _tasks.answer_of(reply.json())
+        envelope, error, seconds = calls.answer_of(reply.json())
     except InvalidResponseError:
         envelope, error, seconds = None, None, None
     timing = Timing(execution=seconds, source=None if seconds is None else "execution: worker")
     if envelope is not None and reply.status == 200:
         return Result(output=envelope["output"], timing=timing)
     common: dict[str, Any] = {"provider": PROVIDER, "operation": INVOKE, "deployment": info.name}
-    if error is not None and error.type in _tasks.REFUSALS:
+    if error is not None and error.type in calls.REFUSALS:
         raise NoWorkerReady(
             f"the worker of {info.name or info.provider_name} takes no call: {error.message or error.type}",
             state=str(info.state),
