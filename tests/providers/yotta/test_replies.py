@@ -17,7 +17,7 @@ from yotta_script import BASE, ENDPOINT, KEY, Scripted, driver, identity, reply,
 from unigpu import errors
 from unigpu.driver import DeploymentInfo, Headers, JobStatus, Response, State, WorkerState
 from unigpu.errors import InvalidResponseError, UniGPUError
-from unigpu.providers.yotta import _codes, calls, translate
+from unigpu.providers.yotta import api, calls, translate
 from unigpu.providers.yotta.options import Options
 from unigpu.providers.yotta.wire import EndpointWire, PodWire, TaskWire, VolumeWire, WorkerWire, shaped, time_of
 
@@ -38,8 +38,8 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize("data", [{"id": "1"}, [], True, None, 5, "x"])
 def test_success_is_the_code_and_data_may_be_anything(data: Any) -> None:
-    assert _codes.data_of(reply(data)) == data
-    assert _codes.data_of(reply(data, code="10000")) == data  # type: ignore[arg-type]  # as a text, too
+    assert api.data_of(reply(data)) == data
+    assert api.data_of(reply(data, code="10000")) == data  # type: ignore[arg-type]  # as a text, too
 
 
 MEANT = [
@@ -60,7 +60,7 @@ MEANT = [
 @pytest.mark.parametrize(("code", "kind"), MEANT)
 def test_every_code_is_its_error_whatever_the_http_status(code: int, kind: type[UniGPUError], status: int) -> None:
     with pytest.raises(kind) as caught:
-        _codes.data_of(reply(code=code, message="said so", status=status), deployment="summarize")
+        api.data_of(reply(code=code, message="said so", status=status), deployment="summarize")
     error = caught.value
     assert isinstance(error, errors.APIStatusError)
     assert error.status == code
@@ -70,7 +70,7 @@ def test_every_code_is_its_error_whatever_the_http_status(code: int, kind: type[
 
 
 def test_every_code_of_the_table_is_tried() -> None:
-    assert {code for code, _ in MEANT} == set(_codes.KINDS)
+    assert {code for code, _ in MEANT} == set(api.KINDS)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_every_code_of_the_table_is_tried() -> None:
 @pytest.mark.parametrize("content", [b"", b"denied", b"<html>", b'{"message": "no"}', b'{"code": 77777}'])
 def test_a_status_without_a_known_code_is_its_own_error(status: int, kind: type[UniGPUError], content: bytes) -> None:
     with pytest.raises(kind):
-        _codes.data_of(Response(status=status, headers=Headers(), content=content))
+        api.data_of(Response(status=status, headers=Headers(), content=content))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_status_without_a_known_code_is_its_own_error(status: int, kind: type[
 )
 def test_an_http_200_without_a_known_code_is_neither_success_nor_refusal(content: bytes) -> None:
     with pytest.raises(InvalidResponseError) as caught:
-        _codes.data_of(Response(status=200, headers=Headers(), content=content))
+        api.data_of(Response(status=200, headers=Headers(), content=content))
     assert caught.value.maybe_executed is True
 
 
@@ -102,7 +102,7 @@ def test_an_http_200_without_a_known_code_is_neither_success_nor_refusal(content
 )  # fmt: skip
 def test_no_stock_and_no_money_are_told_by_their_words(words: str, kind: type[UniGPUError]) -> None:
     with pytest.raises(kind):
-        _codes.data_of(reply(code=20001, message=words))
+        api.data_of(reply(code=20001, message=words))
 
 
 def test_a_key_that_is_echoed_is_not_shown(script: Callable[..., Scripted]) -> None:
@@ -114,8 +114,8 @@ def test_a_key_that_is_echoed_is_not_shown(script: Callable[..., Scripted]) -> N
 
 @pytest.mark.parametrize(("code", "told"), [(429, 429), (10002, 500), (50001, 500), (24002, 200), (10000, 200)])
 def test_what_passes_by_waiting_is_told_to_the_repetition(code: int, told: int) -> None:
-    assert _codes.status_of(reply(code=code)) == told
-    assert _codes.status_of(reply(code=code, status=503)) == 503
+    assert api.status_of(reply(code=code)) == told
+    assert api.status_of(reply(code=code, status=503)) == 503
 
 
 # -- shapes
