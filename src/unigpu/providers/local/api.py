@@ -24,15 +24,15 @@ _SLACK_S: Final = 15.0  # beyond the time for which a request is held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """Calls the supervisor of *home*, or a server that was configured by its address.
+class SupervisorAPI:
+    """Calls the supervisor of *directory*, or a server that was configured by its address.
 
     Attributes:
-        home: Where a supervisor lives, or is started.
+        directory: Where a supervisor lives, or is started.
         fixed: A server that is there already; nothing is started then.
     """
 
-    home: launch.Home | None
+    directory: launch.SupervisorDirectory | None
     fixed: launch.Link | None = None
 
     async def call(
@@ -143,21 +143,21 @@ class Line:
         """The supervisor that lives; ``None``: none does, and nothing is deployed."""
         if self.fixed is not None:
             return self.fixed
-        if self.home is None:
+        if self.directory is None:
             raise StateError(
                 "the local provider keeps its deployments in a state directory, and this client has none",
                 provider="local",
                 hint="Leave state_dir out, or give one; base_url= in driver_options names a server that runs already.",
             )
         if is_rehearsal(io):  # a plan starts nothing, and what it would send needs no address
-            return await launch.connect(io, self.home, start=False, deadline=deadline) or launch.Link(
+            return await launch.connect(io, self.directory, start=False, deadline=deadline) or launch.Link(
                 base="", token=None
             )
-        return await launch.connect(io, self.home, start=start, deadline=deadline)
+        return await launch.connect(io, self.directory, start=start, deadline=deadline)
 
     def is_still(self, link: launch.Link) -> bool:
         """Whether *link* is the supervisor that lives now."""
-        return self.home is None or self.fixed is not None or launch.is_current(self.home, link)
+        return self.directory is None or self.fixed is not None or launch.is_current(self.directory, link)
 
     def _is_leaving(self, response: Response, link: launch.Link) -> bool:
         """Whether it was answered by one that ends, or by a stranger on its port."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import ClassVar, Final
 from urllib.parse import quote
-
-from pydantic import BeforeValidator, Field, SecretStr
 
 from unigpu.driver import (
     DRIVER_API,
@@ -36,12 +34,12 @@ from unigpu.driver import (
     Scaling,
     StreamResponse,
     Worker,
-    duration,
 )
 from unigpu.errors import ConfigurationError, DeploymentGone
 
-from . import gpus, handler_source, launch, request, translate
-from .api import Line, ok, plain
+from . import bodies, calls, check, gpus, handler_source, launch, request, translate
+from .api import SupervisorAPI, ok, plain
+from .options import Options, SpecOptions
 from .resources import LocalResource, Place, get, put
 from .wire import (
     DeploymentsWire,
@@ -52,36 +50,9 @@ from .wire import (
     parse,
 )
 
-IDLE_EXIT: Final = 3600.0
 LONG_POLL: Final = 20.0
 _LOOK_S: Final = 10.0
 _FOLLOW_S: Final = 0.25
-
-
-class Options(InputModel):
-    """``driver_options["local"]``.
-
-    Attributes:
-        base_url: A supervisor or mock that runs already; nothing is started then.
-        token: What it asks for.
-        idle_exit: Seconds without a call or a job after which the supervisor ends (deployments stay, without workers).
-        python: The interpreter that runs handlers; default: this program's own.
-    """
-
-    base_url: str | None = None
-    token: SecretStr | None = None
-    idle_exit: Annotated[float, BeforeValidator(duration), Field(gt=0)] = IDLE_EXIT
-    python: Annotated[str, Field(min_length=1)] | None = None
-
-
-class SpecOptions(InputModel):
-    """``provider_options["local"]``.
-
-    Attributes:
-        route: Where ``invoke`` posts the bare input, for a command whose server is not our worker.
-    """
-
-    route: Annotated[str, Field(pattern=r"^/[^\s?#]*$")] | None = None
 
 
 class LocalDriver:
@@ -100,22 +71,24 @@ class LocalDriver:
 
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))
-        home = None
+        directory = None
         if config.state_dir is not None:
-            home = launch.Home(path=Path(config.state_dir) / "local", idle_exit=self._options.idle_exit)
+            directory = launch.SupervisorDirectory(
+                path=Path(config.state_dir) / "local", idle_exit=self._options.idle_exit
+            )
         fixed = None
         if self._options.base_url is not None:
-            fixed = launch.Link(base=translate.base_url(self._options.base_url), token=plain(self._options.token))
+            fixed = launch.Link(base=check.base_url(self._options.base_url), token=plain(self._options.token))
         elif self._options.token is not None:
             raise ConfigurationError("local: token= belongs to base_url=; a supervisor of this machine has its own")
-        self._line = Line(home=home, fixed=fixed)
-        self._place = Place(line=self._line, home=home, python=self._options.python)
+        self._api = SupervisorAPI(directory=directory, fixed=fixed)
+        self._place = Place(api=self._api, directory=directory, python=self._options.python)
 
     # -- before anything is sent -------------------------------------------------------------------------------------
 
     def check(self, spec: DeploymentSpec) -> Checked:
         """Placement is ignored, and said; what local cannot do at all is refused by its facts."""
-        return Checked(adaptations=translate.adaptations(spec, idle_exit=self._options.idle_exit))
+        return Checked(adaptations=check.adaptations(spec, idle_exit=self._options.idle_exit))
 
     def content(self, spec: DeploymentSpec) -> Content:
         """The code as it is now, found without running it.
@@ -137,7 +110,7 @@ class LocalDriver:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
-        reply = await self._line.call(io, "GET", "/deployments", "deployment.list", deadline=deadline)
+        reply = await self._api.call(io, "GET", "/deployments", "deployment.list", deadline=deadline)
         if reply is None:
             return ()
         return tuple(map(translate.info_of, parse(DeploymentsWire, ok(reply, deployment=None)).deployments))
@@ -147,7 +120,7 @@ class LocalDriver:
         return None if wire is None else translate.info_of(wire)
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
-        response = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        response = await self._api.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
         return tuple(map(translate.worker_of, parse(WorkerListWire, response).workers))
 
     async def logs(
@@ -183,9 +156,7 @@ class LocalDriver:
             while more:
                 path = f"/workers/{quote(id, safe='')}/logs"
                 params = (("after", str(after.get(id, 0))),)
-                response = await self._line.about(
-                    io, "GET", info, path, "worker.logs", deadline=deadline, params=params
-                )
+                response = await self._api.about(io, "GET", info, path, "worker.logs", deadline=deadline, params=params)
                 page = parse(LinesWire, response)
                 found += [translate.line_of(line, id) for line in page.lines]
                 more = bool(page.lines) and page.after > after.get(id, 0)
@@ -222,49 +193,49 @@ class LocalDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        body = translate.patch_body(workers, idle_timeout, translate.scaling_of(scaling))
-        await self._line.about(io, "PATCH", info, "", "deployment.patch", json=body, deadline=deadline)
+        body = bodies.patch_body(workers, idle_timeout, bodies.scaling_of(scaling))
+        await self._api.about(io, "PATCH", info, "", "deployment.patch", json=body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._line.about(io, "POST", info, "/wake", "deployment.wake", deadline=deadline)
+        await self._api.about(io, "POST", info, "/wake", "deployment.wake", deadline=deadline)
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._line.about(io, "POST", info, "/stop", "deployment.stop", deadline=deadline)
+        await self._api.about(io, "POST", info, "/stop", "deployment.stop", deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._line.about(io, "POST", info, "/start", "deployment.start", deadline=deadline)
+        await self._api.about(io, "POST", info, "/start", "deployment.start", deadline=deadline)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        body = translate.job_body(call, stream=info.worker_protocol != "foreign")
-        response = await self._line.about(
+        body = calls.job_body(call, stream=info.worker_protocol != "foreign")
+        response = await self._api.about(
             io, "POST", info, "/jobs", "job.submit", json=body, role="jobs", deadline=call.deadline
         )
-        return translate.job_of(parse(JobWire, response))
+        return calls.job_of(parse(JobWire, response))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         hold = _hold(io, wait, deadline)
-        response = await self._line.job(io, "GET", info, job_id, "", "job.get", hold=hold, deadline=deadline)
-        return translate.job_of(parse(JobWire, response))
+        response = await self._api.job(io, "GET", info, job_id, "", "job.get", hold=hold, deadline=deadline)
+        return calls.job_of(parse(JobWire, response))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
-        response = await self._line.job(io, "POST", info, job_id, "/cancel", "job.cancel", deadline=deadline)
-        return translate.job_of(parse(JobWire, response))
+        response = await self._api.job(io, "POST", info, job_id, "/cancel", "job.cancel", deadline=deadline)
+        return calls.job_of(parse(JobWire, response))
 
     async def chunks(
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
     ) -> ChunkPage:
         hold = _hold(io, wait, deadline)
         params = (("after", str(after)),)
-        response = await self._line.job(
+        response = await self._api.job(
             io, "GET", info, job_id, "/stream", "job.stream", hold=hold, params=params, deadline=deadline
         )
-        return translate.page_of(parse(PageWire, response))
+        return calls.page_of(parse(PageWire, response))
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         """The supervisor holds it until a worker is free; our own token does not reach the server."""
-        return request.request(self._line, io, info, call)
+        return request.request(self._api, io, info, call)
 
 
 def _hold(io: Io, wait: float, deadline: float) -> float:

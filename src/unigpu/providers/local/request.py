@@ -13,7 +13,7 @@ from unigpu.driver import CallClass, DeploymentInfo, HTTPCall, Io, Request, Resp
 from unigpu.errors import NoWorkerReady, TransportError, UniGPUError, WorkerFailed, WorkerLost
 
 from . import launch
-from .api import Line, authorization, gone, ok
+from .api import SupervisorAPI, authorization, gone, ok
 from .wire import ErrorWire, refusal
 
 OPERATION: Final = "local.http"
@@ -24,17 +24,17 @@ _PAUSE: Final = 0.02
 
 
 @contextlib.asynccontextmanager
-async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
+async def request(api: SupervisorAPI, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
     """As `unigpu.driver.Requests.request`."""
     while True:
-        link = await line.link(io, start=False, deadline=call.deadline)
+        link = await api.link(io, start=False, deadline=call.deadline)
         if link is None:
             raise gone(info.name)
-        opening = io.stream(_request(line, info, call, link))
+        opening = io.stream(_request(api, info, call, link))
         try:
             reply = await opening.__aenter__()
         except TransportError as exc:
-            if not exc.never_sent or io.now() >= call.deadline or line.is_still(link):
+            if not exc.never_sent or io.now() >= call.deadline or api.is_still(link):
                 raise
             await io.sleep(_PAUSE)
             continue
@@ -45,13 +45,13 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
             said = Response(status=reply.status, headers=reply.headers, content=await reply.read(), operation=OPERATION)
         finally:
             await opening.__aexit__(None, None, None)
-        leaving = reply.headers[_OURS] == "closing" and line.fixed is None
+        leaving = reply.headers[_OURS] == "closing" and api.fixed is None
         if not leaving or io.now() >= call.deadline:
             raise _error(said, info, link)
         await io.sleep(_PAUSE)
 
 
-def _request(line: Line, info: DeploymentInfo, call: HTTPCall, link: launch.Link) -> Request:
+def _request(api: SupervisorAPI, info: DeploymentInfo, call: HTTPCall, link: launch.Link) -> Request:
     headers: list[tuple[str, str]] = []
     for name, value in call.headers:
         headers.append(("x-unigpu-authorization" if name.lower() == "authorization" else name, value))
@@ -69,7 +69,7 @@ def _request(line: Line, info: DeploymentInfo, call: HTTPCall, link: launch.Link
         deadline=call.deadline,
         read_timeout=None if call.read_timeout is None else call.hold + call.read_timeout,
         deployment=info.name,
-        reroutes=line.fixed is None,
+        reroutes=api.fixed is None,
         foreign=True,
     )
 

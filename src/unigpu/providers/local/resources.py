@@ -20,8 +20,8 @@ from unigpu.driver import (
 )
 from unigpu.errors import ConfigurationError, ConflictError
 
-from . import handler_source, launch, translate
-from .api import Line, gone, is_absent, ok
+from . import bodies, handler_source, launch, translate
+from .api import SupervisorAPI, gone, is_absent, ok
 from .wire import DeletedWire, DeploymentWire, parse, refusal
 
 _ATOMIC: Final = Consistency(kind="atomic")
@@ -35,8 +35,8 @@ class Place:
         python: The interpreter that runs handlers; ``None``: this program's own.
     """
 
-    line: Line
-    home: launch.Home | None
+    api: SupervisorAPI
+    directory: launch.SupervisorDirectory | None
     python: str | None
 
 
@@ -69,19 +69,19 @@ class LocalResource:
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """Delete it, and where that leaves nothing, wait until the supervisor is gone. Absent is success."""
         place = self.place
-        reply = await place.line.call(
+        reply = await place.api.call(
             io, "DELETE", f"/deployments/{id}", "deployment.delete", deadline=deadline, cleanup=True
         )
         if reply is None or is_absent(reply[0]):
             return
         last = parse(DeletedWire, ok(reply, deployment=None)).last
-        if last and place.home is not None and place.line.fixed is None:
-            await launch.gone(io, place.home, reply[1], deadline=deadline)
+        if last and place.directory is not None and place.api.fixed is None:
+            await launch.gone(io, place.directory, reply[1], deadline=deadline)
 
 
 async def get(place: Place, io: Io, id: str, *, deadline: float) -> DeploymentWire | None:
     """The deployment as the supervisor shows it; ``None`` where it certainly does not exist."""
-    reply = await place.line.call(io, "GET", f"/deployments/{id}", "deployment.get", deadline=deadline)
+    reply = await place.api.call(io, "GET", f"/deployments/{id}", "deployment.get", deadline=deadline)
     if reply is None or is_absent(reply[0]):
         return None
     return parse(DeploymentWire, ok(reply, deployment=None))
@@ -96,7 +96,7 @@ async def put(
         ConflictError: the name is taken meanwhile, or what is there is not *now* any more.
         DeploymentGone: there is nothing to replace.
     """
-    workers, idle_timeout, scaling = (0, spec.workers[1]), spec.idle_timeout, translate.scaling_of(spec.scaling)
+    workers, idle_timeout, scaling = (0, spec.workers[1]), spec.idle_timeout, bodies.scaling_of(spec.scaling)
     if now is not None:
         stated = spec.stated
         workers = spec.workers if "workers" in stated or now.workers is None else now.workers
@@ -106,7 +106,7 @@ async def put(
             scaling = now.details.get("scaling")
     cwd = launch.working_directory()
     origin, import_from = handler_source.place_of(spec, cwd=cwd)
-    body = translate.put_body(
+    body = bodies.put_body(
         spec,
         identity,
         workers=workers,
@@ -119,7 +119,7 @@ async def put(
         folders=_folders(place, spec, identity.namespace, make=not is_rehearsal(io)),
     )
     condition = ("if-none-match", "*") if now is None else ("if-match", f'"{now.attempt}"')
-    reply = await place.line.call(
+    reply = await place.api.call(
         io,
         "PUT",
         f"/deployments/{identity.provider_name}",
@@ -175,8 +175,8 @@ def _hidden_env(spec: DeploymentSpec, import_from: str | None) -> dict[str, str]
 def _folders(place: Place, spec: DeploymentSpec, namespace: str, *, make: bool) -> Mapping[str, str]:
     if not spec.volumes:
         return {}
-    if place.home is None:
+    if place.directory is None:
         raise ConfigurationError("volumes are folders under a state directory, and this client has none")
     if not make:
-        return {v.name: str(place.home.path / "volumes" / namespace / v.name) for v in spec.volumes}
-    return {v.name: launch.volume_folder(place.home, namespace, v.name) for v in spec.volumes}
+        return {v.name: str(place.directory.path / "volumes" / namespace / v.name) for v in spec.volumes}
+    return {v.name: launch.volume_folder(place.directory, namespace, v.name) for v in spec.volumes}

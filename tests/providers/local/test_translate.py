@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from unigpu.driver import DriverConfig, Headers, JobStatus, Response, State, WorkerState
 from unigpu.errors import ConfigurationError, InvalidResponseError
 from unigpu.models import DeploymentSpec
-from unigpu.providers.local import LocalDriver, translate
+from unigpu.providers.local import LocalDriver, bodies, calls, translate
 from unigpu.providers.local.wire import DeploymentWire, JobWire, WorkerWire, parse, refusal
 
 WIRE: dict[str, Any] = {
@@ -49,7 +49,7 @@ def test_the_stated_fields_come_back_as_the_spec_they_were_and_hold_no_secret() 
         volumes=[{"name": "v", "size_gb": 1}], auth={"env": "T"}, provider_options={"local": {"route": "/x"}},
         max_price=2.0, regions=["EU"], command=None,
     )  # fmt: skip
-    told = translate.stated(spec)
+    told = bodies.stated(spec)
     assert "canary" not in str(told)
     back = DeploymentSpec.model_validate(told)
     assert back.stated == spec.stated
@@ -62,7 +62,7 @@ def test_the_stated_fields_come_back_as_the_spec_they_were_and_hold_no_secret() 
 def test_an_unknown_state_is_unknown_never_gone() -> None:
     info = translate.info_of(DeploymentWire.model_validate({**WIRE, "state": "HIBERNATING", "news": 1}))
     assert (info.state, info.raw_state) == (State.UNKNOWN, "HIBERNATING")
-    job = translate.job_of(JobWire.model_validate({"id": "j", "status": "PONDERING"}))
+    job = calls.job_of(JobWire.model_validate({"id": "j", "status": "PONDERING"}))
     assert (job.status, job.status.is_terminal) == (JobStatus.UNKNOWN, False)
     worker = translate.worker_of(WorkerWire.model_validate({"id": "w", "state": "YAWNING"}))
     assert (worker.state, worker.raw_state) == (WorkerState.UNKNOWN, "YAWNING")
@@ -105,7 +105,7 @@ def test_volume_names_become_folders_in_env_and_command() -> None:
     from unigpu._lifecycle.identity import identity_of
 
     identity = identity_of(spec, provider="local", namespace="n", spec_hash="1:0", attempt="a", expires_at=None)
-    body = translate.put_body(
+    body = bodies.put_body(
         spec, identity, workers=(0, 1), idle_timeout=60, scaling=None, origin=None, cwd="/", python="py", env={},
         folders={"data": "/s/v"},
     )  # fmt: skip
