@@ -70,19 +70,6 @@ class SupervisorDirectory:
         return self.path / "supervisor.json"
 
 
-_stand_ins: Final[list[Link]] = []
-
-
-@contextlib.contextmanager
-def stand_in(link: Link) -> Generator[None]:
-    """While the block runs, no supervisor is looked for or started: all of local is behind *link* (a mock)."""
-    _stand_ins.append(link)
-    try:
-        yield
-    finally:
-        _stand_ins.remove(link)
-
-
 async def connect(io: Io, directory: SupervisorDirectory, *, start: bool, deadline: float) -> Link | None:
     """The supervisor that lives there; started where there is none and *start* says so, or a journal waits for it.
 
@@ -94,8 +81,6 @@ async def connect(io: Io, directory: SupervisorDirectory, *, start: bool, deadli
         ConfigurationError: the supervisor cannot start, with its reason.
         DeadlineExceeded: one is starting or ending, and was not done by *deadline*.
     """
-    if _stand_ins:
-        return _stand_ins[-1]
     _supported()
     deaths = 0
     while True:
@@ -123,7 +108,7 @@ async def gone(io: Io, directory: SupervisorDirectory, link: Link, *, deadline: 
     Raises:
         DeadlineExceeded: it still lives at *deadline*.
     """
-    while link not in _stand_ins and _held(directory):
+    while _held(directory):
         other = _read(directory)
         if other is not None and other.pid != link.pid:
             return
@@ -134,8 +119,6 @@ async def gone(io: Io, directory: SupervisorDirectory, link: Link, *, deadline: 
 
 def is_current(directory: SupervisorDirectory, link: Link) -> bool:
     """Whether *link* still leads to the supervisor that holds the lock."""
-    if _stand_ins:
-        return link == _stand_ins[-1]
     return _held(directory) and _read(directory) == link
 
 
