@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from unigpu._io.lines import ServerSentEvent
+
 from ._async import AsyncClient
 from ._batch import AsyncResults, Results
-from ._events import ServerSentEvent
 from ._handles import Deployment, Job, Stream
 from ._handles_async import AsyncDeployment, AsyncJob, AsyncStream
 from ._http_streams import AsyncHTTPStream, HTTPStream

@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from unigpu._io.bridge import run_sync
+from unigpu._io.lines import EventParser, ServerSentEvent
 from unigpu._lifecycle import OpenReply
 from unigpu.driver import Headers
 
-from ._events import EventParser, ServerSentEvent
 from ._view import Unpicklable
 
 

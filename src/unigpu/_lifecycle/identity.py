@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from unigpu.driver import Content, DeploymentSpec, Identity
+from unigpu.driver import BearerToken, Content, DeploymentSpec, Identity, Tags
 from unigpu.models.spec import SCALED
 
 HASH_VERSION: Final = "1"
@@ -74,27 +74,22 @@ def identity_of(
     expires_at: float | None,
 ) -> Identity:
     """Who this call's deployment is, with the constants that another process needs to use it by name."""
-    options = spec.options(provider)
-    route = options.get("route")
-    constants = {
-        "UNIGPU_NAME": spec.name,
-        "UNIGPU_NAMESPACE": namespace,
-        "UNIGPU_SPEC": spec_hash,
-        "UNIGPU_ATTEMPT": attempt,
-        "UNIGPU_TIMEOUT": _number(spec.execution_timeout),
-        "UNIGPU_CONCURRENCY": str(spec.concurrency),
-        "UNIGPU_INTERFACE": spec.interface,
-        "UNIGPU_WORKER": "1" if is_own_worker(spec, provider) else "foreign",
-        "UNIGPU_IDEMPOTENT": "1" if spec.idempotent else "0",
-    }
-    if isinstance(route, str):
-        constants["UNIGPU_ROUTE"] = route
-    if spec.auth is not None and not isinstance(spec.auth, str):
-        constants["UNIGPU_AUTH"] = spec.auth.env  # the variable's name, never the token
-    if spec.port is not None:
-        constants["UNIGPU_PORT"] = str(spec.port)
-    if expires_at is not None:
-        constants["UNIGPU_EXPIRES"] = _number(expires_at)
+    route = spec.options(provider).get("route")
+    constants = Tags(
+        name=spec.name,
+        namespace=namespace,
+        spec_hash=spec_hash,
+        attempt=attempt,
+        execution_timeout=spec.execution_timeout,
+        concurrency=spec.concurrency,
+        interface=spec.interface,
+        worker_protocol="1" if is_own_worker(spec, provider) else "foreign",
+        idempotent=spec.idempotent,
+        route=route if isinstance(route, str) else None,
+        auth_env=spec.auth.env if isinstance(spec.auth, BearerToken) else None,
+        port=spec.port,
+        expires_at=expires_at,
+    ).write()
     return Identity(
         name=spec.name,
         namespace=namespace,
@@ -110,10 +105,6 @@ def is_own_worker(spec: DeploymentSpec, provider: str) -> bool:
     if spec.handler is not None:
         return True
     return spec.interface == "function" and spec.command is None and "route" not in spec.options(provider)
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _parts(spec: DeploymentSpec, content: Content, provider: str) -> dict[str, str]:

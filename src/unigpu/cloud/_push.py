@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
+from unigpu._io.lines import LineReader
+
 from ._http1 import Exchange, Head, UpstreamError
 from .contract import JSON, Chunk, Event, JobDone, Push
 
@@ -91,16 +93,11 @@ async def _limited(exchange: Exchange) -> AsyncIterator[bytes]:
 
 
 async def _stream(exchange: Exchange, job: Push, emit: Callable[[Event], None]) -> None:
-    rest, size = bytearray(), 0
+    lines, size = LineReader(), 0
     chunks: list[JSON] = []
     async for part in _limited(exchange):
-        rest += part
         size += len(part)
-        if b"\n" not in part:
-            continue
-        *lines, last = bytes(rest).split(b"\n")
-        rest = bytearray(last)
-        for line in lines:
+        for line in lines.feed(part):
             entry = _object(line)
             if "chunk" in entry:
                 chunks.append(entry["chunk"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from .._io.contract import CallClass, Io
 from ..models import DeploymentInfo
 
-__all__ = ["Consistency", "Found", "Resource"]
+__all__ = ["Consistency", "Found", "Resource", "found_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,22 @@ class Found:
     origin: str | None = None
     info: DeploymentInfo | None = None
     shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def found_of(kind: str, info: DeploymentInfo, **facts: Any) -> Found:
+    """The resource that is called, out of the deployment that it shows. *facts* replace single fields."""
+    found = Found(
+        kind=kind,
+        id=info.id,
+        name=info.provider_name,
+        attempt=info.attempt,
+        spec_hash=info.spec_hash,
+        created_at=info.created_at,
+        expires_at=info.expires_at,
+        origin=info.origin,
+        info=info,
+    )
+    return replace(found, **facts) if facts else found
 
 
 class Resource(Protocol):

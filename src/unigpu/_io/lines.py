@@ -1,13 +1,74 @@
-"""Server-sent events, read from bytes as they come (WHATWG HTML, section 9.2.6)."""
+"""Lines and server-sent events, read from bytes as they arrive."""
 
 from __future__ import annotations
 
 import codecs
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from unigpu.errors import InvalidResponseError
 
-_MOST = 32 * 1024 * 1024
+__all__ = ["LONGEST_LINE", "EventParser", "LineReader", "ServerSentEvent", "lines_of"]
+
+LONGEST_LINE = 32 * 1024 * 1024
+"""Bytes of a line, or characters of an event. A worker's whole output has 32 MB at most, so a longer line is an error
+and must not fill the memory."""
+
+
+class LineReader:
+    """Feed it bytes, however they are cut; it gives the lines that are whole, without their ``\\n`` or ``\\r\\n``.
+
+    Raises:
+        InvalidResponseError: a line is longer than `LONGEST_LINE`.
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()  # grows in place: a long line arrives in thousands of pieces
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The lines that *piece* ends."""
+        first, *others = piece.split(b"\n")
+        self._rest += first
+        found: list[bytes] = []
+        for part in others:
+            found.append(self._take())
+            self._rest += part
+        self._check()
+        return found
+
+    def end(self) -> list[bytes]:
+        """The last line, where the stream ended without a line end."""
+        return [last] if (last := self._take()) else []
+
+    def _take(self) -> bytes:
+        self._check()
+        line = bytes(self._rest.removesuffix(b"\r"))
+        self._rest.clear()
+        return line
+
+    def _check(self) -> None:
+        if len(self._rest) > LONGEST_LINE:
+            raise InvalidResponseError(
+                f"a line of the reply is longer than {LONGEST_LINE:,} bytes", maybe_executed=True
+            )
+
+
+async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """The lines of a reply's chunks, the last one also without a line end. Leaving closes *chunks*.
+
+    Raises:
+        InvalidResponseError: as `LineReader`.
+    """
+    reader = LineReader()
+    try:
+        async for piece in chunks:
+            for line in reader.feed(piece):
+                yield line
+        for line in reader.end():
+            yield line
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +89,10 @@ class ServerSentEvent:
 
 
 class EventParser:
-    """Feed it bytes, however they are cut; it gives the events that are whole.
+    """Feed it bytes, however they are cut; it gives the events that are whole (WHATWG HTML, section 9.2.6).
 
     Raises:
-        InvalidResponseError: an event is larger than 32 MiB.
+        InvalidResponseError: an event is longer than `LONGEST_LINE`.
     """
 
     def __init__(self) -> None:
@@ -54,8 +115,10 @@ class EventParser:
         for last, part in enumerate(parts, 1 - len(parts)):
             self._line.append(part)
             self._size += len(part)
-            if self._size > _MOST:
-                raise InvalidResponseError("a server-sent event is larger than 32 MiB", maybe_executed=True)
+            if self._size > LONGEST_LINE:
+                raise InvalidResponseError(
+                    f"a server-sent event is longer than {LONGEST_LINE:,} characters", maybe_executed=True
+                )
             if last < 0:
                 line, self._line = "".join(self._line), []
                 event = self._take(line)
