@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from driver_kit import INFO, World
 from pydantic import SecretStr
 
 from unigpu._io.bridge import run_sync
@@ -43,7 +43,6 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-INFO = DeploymentInfo(provider="acme", name="chat", provider_name="chat-ug", id="e/1")
 KEY = "a-key-that-nobody-may-see"
 HIDDEN = "-".join(("hidden", "word"))  # no source line shows it
 
@@ -70,25 +69,6 @@ class AcmeAPI(API):
 
 
 ACME = AcmeAPI(base="https://acme.test", key=SecretStr(KEY))
-
-
-class World:
-    """Answers requests in order, and keeps them."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.requests: list[Request] = []
-
-    def __call__(self, request: Request) -> Response:
-        self.requests.append(request)
-        status, body = self.answers.pop(0)
-        return Response(
-            status=status, headers=Headers(), content=json.dumps(body).encode(), operation=request.operation
-        )
-
-    @property
-    def io(self) -> MemoryIo:
-        return MemoryIo(self, sync=True)
 
 
 def send(world: World, *given: Any, api: API = ACME, **more: Any) -> Response:

@@ -164,9 +164,15 @@ def test_a_list_is_read_whole_or_not_at_all() -> None:
 
 def test_the_objects_of_a_list_are_found_under_their_key_or_bare() -> None:
     assert rows_in({"items": [{"a": 1}]}, "items", "a.list") == [{"a": 1}]
-    assert rows_in([{"a": 1}], "items", "a.list") == [{"a": 1}]
-    assert rows_in([], None, "a.list") == []
-    for value, key in (({"items": {}}, "items"), ({"items": [1]}, "items"), ({}, "items"), ({}, None), ("no", "items")):
+    assert rows_in([{"a": 1}], None, "a.list") == [{"a": 1}]
+    for value, key in (
+        ({"items": {}}, "items"),
+        ({"items": [1]}, "items"),
+        ([], "items"),
+        ({}, "items"),
+        ({}, None),
+        ("no", "items"),
+    ):
         with pytest.raises(InvalidResponseError, match="no list of"):
             rows_in(value, key, "a.list")
 

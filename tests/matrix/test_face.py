@@ -13,8 +13,8 @@ from unigpu.cloud.contract import HttpCall, Reply
 from unigpu.cloud.engine import EngineSettings
 from unigpu.cloud.virtual import Behavior, VirtualCloud
 from unigpu.testing.reference import HOST, ReferenceFace
-from unigpu.testing.reference._map import PRICES as DRIVER_PRICES
 from unigpu.testing.reference.face import PRICES
+from unigpu.testing.reference.translate import PRICES as DRIVER_PRICES
 
 TEMPLATE = {"name": "t", "image": "i", "env": {"A": "1"}, "secret_env": {"TOKEN": "canary"}}
 

@@ -23,7 +23,7 @@ def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("name", ["driver.py", "_line.py", "_wire.py", "_map.py"])
+@pytest.mark.parametrize("name", ["driver.py", "api.py", "wire.py", "translate.py"])
 def test_the_page_holds_the_whole_file(name: str) -> None:
     shown = lines("\n".join(blocks("python", name)))
     real = lines((CODE / name).read_text())

@@ -12,7 +12,7 @@ import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-a-driver.md"
 BLOCK = re.compile(r'^```(?:python|toml) title="([\w/.]+)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-IN_THE_PACKAGE = {"__init__.py", "driver.py", "_line.py", "_wire.py", "_map.py", "facts.toml"}
+IN_THE_PACKAGE = {"__init__.py", "driver.py", "api.py", "wire.py", "translate.py", "facts.toml"}
 USE = """
 import unigpu
 client = unigpu.Client("reference", api_key="k")

@@ -181,16 +181,16 @@ def rows(model: type[W], value: object, operation: str) -> list[W]:
     return [shaped(model, row, operation) for row in items(cast("object", value))]
 
 
-def rows_in(value: object, key: str | None, operation: str) -> list[Mapping[str, Any]]:
-    """The objects of the list under *key*, or of *value* itself where that is a list.
+def rows_in(value: object, under: str | None, operation: str) -> list[Mapping[str, Any]]:
+    """The objects of the list that *value* has in the field *under*; ``None``: *value* is the list.
 
     Raises:
         InvalidResponseError: there is no such list, or something else than an object is in it.
     """
-    listed: object = mapping(value).get(key, value) if key is not None else value
+    listed: object = value if under is None else mapping(value).get(under)
     found = objects(listed)
     if not isinstance(listed, list) or len(found) != len(items(cast("object", listed))):
-        raise _unexpected(f"the reply has no list of {key or 'objects'}", operation, maybe=False)
+        raise _unexpected(f"the reply has no list of {under or 'objects'}", operation, maybe=False)
     return found
 
 

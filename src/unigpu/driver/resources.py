@@ -1,15 +1,26 @@
-"""The resources that a deployment consists of on a platform, and how the lifecycle finds them again."""
+"""The resources that a deployment consists of on a platform, and how the lifecycle finds them again.
+
+`ListedResource` is the usual one: found in a list by its name, read and deleted by its id. A provider describes it by
+path, shape and body, and overrides what its platform does differently.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, Unpack
+from urllib.parse import quote
 
 from .._io.contract import CallClass, Io
-from ..models import DeploymentInfo
+from ..errors import NameConflict, NotFoundError
+from ..models import DeploymentInfo, DeploymentSpec, Identity, State, WireModel
+from .api import API, RequestOptions
+from .pages import Pages
+from .parse import shaped
 
-__all__ = ["Consistency", "Found", "Resource", "found_of"]
+__all__ = ["LISTED", "Consistency", "Found", "ListedResource", "Resource", "found_of"]
+
+W = TypeVar("W", bound=WireModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,10 @@ class Found:
     shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+LISTED: Final = Consistency(kind="listed", settle=15.0)
+"""For platforms that do not say how late their lists are."""
+
+
 def found_of(kind: str, info: DeploymentInfo, **facts: Any) -> Found:
     """The resource that is called, out of the deployment that it shows. *facts* replace single fields."""
     found = Found(
@@ -75,8 +90,7 @@ class Resource(Protocol):
         call: What repeating its create may do.
         consistency: How soon a created one is seen.
         bills_cold: What it costs as created, before it is warmed, in words; ``None``: nothing.
-
-    One that not every deployment has may say so by an attribute ``optional = True``: without it a deployment is whole.
+        optional: Whether a deployment is whole without it.
     """
 
     @property
@@ -87,6 +101,9 @@ class Resource(Protocol):
     def consistency(self) -> Consistency: ...
     @property
     def bills_cold(self) -> str | None: ...
+    @property
+    def optional(self) -> bool:
+        return False
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         """Every one that carries this deployment's name. A list that cannot be read whole raises."""
@@ -107,3 +124,129 @@ class Resource(Protocol):
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """Delete it. One that is already gone is success."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedResource(Generic[W]):
+    """A resource that is found in a list by its name, and read and deleted by its id. Creating it twice makes two.
+
+    Extend it, as a dataclass without slots, where a platform differs. What the platform calls gone (`State.GONE`) is
+    not found, even while it is still listed.
+
+    Attributes:
+        kind: As in `Resource`; its operations are ``{kind}.list``, ``.get``, ``.create`` and ``.delete``.
+        name: The name that it carries there.
+        path: Where it is listed and created; one of them is at ``{path}/{id}``.
+        shape: The model of one row.
+        found: What a row shows.
+        body: What is sent to create it, given spec, identity and what was created before it.
+        tag: The field of a row that begins with `name`. A row with another name is not read further, so a stranger's
+            odd row hides nothing; ``None``: every row is read.
+        under: The field of a list that holds its rows; ``None``: the reply is the list.
+        pages: How the list is cut into pages.
+        spec: What it is created from; ``None``, with `identity`, for one that exists.
+    """
+
+    api: API
+    kind: str
+    name: str
+    path: str
+    shape: type[W]
+    found: Callable[[W], Found]
+    body: Callable[[DeploymentSpec, Identity, Mapping[str, Found]], Any] | None = None
+    tag: str | None = "name"
+    under: str | None = None
+    pages: Pages | None = None
+    spec: DeploymentSpec | None = None
+    identity: Identity | None = None
+    call: CallClass = CallClass.RECONCILE
+    consistency: Consistency = LISTED
+    bills_cold: str | None = None
+    optional: bool = False
+
+    def path_of(self, id: str) -> str:
+        """The path of one of them."""
+        return f"{self.path}/{quote(id, safe='')}"
+
+    def made_from(self) -> tuple[DeploymentSpec, Identity]:
+        """What it is created from."""
+        if self.spec is None or self.identity is None:
+            raise AssertionError(f"a {self.kind} without a spec exists already, and is never created")
+        return self.spec, self.identity
+
+    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
+        """As `Resource.find`."""
+        return [one for one in await self.all(io, deadline=deadline) if one.name == self.name]
+
+    async def all(self, io: Io, *, deadline: float) -> list[Found]:
+        """All that `tag` lets through, also under another whole name."""
+        operation = f"{self.kind}.list"
+        rows = await self.api.rows(io, self.path, operation, under=self.under, pages=self.pages, deadline=deadline)
+        found = [self.shown(row, operation) for row in rows if self._may_be_ours(row)]
+        return [one for one in found if not _is_gone(one)]
+
+    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        """As `Resource.read`."""
+        operation = f"{self.kind}.get"
+        reply = await self.api.optional(io, self.path_of(id), operation, deadline=deadline)
+        found = None if reply is None else self.shown(self.api.body_of(reply), operation)
+        return None if found is None or _is_gone(found) else found
+
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """As `Resource.create_cold`."""
+        if self.body is None:
+            raise AssertionError(f"a {self.kind} without a body is never created")
+        return await self.create(io, self.body(*self.made_from(), made), deadline=deadline)
+
+    async def create(self, io: Io, body: Any, *, deadline: float, **options: Unpack[RequestOptions]) -> Found:
+        """Create it from *body*, and what the reply shows of it."""
+        operation = f"{self.kind}.create"
+        sent: RequestOptions = {"json": body, "role": "create", "call": self.call, "deployment": self.label, **options}
+        reply = await self.api.send(io, "POST", self.path, operation, deadline=deadline, **sent)
+        return self.shown(self.api.body_of(reply), operation)
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        """As `Resource.delete`."""
+        try:
+            await self.api.send(io, "DELETE", self.path_of(id), f"{self.kind}.delete", deadline=deadline)
+        except NotFoundError:
+            return  # it is gone already
+
+    async def must_not_exist(self, io: Io, *, deadline: float) -> None:
+        """A name is one deployment, whatever its kind: before another kind is created, this one must not be there.
+
+        Raises:
+            NameConflict: it is.
+        """
+        there = await self.find(io, deadline=deadline)
+        if there:
+            label = self.label or self.name
+            raise NameConflict(
+                f"{label} exists on {self.api.provider} as another kind: {self.kind} {there[0].id}",
+                provider=self.api.provider,
+                deployment=label,
+                fields=("kind",),
+                maybe_executed=False,
+                hint="Choose another name, or tear that one down.",
+            )
+
+    @property
+    def label(self) -> str | None:
+        """The logical name, for errors."""
+        return None if self.spec is None else self.spec.name
+
+    def shown(self, row: object, operation: str) -> Found:
+        """What a row shows.
+
+        Raises:
+            InvalidResponseError: the row has another shape.
+        """
+        return self.found(shaped(self.shape, row, f"{self.api.provider}.{operation}"))
+
+    def _may_be_ours(self, row: Mapping[str, Any]) -> bool:
+        tag = None if self.tag is None else row.get(self.tag)
+        return not isinstance(tag, str) or tag.startswith(self.name)
+
+
+def _is_gone(found: Found) -> bool:
+    return found.info is not None and found.info.state is State.GONE

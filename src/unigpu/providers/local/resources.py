@@ -52,6 +52,7 @@ class LocalResource:
     call: CallClass = CallClass.IDEMPOTENT
     consistency: Consistency = _ATOMIC
     bills_cold: str | None = None
+    optional: bool = False
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         found = await self.read(io, self.id, deadline=deadline)

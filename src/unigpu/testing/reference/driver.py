@@ -6,8 +6,7 @@ retries or remembers: that is the lifecycle's, the same for every platform.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -20,28 +19,30 @@ from unigpu.driver import (
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
-    Found,
     Identity,
     InputModel,
     Invocation,
     Io,
     JobInfo,
+    ListedResource,
     LogLine,
     Rate,
     Refusal,
     Resource,
     Scaling,
+    Tokens,
     Worker,
+    parse,
+    read_logs,
+    rows,
 )
-from unigpu.errors import NotFoundError
 
-from . import _map
-from ._line import READ_TIMEOUT, Line
-from ._wire import EndpointWire, JobWire, LinesWire, TemplateWire, WorkersWire, parse, shaped
+from . import translate
+from .api import PROVIDER, ReferenceAPI
+from .wire import EndpointWire, JobWire, LinesWire, TemplateWire, WorkersWire
 
 BASE: Final = "https://api.reference.test/v1"
-_LISTED: Final = Consistency(kind="listed", settle=15.0)
-_FOLLOW_S: Final = 2.0
+LISTED: Final = Consistency(kind="listed", settle=15.0)
 
 
 class Options(InputModel):
@@ -54,60 +55,20 @@ class SpecOptions(InputModel):
     """``provider_options["reference"]``: there is nothing that only this platform has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What the two parts of a deployment have in common: found in a list by name, read and deleted by id.
+def template(api: ReferenceAPI, name: str, **made_from: Any) -> Resource:
+    """What runs. Nothing calls it, so it carries no `Found.info`."""
+    return ListedResource(
+        api=api, kind="template", name=name, path="/templates", under="items", pages=Tokens(), consistency=LISTED,
+        shape=TemplateWire, found=translate.found_template, body=translate.template_body, **made_from,
+    )  # fmt: skip
 
-    Creating one twice makes two. So the call class is RECONCILE, and after an unclear answer the list is looked at for
-    ``settle`` seconds before anything is created again.
-    """
 
-    line: Line
-    name: str
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
-    kind: str = ""
-    call: CallClass = CallClass.RECONCILE
-    consistency: Consistency = _LISTED
-    bills_cold: str | None = None
-
-    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        rows = await self.line.rows(io, self.kind, deadline=deadline)
-        found = [self.found(row, f"{self.kind}.list") for row in rows]
-        return [one for one in found if one.name == self.name]
-
-    async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        what = f"{self.kind}.get"
-        try:
-            reply = await self.line.send(io, "GET", f"/{self.kind}s/{id}", what, deadline=deadline)
-        except NotFoundError:
-            return None
-        return self.found(reply.json(), what)
-
-    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        try:
-            await self.line.send(io, "DELETE", f"/{self.kind}s/{id}", f"{self.kind}.delete", deadline=deadline)
-        except NotFoundError:
-            return  # it is gone already
-
-    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
-        if self.spec is None or self.identity is None:
-            raise AssertionError("a part of something that exists is never created")
-        body, what = self.body(self.spec, self.identity, made), f"{self.kind}.create"
-        reply = await self.line.send(
-            io, "POST", f"/{self.kind}s", what, json=body, role="create", call=self.call, deadline=deadline
-        )
-        return self.found(reply.json(), what)
-
-    def body(self, spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found]) -> dict[str, Any]:
-        if self.kind == "template":
-            return _map.template_body(self.name, spec, identity)
-        return _map.endpoint_body(self.name, made["template"].id, spec, identity)
-
-    def found(self, row: object, operation: str) -> Found:
-        if self.kind == "template":
-            return _map.found_template(shaped(TemplateWire, row, operation))
-        return _map.found_endpoint(shaped(EndpointWire, row, operation))
+def endpoint(api: ReferenceAPI, name: str, **made_from: Any) -> ListedResource[EndpointWire]:
+    """What is called."""
+    return ListedResource(
+        api=api, kind="endpoint", name=name, path="/endpoints", under="items", pages=Tokens(), consistency=LISTED,
+        shape=EndpointWire, found=translate.found_endpoint, body=translate.endpoint_body, **made_from,
+    )  # fmt: skip
 
 
 class ReferenceDriver:
@@ -125,15 +86,15 @@ class ReferenceDriver:
 
     def __init__(self, config: DriverConfig) -> None:
         self.base = str(config.options.get("base_url", BASE)).rstrip("/")
-        self._line = Line(base=self.base, key=config.api_key)
+        self._api = ReferenceAPI(base=self.base, key=config.api_key)
 
     # -- before anything is sent
 
     def check(self, spec: DeploymentSpec) -> Checked:
         """What the facts cannot say: what the catalogue has, and a login that there is no field for."""
         refusals: list[Refusal] = []
-        if spec.gpu is not None and not _map.offered(spec):
-            text = f"gpu: none of these is offered at that price; there are {', '.join(_map.PRICES)}, one a worker."
+        if spec.gpu is not None and not translate.offered(spec):
+            text = f"gpu: none of these is offered at that price; choose from {', '.join(translate.PRICES)}."
             refusals.append(Refusal(field="gpu", capability="gpu", message=text))
         if spec.registry is not None:
             text = "registry: images must be public; leave it out."
@@ -145,53 +106,50 @@ class ReferenceDriver:
         return Content()
 
     def rate(self, spec: DeploymentSpec) -> Rate:
-        prices = [_map.PRICES[name] for name in _map.offered(spec)]
-        return _map.rate_of(max(prices), spec.workers) if prices else Rate()
+        prices = [translate.PRICES[name] for name in translate.offered(spec)]
+        return translate.rate_of(max(prices), spec.workers) if prices else Rate()
 
     # -- what exists
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         """In this order: an endpoint stands on its template."""
         name = identity.provider_name
-        kinds = ("template", "endpoint")
-        return tuple(Part(line=self._line, name=name, spec=spec, identity=identity, kind=kind) for kind in kinds)
+        return tuple(make(self._api, name, spec=spec, identity=identity) for make in (template, endpoint))
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        return tuple(Part(line=self._line, name=info.provider_name, kind=kind) for kind in ("template", "endpoint"))
+        return tuple(make(self._api, info.provider_name) for make in (template, endpoint))
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
-        rows = await self._line.rows(io, "endpoint", deadline=deadline)
-        return tuple(_map.info_of(shaped(EndpointWire, row, "endpoint.list")) for row in rows)
+        path, what = "/endpoints", "endpoint.list"
+        listed = await self._api.rows(io, path, what, under="items", pages=Tokens(), deadline=deadline)
+        return tuple(map(translate.info_of, rows(EndpointWire, listed, f"{PROVIDER}.{what}")))
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
-        endpoint = Part(line=self._line, name=info.provider_name, kind="endpoint")
-        found = await endpoint.read(io, info.id, deadline=deadline)
+        found = await endpoint(self._api, info.provider_name).read(io, info.id, deadline=deadline)
         return None if found is None else found.info
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
-        reply = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
-        return tuple(map(_map.worker_of, parse(WorkersWire, reply).items))
+        reply = await self._api.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        return tuple(map(translate.worker_of, parse(WorkersWire, reply).items))
 
-    async def logs(
+    def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
     ) -> AsyncIterator[LogLine]:
+        """Each worker has its own log; the number of its last line is the mark from which the next read goes on."""
         after: dict[str, int] = {}
-        first = True
-        while first or follow:
-            until = io.now() + READ_TIMEOUT
-            lines: list[LogLine] = []
-            for id in [worker] if worker else [one.id for one in await self.workers(io, info, deadline=until)]:
-                path, params = f"/workers/{id}/logs", (("after", str(after.get(id, 0))),)
-                reply = await self._line.about(io, "GET", info, path, "worker.logs", params=params, deadline=until)
-                found = parse(LinesWire, reply).items
-                after[id] = found[-1].n if found else after.get(id, 0)
-                lines += [LogLine(text=line.text, worker_id=id, time=line.time) for line in found]
-            lines.sort(key=lambda line: line.time or 0.0)
-            for line in lines[max(0, len(lines) - tail) :] if first else lines:
-                yield line
-            first = False
-            if follow:
-                await io.sleep(_FOLLOW_S)
+
+        async def workers() -> Sequence[str]:
+            return [one.id for one in await self.workers(io, info, deadline=io.now() + self._api.read_timeout)]
+
+        async def read(id: str, tail: int | None) -> Sequence[LogLine]:
+            path, params = f"/workers/{id}/logs", (("after", str(after.get(id, 0))),)
+            until = io.now() + self._api.read_timeout
+            reply = await self._api.about(io, "GET", info, path, "worker.logs", params=params, deadline=until)
+            found = parse(LinesWire, reply).items
+            after[id] = found[-1].n if found else after.get(id, 0)
+            return [LogLine(text=line.text, worker_id=id, time=line.time) for line in found]
+
+        return read_logs(io, workers=workers, read=read, worker=worker, follow=follow, tail=tail)
 
     # -- changing it
 
@@ -208,26 +166,29 @@ class ReferenceDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        body = _map.limits_body(workers, idle_timeout, scaling)
-        await self._line.about(io, "PATCH", info, "", "endpoint.patch", json=body, deadline=deadline)
+        body = translate.limits_body(workers, idle_timeout, scaling)
+        await self._api.about(io, "PATCH", info, "", "endpoint.patch", json=body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._line.about(io, "POST", info, "/wake", "endpoint.wake", deadline=deadline)
+        await self._api.about(io, "POST", info, "/wake", "endpoint.wake", deadline=deadline)
 
     # -- calling it
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        more: dict[str, Any] = {
-            "json": {"input": dict(call.input), "timeout": call.execution_timeout},
-            "call": CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-            "deadline": call.deadline,
-        }
-        return _map.job_of(parse(JobWire, await self._line.about(io, "POST", info, "/jobs", "job.submit", **more)))
+        reply = await self._api.about(
+            io, "POST", info, "/jobs", "job.submit",
+            json={"input": call.input, "timeout": call.execution_timeout},
+            call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
+            role="jobs", deadline=call.deadline,
+        )  # fmt: skip
+        return translate.job_of(parse(JobWire, reply))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
-        reply = await self._line.about(io, "GET", info, f"/jobs/{job_id}", "job.get", deadline=deadline)
-        return _map.job_of(parse(JobWire, reply))
+        reply = await self._api.about(io, "GET", info, f"/jobs/{job_id}", "job.get", role="jobs", deadline=deadline)
+        return translate.job_of(parse(JobWire, reply))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
-        reply = await self._line.about(io, "POST", info, f"/jobs/{job_id}/cancel", "job.cancel", deadline=deadline)
-        return _map.job_of(parse(JobWire, reply))
+        reply = await self._api.about(
+            io, "POST", info, f"/jobs/{job_id}/cancel", "job.cancel", role="jobs", deadline=deadline
+        )
+        return translate.job_of(parse(JobWire, reply))

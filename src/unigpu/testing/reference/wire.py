@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import ValidationError
-
-from unigpu.driver import Response, WireModel
-from unigpu.errors import InvalidResponseError
-
-
-class PageWire(WireModel):
-    items: tuple[Mapping[str, Any], ...]
-    next: str | None
+from unigpu.driver import WireModel
 
 
 class TemplateWire(WireModel):
@@ -82,29 +74,3 @@ class JobWire(WireModel):
     submitted_at: float
     execution_s: float | None = None
     ready_workers: int
-
-
-W = TypeVar("W", bound=WireModel)
-
-
-def shaped(model: type[W], value: object, operation: str) -> W:
-    """*value* as *model*.
-
-    Raises:
-        InvalidResponseError: it is not of that shape. Fields are named, values are not: one may be a secret.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as exc:
-        fields = sorted({".".join(map(str, error["loc"])) or "the whole" for error in exc.errors(include_input=False)})
-        raise InvalidResponseError(
-            f"{operation}: the reply has not the expected shape ({', '.join(fields)})",
-            provider="reference",
-            operation=operation,
-            maybe_executed=True,
-        ) from None
-
-
-def parse(model: type[W], response: Response) -> W:
-    """The body of a reply as *model*; raises as `shaped`."""
-    return shaped(model, response.json(), response.operation)

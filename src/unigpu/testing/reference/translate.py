@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, cast
+from typing import Any, Final
 
 from pydantic import SecretStr
 
@@ -18,14 +18,16 @@ from unigpu.driver import (
     Rate,
     Scaling,
     State,
+    Tags,
     Timing,
     Worker,
     WorkerState,
+    found_of,
     is_ours,
     matches,
 )
 
-from ._wire import EndpointWire, JobWire, TemplateWire, WorkerWire
+from .wire import EndpointWire, JobWire, TemplateWire, WorkerWire
 
 PRICES: Final[Mapping[str, float]] = {"RTX 4090": 0.72, "L40S": 1.08, "H100 SXM": 3.6}
 """The catalogue: USD of one worker-hour, one GPU a worker."""
@@ -40,11 +42,11 @@ def offered(spec: DeploymentSpec) -> list[str]:
     return [name for name in dict.fromkeys(names) if spec.max_price is None or PRICES[name] <= spec.max_price]
 
 
-def template_body(name: str, spec: DeploymentSpec, identity: Identity) -> dict[str, Any]:
+def template_body(spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found]) -> dict[str, Any]:
     """What runs. A secret goes where the platform does not show it again."""
     command = spec.command or (() if spec.handler is None else ("python", "-m", "unigpu.worker", spec.handler))
     return {
-        "name": name,
+        "name": identity.provider_name,
         "image": spec.image,
         "command": list(command),
         "env": {**spec.env, **identity.constants},
@@ -53,11 +55,11 @@ def template_body(name: str, spec: DeploymentSpec, identity: Identity) -> dict[s
     }
 
 
-def endpoint_body(name: str, template_id: str, spec: DeploymentSpec, identity: Identity) -> dict[str, Any]:
+def endpoint_body(spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found]) -> dict[str, Any]:
     """What is called. With no worker: nothing is paid before its id is recorded."""
     return {
-        "name": name,
-        "template_id": template_id,
+        "name": identity.provider_name,
+        "template_id": made["template"].id,
         "gpus": offered(spec),
         "env": dict(identity.constants),
         "job_timeout": spec.execution_timeout,
@@ -78,7 +80,7 @@ def limits_body(workers: tuple[int, int] | None, idle_timeout: float | None, sca
     return body
 
 
-# What is told.
+# What is shown.
 
 
 def rate_of(price: float, workers: tuple[int, int]) -> Rate:
@@ -86,54 +88,31 @@ def rate_of(price: float, workers: tuple[int, int]) -> Rate:
 
 
 def found_template(wire: TemplateWire) -> Found:
-    return _found("template", wire, None)
+    return Found(kind="template", id=wire.id, name=wire.name, created_at=wire.created_at, **Tags.read(wire.env).found())
 
 
 def found_endpoint(wire: EndpointWire) -> Found:
-    return _found("endpoint", wire, info_of(wire))
-
-
-def _found(kind: str, wire: TemplateWire | EndpointWire, info: DeploymentInfo | None) -> Found:
-    """A part, as the lifecycle compares it: everything that it needs stands in the env."""
-    return Found(
-        kind=kind,
-        id=wire.id,
-        name=wire.name,
-        attempt=wire.env.get("UNIGPU_ATTEMPT"),
-        spec_hash=wire.env.get("UNIGPU_SPEC"),
-        created_at=wire.created_at,
-        expires_at=_number(wire.env.get("UNIGPU_EXPIRES")),
-        info=info,
-    )
+    return found_of("endpoint", info_of(wire))
 
 
 def info_of(wire: EndpointWire) -> DeploymentInfo:
-    """The deployment, as users see it. What is not ours has none of our variables, and may have any name."""
-    env, limits = wire.env, (wire.workers.min, wire.workers.max)
+    """The deployment, as users see it. What is not ours has none of our constants, and may have any name."""
+    limits = (wire.workers.min, wire.workers.max)
     return DeploymentInfo(
         provider="reference",
-        name=env.get("UNIGPU_NAME"),
-        namespace=env.get("UNIGPU_NAMESPACE"),
         provider_name=wire.name,
         id=wire.id,
         ids={"template": wire.template_id, "endpoint": wire.id},
         state=State(wire.status) if wire.status in State.__members__ else State.UNKNOWN,
         raw_state=wire.status,
         reason=wire.reason,
-        interface=cast("Literal['function', 'http']", env.get("UNIGPU_INTERFACE", "function")),
         workers=limits,
         ready_workers=wire.workers.ready,
         idle_timeout=wire.idle_timeout,
-        execution_timeout=wire.job_timeout,
-        concurrency=wire.concurrency,
-        idempotent=env.get("UNIGPU_IDEMPOTENT") == "1",
-        worker_protocol=env.get("UNIGPU_WORKER"),
-        spec_hash=env.get("UNIGPU_SPEC"),
-        attempt=env.get("UNIGPU_ATTEMPT"),
         created_at=wire.created_at,
-        expires_at=_number(env.get("UNIGPU_EXPIRES")),
         rate=rate_of(wire.price_per_hour, limits),
         ours=is_ours(wire.name),
+        **Tags.read(wire.env).info(execution_timeout=wire.job_timeout, concurrency=wire.concurrency),
     )
 
 
@@ -163,11 +142,3 @@ def job_of(wire: JobWire) -> JobInfo:
         ready_workers=wire.ready_workers,
         submitted_at=wire.submitted_at,
     )
-
-
-def _number(text: str | None) -> float | None:
-    """What we wrote ourselves; a user may have overwritten it with anything."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
