@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from unigpu.driver import DriverConfig, Headers, JobStatus, Response, State, WorkerState
+from unigpu.driver import DriverConfig, Headers, JobStatus, Response, State, WorkerState, parse
 from unigpu.errors import ConfigurationError, InvalidResponseError
 from unigpu.models import DeploymentSpec
 from unigpu.providers.local import LocalDriver, bodies, calls, translate
-from unigpu.providers.local.wire import DeploymentWire, JobWire, WorkerWire, parse, refusal
+from unigpu.providers.local.wire import DeploymentWire, JobWire, WorkerWire, refusal
 
 WIRE: dict[str, Any] = {
     "id": "hello-ugabcdefghijkl", "name": "hello", "namespace": "default", "attempt": "a",
@@ -71,8 +71,8 @@ def test_an_unknown_state_is_unknown_never_gone() -> None:
 def test_lost_secrets_make_the_code_differ_and_nothing_else() -> None:
     whole = DeploymentWire.model_validate(WIRE)
     lost = DeploymentWire.model_validate({**WIRE, "secrets_lost": ["KEY"]})
-    assert translate.found_of(whole).spec_hash == "1:0,code=abc123"
-    assert translate.found_of(lost).spec_hash == "1:0,code=000000"
+    assert translate.found(whole).spec_hash == "1:0,code=abc123"
+    assert translate.found(lost).spec_hash == "1:0,code=000000"
     assert translate.info_of(lost).reason == "its secrets (KEY) were lost with the supervisor; deploy it again"
 
 

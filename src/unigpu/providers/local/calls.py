@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unigpu.driver import ChunkPage, Invocation, JobError, JobInfo, JobStatus, StartFailure, Timing
+from unigpu.driver import ChunkPage, Invocation, JobError, JobInfo, JobStatus, StartFailure, Timing, payload
 
 from .wire import JobWire, PageWire
 
@@ -12,7 +12,7 @@ from .wire import JobWire, PageWire
 def job_body(call: Invocation, *, stream: bool) -> dict[str, Any]:
     return {
         "id": call.job_id,
-        "input": dict(call.input),
+        **payload(call),
         "execution_timeout": call.execution_timeout,
         # Chunks are kept beside the output, so that any job can be watched; a server that is not ours has none.
         "stream": stream,

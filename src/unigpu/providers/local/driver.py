@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import ClassVar, Final
-from urllib.parse import quote
+from typing import Any, ClassVar, Final
 
 from unigpu.driver import (
     DRIVER_API,
@@ -34,25 +33,17 @@ from unigpu.driver import (
     Scaling,
     StreamResponse,
     Worker,
-)
-from unigpu.errors import ConfigurationError, DeploymentGone
-
-from . import bodies, calls, check, gpus, handler_source, launch, request, translate
-from .api import SupervisorAPI, ok, plain
-from .options import Options, SpecOptions
-from .resources import LocalResource, Place, get, put
-from .wire import (
-    DeploymentsWire,
-    JobWire,
-    LinesWire,
-    PageWire,
-    WorkerListWire,
     parse,
 )
+from unigpu.errors import ConfigurationError
+
+from . import bodies, calls, check, gpus, handler_source, launch, logs, request, translate
+from .api import SupervisorAPI
+from .options import Options, SpecOptions
+from .resources import DeploymentResource, put
+from .wire import DeploymentsWire, DeploymentWire, JobWire, PageWire, WorkerListWire
 
 LONG_POLL: Final = 20.0
-_LOOK_S: Final = 10.0
-_FOLLOW_S: Final = 0.25
 
 
 class LocalDriver:
@@ -78,11 +69,10 @@ class LocalDriver:
             )
         fixed = None
         if self._options.base_url is not None:
-            fixed = launch.Link(base=check.base_url(self._options.base_url), token=plain(self._options.token))
+            fixed = launch.Link(base=check.base_url(self._options.base_url), token=self._options.token)
         elif self._options.token is not None:
             raise ConfigurationError("local: token= belongs to base_url=; a supervisor of this machine has its own")
         self._api = SupervisorAPI(directory=directory, fixed=fixed)
-        self._place = Place(api=self._api, directory=directory, python=self._options.python)
 
     # -- before anything is sent -------------------------------------------------------------------------------------
 
@@ -102,66 +92,35 @@ class LocalDriver:
         return translate.RATE
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
-        return (LocalResource(place=self._place, id=identity.provider_name, spec=spec, identity=identity),)
+        return (self._resource(identity.provider_name, spec=spec, identity=identity),)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        return (LocalResource(place=self._place, id=info.provider_name),)
+        return (self._resource(info.provider_name),)
+
+    def _resource(self, id: str, **more: Any) -> DeploymentResource:
+        return DeploymentResource(api=self._api, python=self._options.python, id=id, **more)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
-        reply = await self._api.call(io, "GET", "/deployments", "deployment.list", deadline=deadline)
+        reply = await self._api.reach(io, "GET", "/deployments", "deployment.list", deadline=deadline)
         if reply is None:
             return ()
-        return tuple(map(translate.info_of, parse(DeploymentsWire, ok(reply, deployment=None)).deployments))
+        return tuple(map(translate.info_of, parse(DeploymentsWire, self._api.success(reply)).deployments))
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
-        wire = await get(self._place, io, info.provider_name, deadline=deadline)
-        return None if wire is None else translate.info_of(wire)
+        reply = await self._api.optional(io, self._api.path_of(info), "deployment.get", deadline=deadline)
+        return None if reply is None else translate.info_of(parse(DeploymentWire, reply))
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         response = await self._api.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
         return tuple(map(translate.worker_of, parse(WorkerListWire, response).workers))
 
-    async def logs(
+    def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
     ) -> AsyncIterator[LogLine]:
         """Lines of one worker or all, in the order of their time; following ends with the deployment."""
-        after: dict[str, int] = {}
-        first = True
-        while True:
-            try:
-                lines = await self._new_lines(io, info, worker, after)
-            except DeploymentGone:
-                if first:
-                    raise
-                return
-            for line in lines[max(0, len(lines) - tail) :] if first else lines:
-                yield line
-            if not follow:
-                return
-            first = False
-            if not lines:
-                await io.sleep(_FOLLOW_S)
-
-    async def _new_lines(
-        self, io: Io, info: DeploymentInfo, worker: str | None, after: dict[str, int]
-    ) -> list[LogLine]:
-        """What came since the last look; *after* keeps how far each worker was read."""
-        deadline = io.now() + _LOOK_S
-        ids = [worker] if worker is not None else [w.id for w in await self.workers(io, info, deadline=deadline)]
-        found: list[LogLine] = []
-        for id in ids:
-            more = True
-            while more:
-                path = f"/workers/{quote(id, safe='')}/logs"
-                params = (("after", str(after.get(id, 0))),)
-                response = await self._api.about(io, "GET", info, path, "worker.logs", deadline=deadline, params=params)
-                page = parse(LinesWire, response)
-                found += [translate.line_of(line, id) for line in page.lines]
-                more = bool(page.lines) and page.after > after.get(id, 0)
-                after[id] = page.after
-        return sorted(found, key=lambda line: line.time or 0.0)
+        return logs.logs(self._api, io, info, worker=worker, follow=follow, tail=tail)
 
     async def offers(self, io: Io, **asked: object) -> Sequence[Offer]:
         """This machine, at $0, with the GPUs that its driver tells of. Nothing is started or sent."""
@@ -173,7 +132,7 @@ class LocalDriver:
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
         """Old workers finish what they run while new ones start; what waits goes on waiting."""
-        await put(self._place, io, spec, identity, now=info, deadline=deadline)
+        await put(self._api, io, spec, identity, now=info, python=self._options.python, deadline=deadline)
 
     def updatable(self, fields: frozenset[str]) -> bool:
         """All but what makes another thing of it."""

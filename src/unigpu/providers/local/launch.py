@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import SecretStr
+
 from unigpu.driver import Io
 from unigpu.errors import ConfigurationError, DeadlineExceeded, StateError, UnsupportedError
 
@@ -50,8 +52,13 @@ class Link:
     """Where a supervisor listens, and what it asks for. ``pid`` only tells one from the next."""
 
     base: str
-    token: str | None = field(default=None, repr=False)
+    token: SecretStr | None = field(default=None, repr=False)
     pid: int | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no error may show."""
+        return () if self.token is None else (self.token.get_secret_value(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +251,7 @@ def _read(directory: SupervisorDirectory) -> Link | None:
             provider="local",
             hint="Tear down its deployments with that release, or choose another directory with UNIGPU_STATE_DIR.",
         )
-    return Link(base=f"http://127.0.0.1:{port}", token=token, pid=pid)
+    return Link(base=f"http://127.0.0.1:{port}", token=SecretStr(token), pid=pid)
 
 
 def _held(directory: SupervisorDirectory) -> bool:

@@ -13,8 +13,10 @@ from unigpu.driver import (
     LogLine,
     Rate,
     State,
+    Tags,
     Worker,
     WorkerState,
+    found_of,
 )
 
 from .wire import DeploymentWire, LineWire, WorkerWire
@@ -36,7 +38,7 @@ def info_of(wire: DeploymentWire) -> DeploymentInfo:
     }
     if wire.failure is not None:
         details["failure"] = wire.failure.model_dump()
-    constants = wire.constants
+    tags = Tags.read(wire.constants)
     return DeploymentInfo(
         provider="local",
         name=wire.name,
@@ -56,9 +58,9 @@ def info_of(wire: DeploymentWire) -> DeploymentInfo:
         concurrency=wire.concurrency,
         idempotent=wire.idempotent,
         port=wire.launch.port,
-        route=constants.get("UNIGPU_ROUTE"),
-        auth_env=constants.get("UNIGPU_AUTH"),
-        worker_protocol=constants.get("UNIGPU_WORKER"),
+        route=tags.route,
+        auth_env=tags.auth_env,
+        worker_protocol=tags.worker_protocol,
         spec_hash=wire.spec_hash,
         attempt=wire.attempt,
         origin=wire.origin,
@@ -70,19 +72,10 @@ def info_of(wire: DeploymentWire) -> DeploymentInfo:
     )
 
 
-def found_of(wire: DeploymentWire) -> Found:
+def found(wire: DeploymentWire) -> Found:
     """The deployment, as the lifecycle compares it."""
-    return Found(
-        kind=KIND,
-        id=wire.id,
-        name=wire.id,
-        attempt=wire.attempt,
-        spec_hash=_outdated(wire.spec_hash) if wire.secrets_lost else wire.spec_hash,
-        created_at=wire.created_at,
-        expires_at=wire.expires_at,
-        origin=wire.origin,
-        info=info_of(wire),
-    )
+    info = info_of(wire)
+    return found_of(KIND, info, spec_hash=_outdated(wire.spec_hash)) if wire.secrets_lost else found_of(KIND, info)
 
 
 def _outdated(spec_hash: str) -> str:
