@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
-from urllib.parse import quote
-
-from pydantic import BeforeValidator, Field, SecretStr
+from typing import Any, ClassVar, Final
 
 from unigpu.driver import (
     DRIVER_API,
@@ -36,52 +33,17 @@ from unigpu.driver import (
     Scaling,
     StreamResponse,
     Worker,
-    duration,
-)
-from unigpu.errors import ConfigurationError, DeploymentGone
-
-from . import _machine, _map, _request, content, launch
-from ._line import Line, ok, plain
-from ._resource import LocalResource, Place, get, put
-from ._wire import (
-    DeploymentsWire,
-    JobWire,
-    LinesWire,
-    PageWire,
-    WorkerListWire,
     parse,
 )
+from unigpu.errors import ConfigurationError
 
-IDLE_EXIT: Final = 3600.0
+from . import bodies, calls, check, gpus, handler_source, launch, logs, request, translate
+from .api import SupervisorAPI
+from .options import Options, SpecOptions
+from .resources import DeploymentResource, put
+from .wire import DeploymentsWire, DeploymentWire, JobWire, PageWire, WorkerListWire
+
 LONG_POLL: Final = 20.0
-_LOOK_S: Final = 10.0
-_FOLLOW_S: Final = 0.25
-
-
-class Options(InputModel):
-    """``driver_options["local"]``.
-
-    Attributes:
-        base_url: A supervisor or mock that runs already; nothing is started then.
-        token: What it asks for.
-        idle_exit: Seconds without a call or a job after which the supervisor ends (deployments stay, without workers).
-        python: The interpreter that runs handlers; default: this program's own.
-    """
-
-    base_url: str | None = None
-    token: SecretStr | None = None
-    idle_exit: Annotated[float, BeforeValidator(duration), Field(gt=0)] = IDLE_EXIT
-    python: Annotated[str, Field(min_length=1)] | None = None
-
-
-class SpecOptions(InputModel):
-    """``provider_options["local"]``.
-
-    Attributes:
-        route: Where ``invoke`` posts the bare input, for a command whose server is not our worker.
-    """
-
-    route: Annotated[str, Field(pattern=r"^/[^\s?#]*$")] | None = None
 
 
 class LocalDriver:
@@ -95,27 +57,28 @@ class LocalDriver:
 
     long_poll = LONG_POLL
     submit_call = CallClass.IDEMPOTENT
-    request_hold = _request.HOLD
+    request_hold = request.HOLD
     state_pace = Pace(floor=0.02, cap=0.5)
 
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))
-        home = None
+        directory = None
         if config.state_dir is not None:
-            home = launch.Home(path=Path(config.state_dir) / "local", idle_exit=self._options.idle_exit)
+            directory = launch.SupervisorDirectory(
+                path=Path(config.state_dir) / "local", idle_exit=self._options.idle_exit
+            )
         fixed = None
         if self._options.base_url is not None:
-            fixed = launch.Link(base=_map.base_url(self._options.base_url), token=plain(self._options.token))
+            fixed = launch.Link(base=check.base_url(self._options.base_url), token=self._options.token)
         elif self._options.token is not None:
             raise ConfigurationError("local: token= belongs to base_url=; a supervisor of this machine has its own")
-        self._line = Line(home=home, fixed=fixed)
-        self._place = Place(line=self._line, home=home, python=self._options.python)
+        self._api = SupervisorAPI(directory=directory, fixed=fixed)
 
     # -- before anything is sent -------------------------------------------------------------------------------------
 
     def check(self, spec: DeploymentSpec) -> Checked:
         """Placement is ignored, and said; what local cannot do at all is refused by its facts."""
-        return Checked(adaptations=_map.adaptations(spec, idle_exit=self._options.idle_exit))
+        return Checked(adaptations=check.adaptations(spec, idle_exit=self._options.idle_exit))
 
     def content(self, spec: DeploymentSpec) -> Content:
         """The code as it is now, found without running it.
@@ -123,78 +86,45 @@ class LocalDriver:
         Raises:
             ConfigurationError: the handler's file, module or name is not there.
         """
-        return content.content_of(spec, cwd=launch.working_directory())
+        return handler_source.content_of(spec, cwd=launch.working_directory())
 
     def rate(self, spec: DeploymentSpec) -> Rate:
-        return _map.RATE
+        return translate.RATE
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
-        return (LocalResource(place=self._place, id=identity.provider_name, spec=spec, identity=identity),)
+        return (self._resource(identity.provider_name, spec=spec, identity=identity),)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        return (LocalResource(place=self._place, id=info.provider_name),)
+        return (self._resource(info.provider_name),)
+
+    def _resource(self, id: str, **more: Any) -> DeploymentResource:
+        return DeploymentResource(api=self._api, python=self._options.python, id=id, **more)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
-        reply = await self._line.call(io, "GET", "/deployments", "deployment.list", deadline=deadline)
+        reply = await self._api.reach(io, "GET", "/deployments", "deployment.list", deadline=deadline)
         if reply is None:
             return ()
-        return tuple(map(_map.info_of, parse(DeploymentsWire, ok(reply, deployment=None)).deployments))
+        return tuple(map(translate.info_of, parse(DeploymentsWire, self._api.success(reply)).deployments))
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
-        wire = await get(self._place, io, info.provider_name, deadline=deadline)
-        return None if wire is None else _map.info_of(wire)
+        reply = await self._api.optional(io, self._api.path_of(info), "deployment.get", deadline=deadline)
+        return None if reply is None else translate.info_of(parse(DeploymentWire, reply))
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
-        response = await self._line.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
-        return tuple(map(_map.worker_of, parse(WorkerListWire, response).workers))
+        response = await self._api.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
+        return tuple(map(translate.worker_of, parse(WorkerListWire, response).workers))
 
-    async def logs(
+    def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
     ) -> AsyncIterator[LogLine]:
         """Lines of one worker or all, in the order of their time; following ends with the deployment."""
-        after: dict[str, int] = {}
-        first = True
-        while True:
-            try:
-                lines = await self._new_lines(io, info, worker, after)
-            except DeploymentGone:
-                if first:
-                    raise
-                return
-            for line in lines[max(0, len(lines) - tail) :] if first else lines:
-                yield line
-            if not follow:
-                return
-            first = False
-            if not lines:
-                await io.sleep(_FOLLOW_S)
-
-    async def _new_lines(
-        self, io: Io, info: DeploymentInfo, worker: str | None, after: dict[str, int]
-    ) -> list[LogLine]:
-        """What came since the last look; *after* keeps how far each worker was read."""
-        deadline = io.now() + _LOOK_S
-        ids = [worker] if worker is not None else [w.id for w in await self.workers(io, info, deadline=deadline)]
-        found: list[LogLine] = []
-        for id in ids:
-            more = True
-            while more:
-                path = f"/workers/{quote(id, safe='')}/logs"
-                params = (("after", str(after.get(id, 0))),)
-                response = await self._line.about(
-                    io, "GET", info, path, "worker.logs", deadline=deadline, params=params
-                )
-                page = parse(LinesWire, response)
-                found += [_map.line_of(line, id) for line in page.lines]
-                more = bool(page.lines) and page.after > after.get(id, 0)
-                after[id] = page.after
-        return sorted(found, key=lambda line: line.time or 0.0)
+        return logs.logs(self._api, io, info, worker=worker, follow=follow, tail=tail)
 
     async def offers(self, io: Io, **asked: object) -> Sequence[Offer]:
         """This machine, at $0, with the GPUs that its driver tells of. Nothing is started or sent."""
-        return _machine.offers()
+        return gpus.offers()
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +132,7 @@ class LocalDriver:
         self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, identity: Identity, *, deadline: float
     ) -> None:
         """Old workers finish what they run while new ones start; what waits goes on waiting."""
-        await put(self._place, io, spec, identity, now=info, deadline=deadline)
+        await put(self._api, io, spec, identity, now=info, python=self._options.python, deadline=deadline)
 
     def updatable(self, fields: frozenset[str]) -> bool:
         """All but what makes another thing of it."""
@@ -222,49 +152,49 @@ class LocalDriver:
         scaling: Scaling | None = None,
         deadline: float,
     ) -> None:
-        body = _map.patch_body(workers, idle_timeout, _map.scaling_of(scaling))
-        await self._line.about(io, "PATCH", info, "", "deployment.patch", json=body, deadline=deadline)
+        body = bodies.patch_body(workers, idle_timeout, bodies.scaling_of(scaling))
+        await self._api.about(io, "PATCH", info, "", "deployment.patch", json=body, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._line.about(io, "POST", info, "/wake", "deployment.wake", deadline=deadline)
+        await self._api.about(io, "POST", info, "/wake", "deployment.wake", deadline=deadline)
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._line.about(io, "POST", info, "/stop", "deployment.stop", deadline=deadline)
+        await self._api.about(io, "POST", info, "/stop", "deployment.stop", deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-        await self._line.about(io, "POST", info, "/start", "deployment.start", deadline=deadline)
+        await self._api.about(io, "POST", info, "/start", "deployment.start", deadline=deadline)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        body = _map.job_body(call, stream=info.worker_protocol != "foreign")
-        response = await self._line.about(
+        body = calls.job_body(call, stream=info.worker_protocol != "foreign")
+        response = await self._api.about(
             io, "POST", info, "/jobs", "job.submit", json=body, role="jobs", deadline=call.deadline
         )
-        return _map.job_of(parse(JobWire, response))
+        return calls.job_of(parse(JobWire, response))
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         hold = _hold(io, wait, deadline)
-        response = await self._line.job(io, "GET", info, job_id, "", "job.get", hold=hold, deadline=deadline)
-        return _map.job_of(parse(JobWire, response))
+        response = await self._api.job(io, "GET", info, job_id, "", "job.get", hold=hold, deadline=deadline)
+        return calls.job_of(parse(JobWire, response))
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
-        response = await self._line.job(io, "POST", info, job_id, "/cancel", "job.cancel", deadline=deadline)
-        return _map.job_of(parse(JobWire, response))
+        response = await self._api.job(io, "POST", info, job_id, "/cancel", "job.cancel", deadline=deadline)
+        return calls.job_of(parse(JobWire, response))
 
     async def chunks(
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
     ) -> ChunkPage:
         hold = _hold(io, wait, deadline)
         params = (("after", str(after)),)
-        response = await self._line.job(
+        response = await self._api.job(
             io, "GET", info, job_id, "/stream", "job.stream", hold=hold, params=params, deadline=deadline
         )
-        return _map.page_of(parse(PageWire, response))
+        return calls.page_of(parse(PageWire, response))
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         """The supervisor holds it until a worker is free; our own token does not reach the server."""
-        return _request.request(self._line, io, info, call)
+        return request.request(self._api, io, info, call)
 
 
 def _hold(io: Io, wait: float, deadline: float) -> float:

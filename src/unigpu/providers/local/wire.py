@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -129,6 +129,8 @@ class LinesWire(WireModel):
 class ErrorWire(WireModel):
     type: str = ""
     message: str = ""
+    reason: str | None = None
+    logs: tuple[str, ...] = ()
 
 
 class RefusedWire(WireModel):
@@ -136,27 +138,6 @@ class RefusedWire(WireModel):
 
     error: ErrorWire = Field(default_factory=ErrorWire)
     deployment: DeploymentWire | None = None
-
-
-M = TypeVar("M", bound=WireModel)
-
-
-def parse(model: type[M], response: Response) -> M:
-    """The reply as *model*.
-
-    Raises:
-        InvalidResponseError: it is not of that shape; fields are named, values are not.
-    """
-    try:
-        return model.model_validate(response.json())
-    except ValidationError as exc:
-        fields = sorted({".".join(map(str, error["loc"])) for error in exc.errors(include_input=False)})
-        raise InvalidResponseError(
-            f"{response.operation}: the local supervisor's reply has not the expected shape ({', '.join(fields)})",
-            provider="local",
-            operation=response.operation,
-            maybe_executed=True,
-        ) from None
 
 
 def refusal(response: Response) -> RefusedWire:

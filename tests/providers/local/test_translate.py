@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from unigpu.driver import DriverConfig, Headers, JobStatus, Response, State, WorkerState
+from unigpu.driver import DriverConfig, Headers, JobStatus, Response, State, WorkerState, parse
 from unigpu.errors import ConfigurationError, InvalidResponseError
 from unigpu.models import DeploymentSpec
-from unigpu.providers.local import LocalDriver, _map
-from unigpu.providers.local._wire import DeploymentWire, JobWire, WorkerWire, parse, refusal
+from unigpu.providers.local import LocalDriver, bodies, calls, translate
+from unigpu.providers.local.wire import DeploymentWire, JobWire, WorkerWire, refusal
 
 WIRE: dict[str, Any] = {
     "id": "hello-ugabcdefghijkl", "name": "hello", "namespace": "default", "attempt": "a",
@@ -49,7 +49,7 @@ def test_the_stated_fields_come_back_as_the_spec_they_were_and_hold_no_secret() 
         volumes=[{"name": "v", "size_gb": 1}], auth={"env": "T"}, provider_options={"local": {"route": "/x"}},
         max_price=2.0, regions=["EU"], command=None,
     )  # fmt: skip
-    told = _map.stated(spec)
+    told = bodies.stated(spec)
     assert "canary" not in str(told)
     back = DeploymentSpec.model_validate(told)
     assert back.stated == spec.stated
@@ -60,20 +60,20 @@ def test_the_stated_fields_come_back_as_the_spec_they_were_and_hold_no_secret() 
 
 
 def test_an_unknown_state_is_unknown_never_gone() -> None:
-    info = _map.info_of(DeploymentWire.model_validate({**WIRE, "state": "HIBERNATING", "news": 1}))
+    info = translate.info_of(DeploymentWire.model_validate({**WIRE, "state": "HIBERNATING", "news": 1}))
     assert (info.state, info.raw_state) == (State.UNKNOWN, "HIBERNATING")
-    job = _map.job_of(JobWire.model_validate({"id": "j", "status": "PONDERING"}))
+    job = calls.job_of(JobWire.model_validate({"id": "j", "status": "PONDERING"}))
     assert (job.status, job.status.is_terminal) == (JobStatus.UNKNOWN, False)
-    worker = _map.worker_of(WorkerWire.model_validate({"id": "w", "state": "YAWNING"}))
+    worker = translate.worker_of(WorkerWire.model_validate({"id": "w", "state": "YAWNING"}))
     assert (worker.state, worker.raw_state) == (WorkerState.UNKNOWN, "YAWNING")
 
 
 def test_lost_secrets_make_the_code_differ_and_nothing_else() -> None:
     whole = DeploymentWire.model_validate(WIRE)
     lost = DeploymentWire.model_validate({**WIRE, "secrets_lost": ["KEY"]})
-    assert _map.found_of(whole).spec_hash == "1:0,code=abc123"
-    assert _map.found_of(lost).spec_hash == "1:0,code=000000"
-    assert _map.info_of(lost).reason == "its secrets (KEY) were lost with the supervisor; deploy it again"
+    assert translate.found(whole).spec_hash == "1:0,code=abc123"
+    assert translate.found(lost).spec_hash == "1:0,code=000000"
+    assert translate.info_of(lost).reason == "its secrets (KEY) were lost with the supervisor; deploy it again"
 
 
 @given(
@@ -105,7 +105,7 @@ def test_volume_names_become_folders_in_env_and_command() -> None:
     from unigpu._lifecycle.identity import identity_of
 
     identity = identity_of(spec, provider="local", namespace="n", spec_hash="1:0", attempt="a", expires_at=None)
-    body = _map.put_body(
+    body = bodies.put_body(
         spec, identity, workers=(0, 1), idle_timeout=60, scaling=None, origin=None, cwd="/", python="py", env={},
         folders={"data": "/s/v"},
     )  # fmt: skip

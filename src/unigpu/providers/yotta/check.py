@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from unigpu.driver import Adaptation, BearerToken, Checked, DeploymentSpec, Refusal, spelling
 from unigpu.errors import ConfigurationError
 
-from . import _known, _map
-from ._codes import PROVIDER
-from ._options import LEAST_DISK, Options, SpecOptions
+from . import bodies, gpus
+from .api import PROVIDER
+from .options import LEAST_DISK, Options, SpecOptions
 
 _GUIDE = "https://docs.yottalabs.ai/api-and-sdk/api-guides"
 
@@ -52,7 +52,7 @@ def check(spec: DeploymentSpec, options: Options) -> Checked:
                 source=_GUIDE,
             )
         )
-    mode = _known.mode_of(spec.interface, own)
+    mode = bodies.mode_of(spec.interface, own)
     if spec.kind == "serverless" and isinstance(spec.auth, BearerToken) and mode == "ALB":
         text = (
             "auth: the gateway of an ALB endpoint asks for the account's key in the header that the token would stand "
@@ -94,7 +94,7 @@ def _gpus(spec: DeploymentSpec, options: Options) -> list[Refusal]:
     if not any(spelling(request, PROVIDER) for request in asked):
         text = f"gpu: Yotta has none of {', '.join(map(str, asked))}. Its codes: {_GUIDE}"
         out.append(Refusal(field="gpu", capability="gpu", message=text))
-    elif not _map.gpu_codes(spec, options.prices):
+    elif not gpus.gpu_codes(spec, options.prices):
         text = "gpu: by your own price table none of these is at or below max_price."
         out.append(Refusal(field="gpu", capability="max_price", message=text))
     counts = sorted({request.count for request in asked})

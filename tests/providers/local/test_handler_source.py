@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from unigpu.errors import ConfigurationError
 from unigpu.models import DeploymentSpec
-from unigpu.providers.local import content
-from unigpu.providers.local.content import content_of, find_handler, fingerprint
+from unigpu.providers.local import handler_source
+from unigpu.providers.local.handler_source import content_of, find_handler, fingerprint
 
 
 def spec(handler: str | None = None, **fields: Any) -> DeploymentSpec:
@@ -138,10 +138,10 @@ def test_what_is_not_the_users_code_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_beyond_the_limits_it_says_what_is_not_watched(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(content, "FILE_LIMIT", 3)
+    monkeypatch.setattr(handler_source, "FILE_LIMIT", 3)
     make(tmp_path, **{f"m{n}.py": "" for n in range(5)})
     assert "only the first 3" in fingerprint(tmp_path)[1][0]
-    monkeypatch.setattr(content, "SIZE_LIMIT", 10)
+    monkeypatch.setattr(handler_source, "SIZE_LIMIT", 10)
     (tmp_path / "m0.py").write_text("x" * 11)
     digest, notes = fingerprint(tmp_path)
     assert any("too large" in note for note in notes)

@@ -50,12 +50,23 @@ from unigpu.errors import (
     UnsupportedError,
 )
 
-from . import _check, _gateway, _known, _looks, _map, _tasks
-from ._codes import NOT_RUNNING, PROVIDER
-from ._line import LIMITS, READ_TASK, SUBMIT_TASK, Line
-from ._options import Options, SpecOptions
-from ._resource import Part, of_spec, stock
-from ._wire import EndpointWire, PodWire, SubmittedWire, TaskWire, rows, shaped
+from . import _known, account, calls, check, gpus, logs, request, resources, translate, workers
+from .api import (
+    CREDENTIAL,
+    ENDPOINT,
+    LIMITS,
+    NOT_RUNNING,
+    POD,
+    PROVIDER,
+    READ_TASK,
+    SUBMIT_TASK,
+    YottaAPI,
+    kind_of,
+)
+from .gateway import Gateway
+from .options import Options, SpecOptions
+from .resources import Part, of_spec
+from .wire import EndpointWire, PodWire, SubmittedWire, TaskWire, rows, shaped
 
 _PRICE_LOOKS: Final = 5
 _PRICE_PAUSE: Final = 2.0
@@ -77,14 +88,14 @@ class YottaDriver:
 
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))
-        self.base = _check.base_url(self._options.base_url)
-        self._line = Line(base=self.base, key=config.api_key)
+        self.base = check.base_url(self._options.base_url)
+        self._api = YottaAPI(base=self.base, key=config.api_key)
 
     # -- before anything is sent -------------------------------------------------------------------------------------
 
     def check(self, spec: DeploymentSpec) -> Checked:
         """What the facts cannot say: GPUs, ports, the login, and the disk's minimum."""
-        return _check.check(spec, self._options)
+        return check.check(spec, self._options)
 
     def content(self, spec: DeploymentSpec) -> Content:
         """The image as given, which is a field of the spec already."""
@@ -92,56 +103,50 @@ class YottaDriver:
 
     def rate(self, spec: DeploymentSpec) -> Rate:
         """By the user's own prices, where all acceptable GPUs have one: the API tells none before it bills."""
-        prices = [_map.price_in(self._options.prices, code) for code in self._codes(spec)]
+        prices = [gpus.price_in(self._options.prices, code) for code in self._codes(spec)]
         known = [price for price in prices if price is not None]
         if not known or len(known) != len(prices):
             return Rate()
-        most = workers_hour(max(1, spec.workers[0]), worker_hour(max(known), _map.gpu_count(spec)))
+        most = workers_hour(max(1, spec.workers[0]), worker_hour(max(known), gpus.gpu_count(spec)))
         return Rate(idle_per_hour=most, max_per_hour=most, source="your own price table (driver_options)")
 
     def _codes(self, spec: DeploymentSpec) -> Sequence[str]:
-        return _map.gpu_codes(spec, self._options.prices)
+        return gpus.gpu_codes(spec, self._options.prices)
 
     # -- what exists --------------------------------------------------------------------------------------------------
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         """A private registry's login first: the endpoint or pod names it."""
-        return of_spec(self._line, self._options, spec, identity)
+        return of_spec(self._api, self._options, spec, identity)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
         """Whatever may carry its name. What a name alone stands for, and whether it has a login, is not told."""
         known = _known.by_info(info)
-        common: dict[str, Any] = {"line": self._line, "options": self._options, "name": info.provider_name}
-        return tuple(
-            Part(**common, kind=kind, known=known, optional=True) for kind in (_map.CREDENTIAL, _map.POD, _map.ENDPOINT)
-        )
+        common: dict[str, Any] = {"api": self._api, "options": self._options, "name": info.provider_name}
+        return tuple(Part(**common, kind=kind, known=known, optional=True) for kind in (CREDENTIAL, POD, ENDPOINT))
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         """Endpoints and pods; what is terminated is over."""
-        data = await self._line.listed(io, "/v2/serverless", "endpoint.list", deadline=deadline)
-        found = [_map.endpoint_info(one, self.base, self._options) for one in rows(EndpointWire, data, "endpoint.list")]
-        data = await self._line.listed(io, "/v2/pods", "pod.list", deadline=deadline)
-        found += [_map.pod_info(one, self._options) for one in rows(PodWire, data, "pod.list")]
+        data = await self._api.listed(io, "/v2/serverless", "endpoint.list", deadline=deadline)
+        found = [
+            translate.endpoint_info(one, self.base, self._options) for one in rows(EndpointWire, data, "endpoint.list")
+        ]
+        data = await self._api.listed(io, "/v2/pods", "pod.list", deadline=deadline)
+        found += [translate.pod_info(one, self._options) for one in rows(PodWire, data, "pod.list")]
         return tuple(one for one in found if one.state is not State.GONE)
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         """As it is now; what the platform does not show, as *info* has it."""
-        found = await self._part(info).read(io, info.id, deadline=deadline)
-        if found is None or found.info is None:
-            return None
-        now = found.info
-        if now.expires_at is None and info.id == now.id:
-            now = now.model_copy(update={"expires_at": info.expires_at})
-        return now
+        return await resources.read(self._api, self._options, io, info, deadline=deadline)
 
     async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
         """Each with its region and GPU: a pool of clouds may serve one deployment from several."""
-        return await _looks.workers(self._line, io, info, deadline=deadline)
+        return await workers.workers(self._api, io, info, deadline=deadline)
 
     def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
     ) -> AsyncIterator[LogLine]:
-        return _looks.logs(self._line, io, info, worker=worker, follow=follow, tail=tail)
+        return logs.logs(self._api, io, info, worker=worker, follow=follow, tail=tail)
 
     async def offers(
         self,
@@ -154,14 +159,14 @@ class YottaDriver:
         deadline: float,
     ) -> Sequence[Offer]:
         """Which GPU is available where. No price: none is published, and none is invented."""
-        seen = await stock(self._line, io, deadline=deadline)
-        return _looks.offers(seen, self._options, wanted=gpu, regions=regions, kind=kind)
+        seen = await gpus.stock(self._api, io, deadline=deadline)
+        return gpus.offers(seen, self._options, wanted=gpu, regions=regions, kind=kind)
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         """Endpoints, pods, virtual machines and volumes of the account, whoever made them."""
-        found = [_looks.item_of(one) for one in await self.deployments(io, deadline=deadline)]
-        found += await _looks.machines(self._line, io, deadline=deadline)
-        found += await _looks.volumes(self._line, io, deadline=deadline)
+        found = [account.item_of(one) for one in await self.deployments(io, deadline=deadline)]
+        found += await account.machines(self._api, io, deadline=deadline)
+        found += await account.volumes(self._api, io, deadline=deadline)
         return tuple(found)
 
     # -- changing it --------------------------------------------------------------------------------------------------
@@ -183,9 +188,9 @@ class YottaDriver:
     ) -> DeploymentInfo:
         """*info*, once its price is told and at most *cap*. Where it is not, the user's own prices hold the cap, if
         every acceptable GPU has one: none above the cap was asked for."""
-        by_own_prices = all(_map.price_in(self._options.prices, code) is not None for code in self._codes(spec))
+        by_own_prices = all(gpus.price_in(self._options.prices, code) is not None for code in self._codes(spec))
         for turn in range(_PRICE_LOOKS):
-            price = info.details.get(_map.WORKER_PRICE)
+            price = info.details.get(translate.WORKER_PRICE)
             if price is not None:
                 if price <= cap:
                     return info
@@ -221,7 +226,7 @@ class YottaDriver:
         now = await self._must_exist(io, info, deadline=deadline)
         if now.state is State.STOPPED and not is_rehearsal(io):  # a plan has noted the start already
             await self.start(io, now, deadline=deadline)
-        await self._line.about(
+        await self._api.about(
             io, "PUT", info, "/workers", "endpoint.scale", params=(("count", str(count)),), deadline=deadline
         )
 
@@ -235,7 +240,7 @@ class YottaDriver:
         if now.state is State.STOPPED or (now.raw_state or "").upper() in ("STOPPING", "PAUSING"):
             return
         path, what = ("/stop", "endpoint.stop") if info.kind == "serverless" else ("/pause", "pod.pause")
-        await self._line.about(io, "POST", info, path, what, json={}, deadline=deadline)
+        await self._api.about(io, "POST", info, path, what, json={}, deadline=deadline)
 
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """Start it; a pod is resumed. Where somebody else did meanwhile, nothing is sent.
@@ -254,18 +259,18 @@ class YottaDriver:
                 )
             return
         path, what = ("/start", "endpoint.start") if info.kind == "serverless" else ("/resume", "pod.resume")
-        await self._line.about(io, "POST", info, path, what, json={}, deadline=deadline)
+        await self._api.about(io, "POST", info, path, what, json={}, deadline=deadline)
 
     async def wake(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
         """Start a stopped one, with all its declared workers: there is no other sleep."""
         await self.start(io, info, deadline=deadline)
 
     async def _must_exist(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
-        what = "pod.get" if info.kind == "pod" else "endpoint.get"
-        data = await self._line.about(io, "GET", info, "", what, deadline=deadline)
+        what = f"{kind_of(info)}.get"
+        data = await self._api.about(io, "GET", info, "", what, deadline=deadline)
         if info.kind == "pod":
-            return _map.pod_info(shaped(PodWire, data, what), self._options, _known.by_info(info))
-        return _map.endpoint_info(shaped(EndpointWire, data, what), self.base, self._options, _known.by_info(info))
+            return translate.pod_info(shaped(PodWire, data, what), self._options, _known.by_info(info))
+        return translate.endpoint_info(shaped(EndpointWire, data, what), self.base, self._options, _known.by_info(info))
 
     # -- calling it ---------------------------------------------------------------------------------------------------
 
@@ -279,10 +284,10 @@ class YottaDriver:
         Raises:
             NoWorkerReady: the endpoint does not run.
         """
-        body = _tasks.task_body(info, call)
+        body = calls.task_body(info, call)
         more: dict[str, Any] = {"json": body, "role": "jobs", "deadline": call.deadline, "limit_key": SUBMIT_TASK}
         try:
-            data = await self._line.about(io, "POST", info, "/tasks", "task.submit", **more)
+            data = await self._api.about(io, "POST", info, "/tasks", "task.submit", **more)
         except APIStatusError as exc:
             if exc.status in NOT_RUNNING:
                 raise NoWorkerReady(
@@ -295,12 +300,12 @@ class YottaDriver:
             if isinstance(exc, InvalidRequestError) and not self.has_jobs(info):
                 raise _no_jobs(info) from exc
             raise
-        return _tasks.submitted(shaped(SubmittedWire, data, "task.submit").task_id)
+        return calls.submitted(shaped(SubmittedWire, data, "task.submit").task_id)
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
         more: dict[str, Any] = {"role": "jobs", "deadline": deadline, "limit_key": READ_TASK}
-        data = await self._line.about(io, "GET", info, f"/tasks/{job_id}", "task.get", **more)
-        return _tasks.job_of(shaped(TaskWire, data, "task.get"), info)
+        data = await self._api.about(io, "GET", info, f"/tasks/{job_id}", "task.get", **more)
+        return calls.job_of(shaped(TaskWire, data, "task.get"), info)
 
     async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
         """There is no such call.
@@ -319,22 +324,14 @@ class YottaDriver:
 
     async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
         """One call, held: by the gateway of an ALB endpoint, or at a pod's own address."""
-        return await _gateway.invoke(self._line, io, info, call, self._look(io, info, call.deadline))
+        return await calls.invoke(self._gateway(io, info, call.deadline), call)
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         """A request to the user's own server, by the same ways."""
-        return _gateway.request(self._line, io, info, call, self._look(io, info, call.deadline))
+        return request.request(self._gateway(io, info, call.deadline), call)
 
-    def _look(self, io: Io, info: DeploymentInfo, deadline: float) -> _gateway.Look:
-        async def look() -> DeploymentInfo | None:
-            return await self.read(io, info, deadline=deadline)
-
-        return look
-
-    def _part(self, info: DeploymentInfo) -> Part:
-        kind = _map.POD if info.kind == "pod" else _map.ENDPOINT
-        known = _known.by_info(info)
-        return Part(line=self._line, options=self._options, kind=kind, name=info.provider_name, known=known)
+    def _gateway(self, io: Io, info: DeploymentInfo, deadline: float) -> Gateway:
+        return Gateway(api=self._api, options=self._options, io=io, info=info, deadline=deadline)
 
 
 def _too_dear(info: DeploymentInfo, why: str) -> NoCapacityError:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, State
+from unigpu.driver import CallClass, Consistency, DeploymentInfo, DeploymentSpec, Found, Identity, Io, State
 from unigpu.errors import (
     APIStatusError,
     ConflictError,
@@ -23,25 +23,19 @@ from unigpu.errors import (
     UniGPUError,
 )
 
-from . import _known, _map
-from ._codes import NO_ROUTE, PROVIDER
-from ._line import Line
-from ._options import Options, SpecOptions
-from ._wire import CredentialWire, EndpointWire, PodWire, StockWire, rows, shaped
+from . import _known, bodies, gpus, translate
+from .api import CREDENTIAL, ENDPOINT, NO_ROUTE, PATHS, POD, PROVIDER, YottaAPI, kind_of
+from .options import Options, SpecOptions
+from .wire import CredentialWire, EndpointWire, PodWire, StockWire, rows, shaped
 
-_PATHS: Final[Mapping[str, str]] = {
-    _map.ENDPOINT: "/v2/serverless",
-    _map.POD: "/v2/pods",
-    _map.CREDENTIAL: "/v2/container-registry-auths",
-}
 _MODELS: Final[Mapping[str, type[EndpointWire | PodWire | CredentialWire]]] = {
-    _map.ENDPOINT: EndpointWire,
-    _map.POD: PodWire,
-    _map.CREDENTIAL: CredentialWire,
+    ENDPOINT: EndpointWire,
+    POD: PodWire,
+    CREDENTIAL: CredentialWire,
 }
 _BILLS: Final[Mapping[str, str]] = {
-    _map.ENDPOINT: "all its workers, from RUNNING",
-    _map.POD: "its GPUs and disk, from RUNNING",
+    ENDPOINT: "all its workers, from RUNNING",
+    POD: "its GPUs and disk, from RUNNING",
 }
 
 
@@ -49,7 +43,7 @@ _BILLS: Final[Mapping[str, str]] = {
 class Part:
     """One part: found in a list by name, read and deleted by id. Creating one twice makes two."""
 
-    line: Line
+    api: YottaAPI
     options: Options
     kind: str
     name: str
@@ -72,14 +66,14 @@ class Part:
 
     async def _all(self, io: Io, *, deadline: float) -> Sequence[Found]:
         what = f"{self.kind}.list"
-        data = await self.line.listed(io, _PATHS[self.kind], what, deadline=deadline)
+        data = await self.api.listed(io, PATHS[self.kind], what, deadline=deadline)
         found = [self.found(row) for row in rows(_MODELS[self.kind], data, what)]
         return [one for one in found if not _is_over(one)]
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         what = f"{self.kind}.get"
         try:
-            data = await self.line.send(io, "GET", f"{_PATHS[self.kind]}/{id}", what, deadline=deadline)
+            data = await self.api.send(io, "GET", f"{PATHS[self.kind]}/{id}", what, deadline=deadline)
         except NotFoundError as exc:
             return await self._listed(io, id, deadline=deadline) if exc.status == NO_ROUTE else None
         found = self.found(self.shaped(data, what))
@@ -97,14 +91,12 @@ class Part:
             ConflictError: it is not stopped yet, or (a login) still used.
         """
         try:
-            if self.kind == _map.ENDPOINT and not await self._may_be_deleted(io, id, deadline=deadline):
+            if self.kind == ENDPOINT and not await self._may_be_deleted(io, id, deadline=deadline):
                 await self._stop(io, id, deadline=deadline)
             try:
-                await self.line.send(
-                    io, "DELETE", f"{_PATHS[self.kind]}/{id}", f"{self.kind}.delete", deadline=deadline
-                )
+                await self.api.send(io, "DELETE", f"{PATHS[self.kind]}/{id}", f"{self.kind}.delete", deadline=deadline)
             except ConflictError:
-                if self.kind == _map.ENDPOINT:
+                if self.kind == ENDPOINT:
                     await self._stop(io, id, deadline=deadline)  # a failed one that has to be stopped first
                 raise
         except NotFoundError:
@@ -120,7 +112,7 @@ class Part:
         Raises:
             ConflictError: always; it is not stopped yet.
         """
-        await stop(self.line, io, id, deadline=deadline)
+        await stop(self.api, io, id, deadline=deadline)
         raise ConflictError(
             f"{self.name} is stopping", provider=PROVIDER, operation="yotta.endpoint.delete", maybe_executed=False
         )
@@ -129,24 +121,24 @@ class Part:
         if self.spec is None or self.identity is None:
             raise AssertionError("a part of something that exists is never created")
         own = SpecOptions.model_validate(dict(self.spec.options(PROVIDER)))
-        if self.kind == _map.CREDENTIAL:
-            return await self._post(io, _map.credential_body(self.name, self.spec), deadline=deadline)
-        login = made.get(_map.CREDENTIAL)
+        if self.kind == CREDENTIAL:
+            return await self._post(io, bodies.credential_body(self.name, self.spec), deadline=deadline)
+        login = made.get(CREDENTIAL)
         stored = None if own.credential_id is None else str(own.credential_id)
         about: dict[str, Any] = {
             "options": self.options,
             "own": own,
             "credential": stored if login is None else login.id,
         }
-        codes = _map.gpu_codes(self.spec, self.options.prices)
-        count = _map.gpu_count(self.spec)
+        codes = gpus.gpu_codes(self.spec, self.options.prices)
+        count = gpus.gpu_count(self.spec)
         stock = await self._stock(io, own, deadline=deadline)
-        places = _map.resources(codes, count, stock, own.regions)
+        places = bodies.placement(codes, count, stock, own.regions)
         if not places:
             raise _no_capacity(self.spec, stock)
         await self._must_be_free(io, deadline=deadline)
-        if self.kind == _map.ENDPOINT:
-            body = _map.endpoint_body(self.spec, self.identity, places, **about)
+        if self.kind == ENDPOINT:
+            body = bodies.endpoint_body(self.spec, self.identity, places, **about)
             return await self._post(io, body, deadline=deadline)
         return await self._create_pod(io, places, about, deadline=deadline)
 
@@ -156,7 +148,7 @@ class Part:
         Raises:
             NameConflict: it is a pod's, where an endpoint is wanted, or the other way round.
         """
-        other = replace(self, kind=_map.POD if self.kind == _map.ENDPOINT else _map.ENDPOINT)
+        other = replace(self, kind=POD if self.kind == ENDPOINT else ENDPOINT)
         taken = await other.find(io, deadline=deadline)
         if taken:
             name = self.name if self.identity is None else self.identity.name
@@ -178,7 +170,7 @@ class Part:
         codes = list(dict.fromkeys(str(place["gpuType"]) for place in places))
         for code in codes:
             regions = [str(place["region"]) for place in places if place["gpuType"] == code]
-            body = _map.pod_body(spec, identity, code, regions, **about)
+            body = bodies.pod_body(spec, identity, code, regions, **about)
             try:
                 return await self._post(io, body, deadline=deadline)
             except NoCapacityError:
@@ -189,10 +181,10 @@ class Part:
     async def _post(self, io: Io, body: Mapping[str, Any], *, deadline: float) -> Found:
         what = f"{self.kind}.create"
         try:
-            data = await self.line.send(
+            data = await self.api.send(
                 io,
                 "POST",
-                _PATHS[self.kind],
+                PATHS[self.kind],
                 what,
                 json=body,
                 role="create",
@@ -233,42 +225,51 @@ class Part:
 
     async def _stock(self, io: Io, own: SpecOptions, *, deadline: float) -> Sequence[StockWire]:
         """Which GPU is available where, now; not asked where the regions are given."""
-        return () if own.regions is not None else await stock(self.line, io, deadline=deadline)
+        return () if own.regions is not None else await gpus.stock(self.api, io, deadline=deadline)
 
     def shaped(self, data: object, operation: str) -> EndpointWire | PodWire | CredentialWire:
         return shaped(_MODELS[self.kind], data, operation)
 
     def found(self, wire: EndpointWire | PodWire | CredentialWire) -> Found:
         if isinstance(wire, EndpointWire):
-            return _map.found_endpoint(wire, self.line.base, self.options, self.known)
+            return translate.found_endpoint(wire, self.api.base, self.options, self.known)
         if isinstance(wire, PodWire):
-            return _map.found_pod(wire, self.options, self.known)
+            return translate.found_pod(wire, self.options, self.known)
         return Found(kind=self.kind, id=wire.id, name=wire.name, created_at=wire.created_at)
 
 
-async def stop(line: Line, io: Io, id: str, *, deadline: float) -> None:
+async def read(
+    api: YottaAPI, options: Options, io: Io, info: DeploymentInfo, *, deadline: float
+) -> DeploymentInfo | None:
+    """*info* as it is now; what Yotta does not show, as *info* has it."""
+    part = Part(api=api, options=options, kind=kind_of(info), name=info.provider_name, known=_known.by_info(info))
+    found = await part.read(io, info.id, deadline=deadline)
+    if found is None or found.info is None:
+        return None
+    now = found.info
+    if now.expires_at is None and info.id == now.id:
+        now = now.model_copy(update={"expires_at": info.expires_at})
+    return now
+
+
+async def stop(api: YottaAPI, io: Io, id: str, *, deadline: float) -> None:
     """Tell an endpoint to stop. One that stops or has stopped refuses that, which is as good."""
     try:
-        path = f"{_PATHS[_map.ENDPOINT]}/{id}/stop"
-        await line.send(io, "POST", path, "endpoint.stop", json={}, deadline=deadline)
+        path = f"{PATHS[ENDPOINT]}/{id}/stop"
+        await api.send(io, "POST", path, "endpoint.stop", json={}, deadline=deadline)
     except ConflictError:
         return  # the next look tells
 
 
-async def stock(line: Line, io: Io, *, deadline: float) -> Sequence[StockWire]:
-    """``GET /v2/vms/types``: nominally the stock of virtual machines, and the one list of GPUs and regions there is."""
-    return rows(StockWire, await line.listed(io, "/v2/vms/types", "gpu.list", deadline=deadline), "gpu.list")
-
-
-def of_spec(line: Line, options: Options, spec: DeploymentSpec, identity: Identity) -> Sequence[Part]:
+def of_spec(api: YottaAPI, options: Options, spec: DeploymentSpec, identity: Identity) -> Sequence[Part]:
     """The parts of a new one, in the order of creation."""
-    kinds = [_map.POD if spec.kind == "pod" else _map.ENDPOINT]
+    kinds = [POD if spec.kind == "pod" else ENDPOINT]
     if spec.registry is not None:
-        kinds.insert(0, _map.CREDENTIAL)
+        kinds.insert(0, CREDENTIAL)
     known = _known.by_spec(identity)
     return tuple(
         Part(
-            line=line,
+            api=api,
             options=options,
             kind=kind,
             name=identity.provider_name,

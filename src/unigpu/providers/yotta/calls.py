@@ -1,4 +1,4 @@
-"""Between unigpu's calls and the tasks of a QUEUE endpoint. Pure.
+"""Calls: tasks of a QUEUE endpoint, and calls that are held, by an ALB endpoint or a pod.
 
 A task is one HTTP request that the platform makes to a worker: ``POST http://<worker>:{workerPort}{processUri}`` with
 ``input`` as its body; the worker's JSON answer becomes ``output``. With our worker the body is our envelope, and so is
@@ -12,14 +12,34 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from unigpu.driver import DeploymentInfo, Invocation, JobError, JobInfo, JobStatus, Timing
-from unigpu.errors import UnsupportedError
+from unigpu.driver import (
+    CallClass,
+    DeploymentInfo,
+    Invocation,
+    JobError,
+    JobInfo,
+    JobStatus,
+    Request,
+    Response,
+    Result,
+    Timing,
+    error_for,
+)
+from unigpu.errors import (
+    ConfigurationError,
+    InvalidResponseError,
+    JobFailed,
+    NoWorkerReady,
+    TransportError,
+    UnsupportedError,
+)
 
-from ._codes import PROVIDER
-from ._options import PORT
-from ._wire import TaskWire
+from .api import PROVIDER
+from .gateway import INVOKE, Gateway
+from .options import PORT
+from .wire import TaskWire
 
-INVOKE: Final = "/invoke"
+_PATH: Final = "/invoke"
 # The worker's own words for "not now": nothing ran.
 REFUSALS: Final = frozenset({"busy", "loading", "draining", "expired"})
 
@@ -38,7 +58,7 @@ def task_body(info: DeploymentInfo, call: Invocation) -> dict[str, Any]:
     body: dict[str, Any] = {
         "taskId": call.job_id,
         "workerPort": info.port or PORT,
-        "processUri": info.route or INVOKE,
+        "processUri": info.route or _PATH,
     }
     if is_ours(info):
         headers = {"X-Unigpu-Job": call.job_id, "X-Unigpu-Timeout": f"{call.execution_timeout:g}"}
@@ -125,3 +145,92 @@ def _failed(wire: TaskWire, info: DeploymentInfo, common: Mapping[str, Any]) -> 
 
 def submitted(task_id: str) -> JobInfo:
     return JobInfo(id=task_id, status=JobStatus.QUEUED)
+
+
+# -- on a held connection
+
+
+async def invoke(gateway: Gateway, call: Invocation) -> Result:
+    """As `unigpu.driver.Invokes.invoke`."""
+    info = gateway.info
+    gateway.must_be_reachable("invoke()")
+    where = await gateway.address()
+    ours = is_ours(info)
+    credentials = (*where.headers, *_own_token(info, call))
+    secrets = tuple(value.removeprefix("Bearer ") for _, value in credentials)
+    headers = (("x-unigpu-job", call.job_id), ("x-unigpu-timeout", f"{call.execution_timeout:g}")) if ours else ()
+    request = Request(
+        method="POST",
+        url=f"{where.origin}{info.route or _PATH}",
+        operation=INVOKE,
+        headers=(*credentials, *headers),
+        json={"input": call.input} if ours else call.input,
+        role="worker",
+        call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
+        deadline=call.deadline,
+        deployment=info.name,
+        foreign=True,
+    )
+    try:
+        reply = await gateway.io.send(request)
+    except TransportError as exc:
+        if exc.never_sent:
+            await gateway.must_run()
+        raise
+    if ours:
+        return await _envelope(gateway, reply, secrets, idempotent=call.idempotent)
+    if 200 <= reply.status < 300:
+        return Result(output=reply.json())
+    await gateway.judge(reply.status, idempotent=call.idempotent)
+    raise error_for(reply, PROVIDER, deployment=info.name, secrets=secrets, maybe_executed=True)
+
+
+def _own_token(info: DeploymentInfo, call: Invocation) -> tuple[tuple[str, str], ...]:
+    """The deployment's own token, for a pod's port, which is open to everybody.
+
+    Raises:
+        ConfigurationError: its variable is not set here.
+    """
+    if info.kind != "pod" or info.auth_env is None:
+        return ()
+    if call.token is None:
+        raise ConfigurationError(
+            f"{info.name} asks for a token, and the variable {info.auth_env} is not set in this environment.",
+            provider=PROVIDER,
+            deployment=info.name,
+        )
+    return (("authorization", f"Bearer {call.token.get_secret_value()}"),)
+
+
+async def _envelope(gateway: Gateway, reply: Response, secrets: tuple[str, ...], *, idempotent: bool) -> Result:
+    """What our worker said; whatever else it is, is the gateway's."""
+    info = gateway.info
+    try:
+        envelope, error, seconds = answer_of(reply.json())
+    except InvalidResponseError:
+        envelope, error, seconds = None, None, None
+    timing = Timing(execution=seconds, source=None if seconds is None else "execution: worker")
+    if envelope is not None and reply.status == 200:
+        return Result(output=envelope["output"], timing=timing)
+    common: dict[str, Any] = {"provider": PROVIDER, "operation": INVOKE, "deployment": info.name}
+    if error is not None and error.type in REFUSALS:
+        raise NoWorkerReady(
+            f"the worker of {info.name or info.provider_name} takes no call: {error.message or error.type}",
+            state=str(info.state),
+            reason=error.type,
+            maybe_executed=False,
+            **common,
+        )
+    if error is not None and reply.status == 200:
+        raise JobFailed(
+            f"the call of {info.name or info.provider_name} failed: {error.type}: {error.message}",
+            error_type=error.type,
+            error_message=error.message,
+            traceback=error.traceback,
+            maybe_executed=True,
+            **common,
+        )
+    await gateway.judge(reply.status, idempotent=idempotent)
+    if 200 <= reply.status < 300:
+        raise InvalidResponseError("the answer is not that of unigpu's worker", maybe_executed=True, **common)
+    raise error_for(reply, PROVIDER, deployment=info.name, secrets=secrets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -17,42 +17,34 @@ from unigpu.driver import (
     Identity,
     Io,
     is_rehearsal,
+    parse,
 )
-from unigpu.errors import ConfigurationError, ConflictError
+from unigpu.errors import ConfigurationError, ConflictError, DeploymentGone
 
-from . import _map, content, launch
-from ._line import Line, gone, is_absent, ok
-from ._wire import DeletedWire, DeploymentWire, parse, refusal
-
-_ATOMIC: Final = Consistency(kind="atomic")
+from . import bodies, handler_source, launch, translate
+from .api import PROVIDER, SupervisorAPI
+from .wire import DeletedWire, DeploymentWire, refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where deployments are put.
+@dataclass(frozen=True, kw_only=True)
+class DeploymentResource:
+    """A deployment, by its name there. Created by a PUT that carries the attempt, so creating it twice makes one.
 
     Attributes:
         python: The interpreter that runs handlers; ``None``: this program's own.
     """
 
-    line: Line
-    home: launch.Home | None
+    kind = translate.KIND
+    call = CallClass.IDEMPOTENT
+    consistency = Consistency(kind="atomic")
+    bills_cold = None
+    optional = False
+
+    api: SupervisorAPI
     python: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalResource:
-    """A deployment, by its name there. Created by a PUT that carries the attempt, so creating it twice makes one."""
-
-    place: Place
     id: str
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
-    kind: str = _map.KIND
-    call: CallClass = CallClass.IDEMPOTENT
-    consistency: Consistency = _ATOMIC
-    bills_cold: str | None = None
-    optional: bool = False
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         found = await self.read(io, self.id, deadline=deadline)
@@ -60,36 +52,34 @@ class LocalResource:
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         if self.spec is None or self.identity is None:
-            raise AssertionError("a part of something that exists is never created")
-        return _map.found_of(await put(self.place, io, self.spec, self.identity, now=None, deadline=deadline))
+            raise AssertionError("a resource of something that exists is never created")
+        wire = await put(self.api, io, self.spec, self.identity, now=None, python=self.python, deadline=deadline)
+        return translate.found(wire)
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        wire = await get(self.place, io, id, deadline=deadline)
-        return None if wire is None else _map.found_of(wire)
+        reply = await self.api.optional(io, _path(id), "deployment.get", deadline=deadline)
+        return None if reply is None else translate.found(parse(DeploymentWire, reply))
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """Delete it, and where that leaves nothing, wait until the supervisor is gone. Absent is success."""
-        place = self.place
-        reply = await place.line.call(
-            io, "DELETE", f"/deployments/{id}", "deployment.delete", deadline=deadline, cleanup=True
-        )
-        if reply is None or is_absent(reply[0]):
+        api = self.api
+        reply = await api.reach(io, "DELETE", _path(id), "deployment.delete", deadline=deadline, cleanup=True)
+        if reply is None or reply[0].status == 404:
             return
-        last = parse(DeletedWire, ok(reply, deployment=None)).last
-        if last and place.home is not None and place.line.fixed is None:
-            await launch.gone(io, place.home, reply[1], deadline=deadline)
-
-
-async def get(place: Place, io: Io, id: str, *, deadline: float) -> DeploymentWire | None:
-    """The deployment as the supervisor shows it; ``None`` where it certainly does not exist."""
-    reply = await place.line.call(io, "GET", f"/deployments/{id}", "deployment.get", deadline=deadline)
-    if reply is None or is_absent(reply[0]):
-        return None
-    return parse(DeploymentWire, ok(reply, deployment=None))
+        last = parse(DeletedWire, api.success(reply)).last
+        if last and api.directory is not None and api.fixed is None:
+            await launch.gone(io, api.directory, reply[1], deadline=deadline)
 
 
 async def put(
-    place: Place, io: Io, spec: DeploymentSpec, identity: Identity, *, now: DeploymentInfo | None, deadline: float
+    api: SupervisorAPI,
+    io: Io,
+    spec: DeploymentSpec,
+    identity: Identity,
+    *,
+    now: DeploymentInfo | None,
+    python: str | None,
+    deadline: float,
 ) -> DeploymentWire:
     """Create it cold (*now* is ``None``), or replace what is there, with the limits that are not stated kept.
 
@@ -97,7 +87,7 @@ async def put(
         ConflictError: the name is taken meanwhile, or what is there is not *now* any more.
         DeploymentGone: there is nothing to replace.
     """
-    workers, idle_timeout, scaling = (0, spec.workers[1]), spec.idle_timeout, _map.scaling_of(spec.scaling)
+    workers, idle_timeout, scaling = (0, spec.workers[1]), spec.idle_timeout, bodies.scaling_of(spec.scaling)
     if now is not None:
         stated = spec.stated
         workers = spec.workers if "workers" in stated or now.workers is None else now.workers
@@ -106,8 +96,8 @@ async def put(
         if "scaling" not in stated:
             scaling = now.details.get("scaling")
     cwd = launch.working_directory()
-    origin, import_from = content.place_of(spec, cwd=cwd)
-    body = _map.put_body(
+    origin, import_from = handler_source.place_of(spec, cwd=cwd)
+    body = bodies.put_body(
         spec,
         identity,
         workers=workers,
@@ -115,35 +105,51 @@ async def put(
         scaling=scaling,
         origin=origin,
         cwd=cwd,
-        python=place.python or launch.interpreter(),
+        python=python or launch.interpreter(),
         env=_hidden_env(spec, import_from),
-        folders=_folders(place, spec, identity.namespace, make=not is_rehearsal(io)),
+        folders=_folders(api.directory, spec, identity.namespace, make=not is_rehearsal(io)),
     )
     condition = ("if-none-match", "*") if now is None else ("if-match", f'"{now.attempt}"')
-    reply = await place.line.call(
+    reply = await api.reach(
         io,
         "PUT",
-        f"/deployments/{identity.provider_name}",
+        _path(identity.provider_name),
         "deployment.put",
         json=body,
         headers=(condition,),
         deadline=deadline,
         start=now is None,
+        deployment=identity.name,
     )
     if reply is None:
-        raise gone(identity.name)
+        raise _gone(identity)
     if reply[0].status != 412:
-        return parse(DeploymentWire, ok(reply, deployment=identity.name))
+        return parse(DeploymentWire, api.success(reply, now, deployment=identity.name))
     refused = refusal(reply[0])
     there = refused.deployment
     if now is None and there is not None and there.attempt == identity.attempt:
         return there  # our own create, whose answer was lost
     if now is not None and there is None:
-        raise gone(identity.name)
+        raise _gone(identity)
     raise ConflictError(
         f"{identity.name}: {refused.error.message or 'it changed meanwhile'}",
         status=412,
-        provider="local",
+        provider=PROVIDER,
+        operation="local.deployment.put",
+        deployment=identity.name,
+        maybe_executed=False,
+    )
+
+
+def _path(id: str) -> str:
+    return f"/deployments/{quote(id, safe='')}"
+
+
+def _gone(identity: Identity) -> DeploymentGone:
+    return DeploymentGone(
+        f"{identity.name} does not exist on local any more",
+        status=404,
+        provider=PROVIDER,
         operation="local.deployment.put",
         deployment=identity.name,
         maybe_executed=False,
@@ -159,13 +165,13 @@ def _hidden_env(spec: DeploymentSpec, import_from: str | None) -> dict[str, str]
     env: dict[str, str] = {}
     for name, value in spec.secrets.items():
         if not isinstance(value, SecretStr):
-            raise ConfigurationError(f"secrets: {name} has no value to send", provider="local")
+            raise ConfigurationError(f"secrets: {name} has no value to send", provider=PROVIDER)
         env[name] = value.get_secret_value()
     if spec.auth is not None and not isinstance(spec.auth, str) and spec.auth.env not in env:
         token = launch.own_variable(spec.auth.env)
         if not token:
             raise ConfigurationError(
-                f"auth: the variable {spec.auth.env} is not set in this environment", provider="local"
+                f"auth: the variable {spec.auth.env} is not set in this environment", provider=PROVIDER
             )
         env[spec.auth.env] = token
     if import_from is not None and "PYTHONPATH" not in spec.env:
@@ -173,11 +179,13 @@ def _hidden_env(spec: DeploymentSpec, import_from: str | None) -> dict[str, str]
     return env
 
 
-def _folders(place: Place, spec: DeploymentSpec, namespace: str, *, make: bool) -> Mapping[str, str]:
+def _folders(
+    directory: launch.SupervisorDirectory | None, spec: DeploymentSpec, namespace: str, *, make: bool
+) -> Mapping[str, str]:
     if not spec.volumes:
         return {}
-    if place.home is None:
+    if directory is None:
         raise ConfigurationError("volumes are folders under a state directory, and this client has none")
     if not make:
-        return {v.name: str(place.home.path / "volumes" / namespace / v.name) for v in spec.volumes}
-    return {v.name: launch.volume_folder(place.home, namespace, v.name) for v in spec.volumes}
+        return {v.name: str(directory.path / "volumes" / namespace / v.name) for v in spec.volumes}
+    return {v.name: launch.volume_folder(directory, namespace, v.name) for v in spec.volumes}

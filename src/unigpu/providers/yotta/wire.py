@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from unigpu.driver import WireModel
 from unigpu.errors import InvalidResponseError
 
-from ._codes import PROVIDER
+from .api import PROVIDER
 
 _MS: Final = 1e11
 """Above it a number counts milliseconds: as seconds it would be the year 5138."""
