@@ -8,7 +8,15 @@ from typing import Any, Final
 from unigpu import _registry
 from unigpu.elasticity import capabilities as _flags
 from unigpu.elasticity.capabilities import Capabilities
-from unigpu.elasticity.demands import Refused, check_workers, demands, notes, provider_options, ttl_enforcer
+from unigpu.elasticity.demands import (
+    Refused,
+    check_workers,
+    demands,
+    known_ttl_enforcer,
+    notes,
+    provider_options,
+    ttl_enforcer,
+)
 from unigpu.elasticity.demands import adapt as adapt_spec
 from unigpu.elasticity.demands import error as refusal_error
 from unigpu.errors import ConfigurationError, UniGPUError
@@ -179,7 +187,7 @@ class Gate:
     def ttl_enforcer(self, info: DeploymentInfo, spec: DeploymentSpec | None) -> TtlEnforcer:
         """Who ends it at its ttl, by the facts and by what runs in it."""
         caps = self.of(info)
-        return caps.ttl_enforced_by.value if spec is None else ttl_enforcer(spec, caps)
+        return known_ttl_enforcer(caps) if spec is None else ttl_enforcer(spec, caps)
 
     def start_timeout(self, given: float | None, caps: Capabilities) -> float:
         """Seconds a call waits for a first worker: the high end of the cold-start fact unless it is said.
