@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from unigpu._registry import load
-from unigpu.driver import Submits
 from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import ConfigurationError, PayloadTooLarge, UnsupportedError
 from unigpu.models import Interface, Kind, Scaling, SecretRef, Volume
 
-from ._bench import SHAPES, Bench, capabilities, caught, has
+from ._bench import SHAPES, Bench, capabilities, caught, has_status
 from ._flavours import NAMES, Flavour, Name
 
 
@@ -258,7 +257,7 @@ class DeclaredConformance:
 
     def test_a_job_that_cannot_be_cancelled_says_so_with_the_fact(self, bench: Bench) -> None:
         caps = capabilities(bench.provider, "function", "serverless")
-        if caps is None or not has(load(bench.provider), Submits) or not caps.supports("submit"):
+        if caps is None or not has_status(load(bench.provider)) or not caps.supports("submit"):
             return
 
         async def workflow(client: Any) -> None:

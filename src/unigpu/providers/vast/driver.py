@@ -15,6 +15,7 @@ from unigpu.driver import (
     DRIVER_API,
     Checked,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -25,17 +26,18 @@ from unigpu.driver import (
     InventoryItem,
     Invocation,
     Io,
+    JobInfo,
     Limit,
     LogLine,
     Offer,
     Pace,
     Rate,
     Resource,
-    Result,
     Scaling,
     State,
     StreamResponse,
     Worker,
+    answered,
     gone,
 )
 from unigpu.errors import NotFoundError
@@ -59,7 +61,7 @@ _IN_PLACE: Final = frozenset(
 )  # fmt: skip
 
 
-class VastDriver:
+class VastDriver(DeployDriver):
     """Serverless endpoints and instances."""
 
     name: ClassVar[str] = PROVIDER
@@ -271,8 +273,8 @@ class VastDriver:
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        return await calls.invoke(self._api, io, info, call)
+    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
+        return answered(call, await calls.invoke(self._api, io, info, call))
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
         return calls.stream(self._api, io, info, call)
