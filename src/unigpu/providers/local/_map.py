@@ -118,7 +118,7 @@ def patch_body(
 def job_body(call: Invocation, *, stream: bool) -> dict[str, Any]:
     return {
         "id": call.job_id,
-        "input": dict(call.input),
+        "input": call.input,
         "execution_timeout": call.execution_timeout,
         # Chunks are kept beside the output, so that any job can be watched; a server that is not ours has none.
         "stream": stream,

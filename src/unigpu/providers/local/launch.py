@@ -201,10 +201,10 @@ def _spawn(home: Home, fd: int) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise ConfigurationError("this program has no Python interpreter to start others with", provider="local")
     # -P: a json.py in somebody's folder must not take the standard library's place.
-    python = (sys.executable, "-P", "-m", "unigpu")
+    python = (sys.executable, "-P", "-m", "unigpu.cloud.supervisor")
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*python, "cloud", "supervise", f"--idle-exit={home.idle_exit!r}", str(home.path), str(fd)],
+            [*python, str(home.path), str(fd), repr(home.idle_exit)],
             pass_fds=[fd],
             cwd=home.path,
             env={name: os.environ[name] for name in _INHERITED if name in os.environ},

@@ -106,7 +106,7 @@ async def invoke(line: Line, io: Io, info: DeploymentInfo, call: Invocation, loo
         url=f"{where.origin}{info.route or _tasks.INVOKE}",
         operation=INVOKE,
         headers=(*where.headers, *headers),
-        json={"input": dict(call.input)} if ours else dict(call.input),
+        json={"input": call.input} if ours else call.input,
         role="worker",
         call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
         deadline=call.deadline,
