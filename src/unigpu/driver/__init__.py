@@ -106,7 +106,7 @@ from .parse import (
     whole,
 )
 from .prices import worker_hour, workers_hour
-from .resources import LISTED, Consistency, Found, ListedResource, Resource, found_of
+from .resources import LISTED, BaseResource, Consistency, Found, ListedResource, Resource, found_of
 from .tags import Tags
 from .worker_http import (
     INVOKE,
@@ -134,6 +134,7 @@ __all__ = [
     "NoOptions",
     "Adaptation",
     "Answer",
+    "BaseResource",
     "BearerToken",
     "BufferedReply",
     "CallClass",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, TypedDict, Unpack
+from typing import Any, ClassVar, Final, TypedDict, TypeVar, Unpack
 
 from pydantic import SecretStr
 
@@ -16,11 +16,13 @@ from .._io.contract import UNSET, CallClass, Io, Request, Response, Role
 from .._io.limits import Limit
 from .._io.status import error_for
 from ..errors import APIStatusError, DeploymentGone, InvalidResponseError, NotFoundError, UniGPUError
-from ..models import DeploymentInfo
+from ..models import DeploymentInfo, WireModel
 from .pages import Pages, Params
-from .parse import mapping, rows_in
+from .parse import mapping, rows_in, shaped
 
 __all__ = ["API", "Meaning", "RequestOptions", "as_kind", "bearer", "gone"]
+
+W = TypeVar("W", bound=WireModel)
 
 _MOST_PAGES: Final = 1000
 
@@ -33,6 +35,7 @@ class RequestOptions(TypedDict, total=False):
         base: Another service of the platform than `API.base`.
         key: Another key than `API.key`.
         deployment: The logical name, where the request is about a deployment but "not found" is not about it.
+        read_timeout: Another than `API.read_timeout`; ``None``: the deadline alone.
         limit_key: Another rate bucket than the operation's own.
         hide: Further values that no error may show, should the platform echo them.
     """
@@ -45,7 +48,7 @@ class RequestOptions(TypedDict, total=False):
     role: Role
     call: CallClass
     deployment: str | None
-    read_timeout: float
+    read_timeout: float | None
     limit_key: str | None
     cleanup: bool
     reroutes: bool
@@ -82,7 +85,8 @@ class API:
         read_timeout: Seconds without a byte before an attempt is given up.
         limits: The documented rates by full operation; the client keeps to them.
         meanings: The error table; the first row that fits decides.
-        none_words: Words of an error that a list answers where there is nothing to list.
+        pages: How its lists are cut into pages; ``None``: they are not.
+        none_words: Words of a 400 or 404 that a list answers where there is nothing to list.
         base: The address, without a slash at its end.
     """
 
@@ -90,6 +94,7 @@ class API:
     read_timeout: ClassVar[float] = 30.0
     limits: ClassVar[Mapping[str, Limit]] = {}
     meanings: ClassVar[tuple[Meaning, ...]] = ()
+    pages: ClassVar[Pages | None] = None
     none_words: ClassVar[tuple[str, ...]] = ()
 
     base: str
@@ -113,6 +118,10 @@ class API:
     def body_of(self, response: Response) -> Any:
         """The reply's JSON, without an envelope where the platform has one."""
         return response.json()
+
+    def parse(self, shape: type[W], response: Response) -> W:
+        """The reply's body, without an envelope, as *shape*; raises as `unigpu.driver.shaped`."""
+        return shaped(shape, self.body_of(response), response.operation)
 
     def status_of(self, response: Response) -> int:
         """As `Request.status_of`, for platforms that put an error into an HTTP 200."""
@@ -240,20 +249,21 @@ class API:
 
         Args:
             under: The field that holds the rows; ``None``: the reply is the list itself.
-            pages: How to go on; ``None``: the list comes in one reply.
+            pages: Where this list is cut otherwise than the platform's others (`API.pages`).
 
         Raises:
             InvalidResponseError: the list cannot be read to its end, or its route is not there.
         """
         found: list[Mapping[str, Any]] = []
         given = options.get("params", ())
+        pages = pages or self.pages
         query = () if pages is None else pages.first
         for number in range(1, _MOST_PAGES + 1):
             options["params"] = (*given, *query)
             try:
                 reply = await self.send(io, "GET", path, operation, deadline=deadline, **options)
             except APIStatusError as exc:
-                if any(words in exc.message.lower() for words in self.none_words):
+                if exc.status in (400, 404) and any(words in exc.message.lower() for words in self.none_words):
                     return found
                 if isinstance(exc, NotFoundError):  # the route is gone, which is no news of what exists
                     raise InvalidResponseError(exc.message, provider=self.provider, operation=exc.operation) from exc
@@ -274,6 +284,22 @@ class API:
             provider=self.provider,
             operation=f"{self.provider}.{operation}",
         )
+
+    async def listed(
+        self,
+        io: Io,
+        shape: type[W],
+        path: str,
+        operation: str,
+        *,
+        deadline: float,
+        under: str | None = None,
+        pages: Pages | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> list[W]:
+        """All rows of a list, each as *shape*; raises as `rows` and `unigpu.driver.shaped`."""
+        found = await self.rows(io, path, operation, deadline=deadline, under=under, pages=pages, **options)
+        return [shaped(shape, row, f"{self.provider}.{operation}") for row in found]
 
     def checked(
         self,
