@@ -57,7 +57,8 @@ def overwritten(value: Any, junk: Mapping[str, str]) -> Any:
             r"(UNIGPU_[A-Z]+)=\S*", lambda found: f"{found[1]}={junk.get(found[1], found[0].partition('=')[2])}", value
         )
     if isinstance(value, list):
-        return [overwritten(one, junk) for one in value]
+        name = value[0] if len(value) == 2 and isinstance(value[0], str) else ""
+        return [name, junk[name]] if name in junk else [overwritten(one, junk) for one in value]
     if not isinstance(value, dict):
         return value
     if isinstance(value.get("key"), str) and value["key"] in junk:
@@ -68,7 +69,7 @@ def overwritten(value: Any, junk: Mapping[str, str]) -> Any:
     return changed
 
 
-@pytest.fixture(params=[reference], ids=lambda make: make.__name__)
+@pytest.fixture(params=[reference, vast], ids=lambda make: make.__name__)
 def bench(request: pytest.FixtureRequest) -> Iterator[FaceBench]:
     with request.param() as made:
         yield made

@@ -270,7 +270,9 @@ class VastAPI(API):
         refusal = said_no(reply)
         if refusal is not None:
             raise self.refused(reply, refusal, None)
-        return rows(WorkerWire, rows_in(reply.json(), "workers", reply.operation), reply.operation)
+        found: object = reply.json()
+        under = None if isinstance(found, list) else "workers"
+        return rows(WorkerWire, rows_in(found, under, reply.operation), reply.operation)
 
     def refused(self, reply: Response, words: str, deployment: str | None) -> UniGPUError:
         """What the engine's "no" in an HTTP 200 means: it does not know the endpoint, or the key. It says both in one

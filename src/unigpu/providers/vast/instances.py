@@ -33,11 +33,11 @@ from unigpu.driver import (
 )
 from unigpu.errors import APIStatusError, NoCapacityError, NotFoundError, TransportError
 
-from . import bodies, ending, translate
+from . import bodies, translate
 from .api import VastAPI
 from .docker_flags import tags_in
 from .market import as_json, country, disk_of, of_spec, search
-from .resources import VastResource
+from .resources import VastResource, destroy
 from .wire import PROVIDER, InstanceWire, OfferWire
 
 _PROBE_S: Final = 10.0
@@ -121,7 +121,7 @@ class InstanceResource(VastResource):
         return None if wire is None else found_instance(wire)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        await ending.destroy(self.api, io, id, deadline=deadline)
+        await destroy(self.api, io, id, deadline=deadline)
 
 
 def _was_taken(exc: APIStatusError) -> bool:

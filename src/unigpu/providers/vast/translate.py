@@ -97,6 +97,14 @@ def its_template(wire: EndpointWire, templates: Sequence[TemplateWire], group: G
     return named or same or (mine[0] if len(mine) == 1 else None)
 
 
+def endpoint_among(
+    wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]
+) -> DeploymentInfo:
+    """An endpoint with what stands beside it, as a deployment."""
+    group = next((one for one in groups if one.endpoint_id == wire.id), None)
+    return endpoint_info(wire, template=its_template(wire, templates, group), group=group)
+
+
 def endpoint_info(
     wire: EndpointWire,
     *,
