@@ -60,7 +60,7 @@ from ..models.job import StartFailure
 from ..models.offer import Offer
 from ..models.spec import DEFAULT_PORT
 from .api import API, Meaning, RequestOptions, as_kind, bearer, gone
-from .calls import ChunkPage, HTTPCall, Invocation
+from .calls import BufferedReply, ChunkPage, HTTPCall, Invocation, buffered
 from .contract import (
     DRIVER_API,
     Checked,
@@ -107,11 +107,27 @@ from .parse import (
 from .prices import worker_hour, workers_hour
 from .resources import LISTED, Consistency, Found, ListedResource, Resource, found_of
 from .tags import Tags
+from .worker_http import (
+    INVOKE,
+    MARK,
+    NDJSON,
+    REFUSALS,
+    Answer,
+    WorkerCall,
+    answer_of,
+    call_headers,
+    is_own,
+    job_error,
+    payload,
+    words_of,
+)
 
 __all__ = [
     "API",
     "Adaptation",
+    "Answer",
     "BearerToken",
+    "BufferedReply",
     "CallClass",
     "Checked",
     "ChunkPage",
@@ -131,6 +147,7 @@ __all__ = [
     "GPURequest",
     "HTTPCall",
     "Headers",
+    "INVOKE",
     "Id",
     "Identity",
     "InputModel",
@@ -151,7 +168,9 @@ __all__ = [
     "ListedResource",
     "ListsOffers",
     "LogLine",
+    "MARK",
     "Meaning",
+    "NDJSON",
     "Number",
     "Numbers",
     "Offer",
@@ -162,6 +181,7 @@ __all__ = [
     "Pairs",
     "Params",
     "Pauses",
+    "REFUSALS",
     "Rate",
     "Refusal",
     "Request",
@@ -191,9 +211,13 @@ __all__ = [
     "Wakes",
     "WireModel",
     "Worker",
+    "WorkerCall",
     "WorkerState",
+    "answer_of",
     "as_kind",
     "bearer",
+    "buffered",
+    "call_headers",
     "canonical",
     "check",
     "duration",
@@ -205,9 +229,11 @@ __all__ = [
     "gpu_table",
     "is_in_namespace",
     "is_ours",
+    "is_own",
     "is_rehearsal",
     "is_shared",
     "items",
+    "job_error",
     "json_object",
     "lines_of",
     "mapping",
@@ -218,6 +244,7 @@ __all__ = [
     "object_or_none",
     "objects",
     "parse",
+    "payload",
     "poll",
     "pools",
     "provider_name",
@@ -227,6 +254,7 @@ __all__ = [
     "shaped",
     "spelling",
     "whole",
+    "words_of",
     "worker_hour",
     "workers_hour",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import SecretStr
 
-__all__ = ["ChunkPage", "HTTPCall", "Invocation"]
+from .._io.contract import CallClass, Headers, Request, Response, Role, StreamResponse
+from ..models import DeploymentInfo
+
+__all__ = ["BufferedReply", "ChunkPage", "HTTPCall", "Invocation", "buffered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +19,8 @@ class Invocation:
     """One call of a function deployment.
 
     Attributes:
+        input: Put it into ``Request.json`` as it is, alone or inside of an envelope: it is encoded already, and a copy
+            would be encoded again.
         job_id: Our own id, for platforms that take one: a repeated submit is then harmless.
         deadline: On `Io.now`'s clock; the whole call.
         start_deadline: By when a worker must be ready, where the platform itself holds the call (no job API).
@@ -77,3 +82,63 @@ class HTTPCall:
     wake: bool = True
     idempotent: bool = False
     read_timeout: float | None = None
+
+    def request(
+        self,
+        url: str,
+        *,
+        info: DeploymentInfo,
+        operation: str,
+        headers: tuple[tuple[str, str], ...] | None = None,
+        role: Role = "worker",
+        held: float = 0.0,
+        reroutes: bool = False,
+    ) -> Request:
+        """The call as a request to *url*. Whatever the server replies is data: see `Request.foreign`.
+
+        Args:
+            operation: The full name, as in ``"runpod.http"``.
+            headers: Instead of the caller's own.
+            held: Seconds for which the platform may hold it without a byte.
+        """
+        return Request(
+            method=self.method,
+            url=url,
+            operation=operation,
+            headers=self.headers if headers is None else headers,
+            content=self.content,
+            role=role,
+            call=CallClass.IDEMPOTENT if self.idempotent else CallClass.USER_DECIDES,
+            deadline=self.deadline,
+            read_timeout=None if self.read_timeout is None else held + self.read_timeout,
+            deployment=info.name,
+            reroutes=reroutes,
+            foreign=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BufferedReply:
+    """A reply that was read whole, as one whose body is still on its way."""
+
+    response: Response
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    @property
+    def headers(self) -> Headers:
+        return self.response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self.response.content:
+            yield self.response.content
+
+    async def read(self) -> bytes:
+        return self.response.content
+
+
+async def buffered(reply: StreamResponse, operation: str) -> Response:
+    """A reply read whole, to be judged."""
+    return Response(status=reply.status, headers=reply.headers, content=await reply.read(), operation=operation)

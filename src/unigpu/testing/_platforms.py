@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any, Final
 
@@ -90,9 +90,17 @@ def _local_face(engine: Engine) -> Face:
 
 
 def _local_around(base: str) -> AbstractContextManager[object]:
-    from unigpu.providers.local import launch
+    from unigpu import _registry
+    from unigpu.driver import DriverConfig
+    from unigpu.providers.local import LocalDriver
 
-    return launch.stand_in(launch.Link(base=base))
+    class MockedLocalDriver(LocalDriver):
+        """Calls the mock as a server that runs already, unless its user names another one."""
+
+        def __init__(self, config: DriverConfig) -> None:
+            super().__init__(replace(config, options={"base_url": base, **config.options}))
+
+    return _registry.using("local", MockedLocalDriver)
 
 
 def _reference_face(engine: Engine) -> Face:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from yotta_script import ENDPOINT, KEY, Scripted, driver, reply
 
 from unigpu import errors
@@ -232,18 +233,16 @@ def test_nobody_can_call_a_custom_endpoint(script: Callable[..., Scripted]) -> N
     assert cloud.asked == []
 
 
-def test_a_pod_gets_its_own_token_and_only_over_an_encrypted_line(
-    script: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pod_gets_its_own_token_and_only_over_an_encrypted_line(script: Callable[..., Scripted]) -> None:
     guarded = POD.model_copy(update={"auth_env": "MY_TOKEN"})
     cloud = script({"POST /invoke": raw(200, {"output": 1})})
     with pytest.raises(errors.ConfigurationError, match="MY_TOKEN is not set"):
         invoke(cloud, guarded)
-    monkeypatch.setenv("MY_TOKEN", "own-token")
-    invoke(cloud, guarded)
+    token = SecretStr("own-token")
+    invoke(cloud, guarded, token=token)
     assert dict(cloud.asked[-1].headers)["authorization"] == "Bearer own-token"
     with pytest.raises(errors.UnsupportedError, match="not encrypted"):
-        invoke(cloud, guarded.model_copy(update={"url": "http://pod-789.yottadeos.com"}))
+        invoke(cloud, guarded.model_copy(update={"url": "http://pod-789.yottadeos.com"}), token=token)
     assert len(cloud.asked) == 1
 
 

@@ -17,9 +17,9 @@ from yotta_script import BASE, ENDPOINT, KEY, Scripted, driver, identity, reply,
 from unigpu import errors
 from unigpu.driver import DeploymentInfo, Headers, JobStatus, Response, State, WorkerState
 from unigpu.errors import InvalidResponseError, UniGPUError
-from unigpu.providers.yotta import _codes, _map, _tasks
-from unigpu.providers.yotta._options import Options
-from unigpu.providers.yotta._wire import EndpointWire, PodWire, TaskWire, VolumeWire, WorkerWire, shaped, time_of
+from unigpu.providers.yotta import api, calls, translate
+from unigpu.providers.yotta.options import Options
+from unigpu.providers.yotta.wire import EndpointWire, PodWire, TaskWire, VolumeWire, WorkerWire, shaped, time_of
 
 EP = "/v2/serverless/378888638324150969"
 INFO = DeploymentInfo(
@@ -38,8 +38,8 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize("data", [{"id": "1"}, [], True, None, 5, "x"])
 def test_success_is_the_code_and_data_may_be_anything(data: Any) -> None:
-    assert _codes.data_of(reply(data)) == data
-    assert _codes.data_of(reply(data, code="10000")) == data  # type: ignore[arg-type]  # as a text, too
+    assert api.data_of(reply(data)) == data
+    assert api.data_of(reply(data, code="10000")) == data  # type: ignore[arg-type]  # as a text, too
 
 
 MEANT = [
@@ -60,7 +60,7 @@ MEANT = [
 @pytest.mark.parametrize(("code", "kind"), MEANT)
 def test_every_code_is_its_error_whatever_the_http_status(code: int, kind: type[UniGPUError], status: int) -> None:
     with pytest.raises(kind) as caught:
-        _codes.data_of(reply(code=code, message="said so", status=status), deployment="summarize")
+        api.data_of(reply(code=code, message="said so", status=status), deployment="summarize")
     error = caught.value
     assert isinstance(error, errors.APIStatusError)
     assert error.status == code
@@ -70,7 +70,7 @@ def test_every_code_is_its_error_whatever_the_http_status(code: int, kind: type[
 
 
 def test_every_code_of_the_table_is_tried() -> None:
-    assert {code for code, _ in MEANT} == set(_codes.KINDS)
+    assert {code for code, _ in MEANT} == set(api.KINDS)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_every_code_of_the_table_is_tried() -> None:
 @pytest.mark.parametrize("content", [b"", b"denied", b"<html>", b'{"message": "no"}', b'{"code": 77777}'])
 def test_a_status_without_a_known_code_is_its_own_error(status: int, kind: type[UniGPUError], content: bytes) -> None:
     with pytest.raises(kind):
-        _codes.data_of(Response(status=status, headers=Headers(), content=content))
+        api.data_of(Response(status=status, headers=Headers(), content=content))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_status_without_a_known_code_is_its_own_error(status: int, kind: type[
 )
 def test_an_http_200_without_a_known_code_is_neither_success_nor_refusal(content: bytes) -> None:
     with pytest.raises(InvalidResponseError) as caught:
-        _codes.data_of(Response(status=200, headers=Headers(), content=content))
+        api.data_of(Response(status=200, headers=Headers(), content=content))
     assert caught.value.maybe_executed is True
 
 
@@ -102,7 +102,7 @@ def test_an_http_200_without_a_known_code_is_neither_success_nor_refusal(content
 )  # fmt: skip
 def test_no_stock_and_no_money_are_told_by_their_words(words: str, kind: type[UniGPUError]) -> None:
     with pytest.raises(kind):
-        _codes.data_of(reply(code=20001, message=words))
+        api.data_of(reply(code=20001, message=words))
 
 
 def test_a_key_that_is_echoed_is_not_shown(script: Callable[..., Scripted]) -> None:
@@ -114,8 +114,8 @@ def test_a_key_that_is_echoed_is_not_shown(script: Callable[..., Scripted]) -> N
 
 @pytest.mark.parametrize(("code", "told"), [(429, 429), (10002, 500), (50001, 500), (24002, 200), (10000, 200)])
 def test_what_passes_by_waiting_is_told_to_the_repetition(code: int, told: int) -> None:
-    assert _codes.status_of(reply(code=code)) == told
-    assert _codes.status_of(reply(code=code, status=503)) == 503
+    assert api.status_of(reply(code=code)) == told
+    assert api.status_of(reply(code=code, status=503)) == 503
 
 
 # -- shapes
@@ -144,7 +144,7 @@ def test_every_documented_example_reply_is_read(script: Callable[..., Scripted])
         f"{EP}/workers": [worker], "/v2/vms/types": stock,
     }.items():  # fmt: skip
         OpenAPI.load("yotta-v2.openapi.yaml").check_reply("GET", BASE + path, 200, json.loads(reply(data).content))
-    info = _map.endpoint_info(shaped(EndpointWire, ENDPOINT, "x"), BASE, Options())
+    info = translate.endpoint_info(shaped(EndpointWire, ENDPOINT, "x"), BASE, Options())
     assert (info.state, info.workers, info.ready_workers, info.name, info.attempt) == (
         State.READY,
         (2, 2),
@@ -154,12 +154,12 @@ def test_every_documented_example_reply_is_read(script: Callable[..., Scripted])
     )
     assert info.interface == "function"
     assert "interface" in info.assumed
-    seen = _map.pod_info(shaped(PodWire, pod, "x"), Options())
+    seen = translate.pod_info(shaped(PodWire, pod, "x"), Options())
     assert (seen.id, seen.state, seen.created_at, seen.workers) == ("789", State.READY, 1705306200.0, (1, 1))
     foreign = INFO.model_copy(update={"worker_protocol": "foreign"})
-    done = _tasks.job_of(shaped(TaskWire, task, "x"), foreign)
+    done = calls.job_of(shaped(TaskWire, task, "x"), foreign)
     assert (done.status, done.output, done.submitted_at) == (JobStatus.DONE, {"response": "Hi there!"}, 1705306200.0)
-    one = _map.worker_of(shaped(WorkerWire, worker, "x"))
+    one = translate.worker_of(shaped(WorkerWire, worker, "x"))
     assert (one.id, one.state, one.started_at) == ("w-1", WorkerState.IDLE, 1705306200.0)
     cloud = script({f"GET {EP}/workers/1/logs": [reply(logs), reply({"logs": []})]})
 
@@ -197,9 +197,9 @@ def test_no_reply_breaks_the_reader_but_with_our_error(value: Any) -> None:
 def test_an_odd_field_beside_id_name_and_status_never_hides_a_deployment(extra: dict[str, Any]) -> None:
     """One that is not seen would be made twice."""
     row = {"id": 5, "name": "summa-ugabcdefghijkl", "status": "RUNNING", **extra}
-    info = _map.endpoint_info(shaped(EndpointWire, row, "x"), BASE, Options())
+    info = translate.endpoint_info(shaped(EndpointWire, row, "x"), BASE, Options())
     assert (info.id, info.provider_name) == ("5", "summa-ugabcdefghijkl")
-    pod = _map.pod_info(shaped(PodWire, row, "x"), Options())
+    pod = translate.pod_info(shaped(PodWire, row, "x"), Options())
     assert (pod.id, pod.provider_name) == ("5", "summa-ugabcdefghijkl")
 
 
@@ -230,7 +230,7 @@ def test_volumes_of_both_documents_are_read() -> None:
 )  # fmt: skip
 def test_an_endpoints_status(status: str, running: int | None, state: State) -> None:
     wire = shaped(EndpointWire, {**ENDPOINT, "status": status, "runningWorkers": running}, "x")
-    info = _map.endpoint_info(wire, BASE, Options())
+    info = translate.endpoint_info(wire, BASE, Options())
     assert (info.state, info.raw_state) == (state, status)
 
 
@@ -243,7 +243,7 @@ def test_an_endpoints_status(status: str, running: int | None, state: State) -> 
      ("TERMINATED", State.GONE), ("FAILED", State.FAILED), ("NEW", State.UNKNOWN)],
 )  # fmt: skip
 def test_a_pods_status_has_three_names(status: str, state: State) -> None:
-    assert _map.pod_info(PodWire(id="1", name="p", status=status), Options()).state is state
+    assert translate.pod_info(PodWire(id="1", name="p", status=status), Options()).state is state
 
 
 @pytest.mark.parametrize(("status", "output", "means"), [
@@ -255,22 +255,22 @@ def test_a_pods_status_has_three_names(status: str, state: State) -> None:
     ("SUCCESS", [1], JobStatus.FAILED), ("FAILED", None, JobStatus.FAILED), ("QUEUED_AGAIN", None, JobStatus.UNKNOWN),
 ])  # fmt: skip
 def test_a_tasks_status(status: str, output: Any, means: JobStatus) -> None:
-    job = _tasks.job_of(TaskWire(task_id="t", status=status, output=output), INFO)
+    job = calls.job_of(TaskWire(task_id="t", status=status, output=output), INFO)
     assert (job.status, job.raw_status) == (means, status)
 
 
 def test_a_handlers_failure_is_the_handlers_and_a_failed_task_was_lost_by_its_worker() -> None:
     failed = {"error": {"type": "ValueError", "message": "no such page"}, "execution_s": 0.25}
-    mine = _tasks.job_of(TaskWire(task_id="t", status="SUCCESS", output=failed), INFO)
+    mine = calls.job_of(TaskWire(task_id="t", status="SUCCESS", output=failed), INFO)
     assert mine.error is not None
     assert (mine.error.type, mine.error.message, mine.lost) == ("ValueError", "no such page", False)
     assert (mine.timing.execution, mine.timing.queue) == (0.25, None)
-    lost = _tasks.job_of(TaskWire(task_id="t", status="FAILED", error="connection reset"), INFO)
+    lost = calls.job_of(TaskWire(task_id="t", status="FAILED", error="connection reset"), INFO)
     assert lost.error is not None
     assert (lost.lost, lost.error.message) == (True, "connection reset")
     foreign = INFO.model_copy(update={"worker_protocol": "foreign"})
-    assert not _tasks.job_of(TaskWire(task_id="t", status="FAILED", error="500"), foreign).lost
-    busy = _tasks.job_of(
+    assert not calls.job_of(TaskWire(task_id="t", status="FAILED", error="500"), foreign).lost
+    busy = calls.job_of(
         TaskWire(task_id="t", status="FAILED", output={"error": {"type": "busy", "message": "x"}}), INFO
     )
     assert busy.lost
@@ -284,10 +284,10 @@ def test_a_shown_environment_tells_everything_and_a_hidden_one_is_said_to_be_ass
     constants = identity(wanted, attempt="b" * 32, expires_at=5e9).constants
     for key in ("environmentVars", "envVars"):
         pairs = [{"key": name, "value": value} for name, value in constants.items()]
-        info = _map.endpoint_info(shaped(EndpointWire, {**ENDPOINT, key: pairs}, "x"), BASE, Options())
+        info = translate.endpoint_info(shaped(EndpointWire, {**ENDPOINT, key: pairs}, "x"), BASE, Options())
         assert (info.name, info.namespace, info.attempt, info.expires_at) == ("summarize", "default", "b" * 32, 5e9)
         assert (info.execution_timeout, info.concurrency, info.idempotent, info.assumed) == (30.0, 4, True, ())
-    hidden = _map.endpoint_info(shaped(EndpointWire, ENDPOINT, "x"), BASE, Options())
+    hidden = translate.endpoint_info(shaped(EndpointWire, ENDPOINT, "x"), BASE, Options())
     assert (hidden.name, hidden.attempt, hidden.expires_at, hidden.port) == (None, None, None, 8000)
     assert set(hidden.assumed) == {
         "interface", "port", "route", "execution_timeout", "concurrency", "idempotent", "worker_protocol"
@@ -316,7 +316,7 @@ def test_what_a_handle_knows_is_kept_by_a_look_that_tells_less(script: Callable[
     "39q67x443xvy.yottadeos.com", "https://39q67x443xvy.yottadeos.com", "39q67x443xvy.yottadeos.com/",
 ])  # fmt: skip
 def test_the_gateways_origin_is_what_the_control_plane_named(domain: str) -> None:
-    assert _map.origin(domain, BASE) == "https://39q67x443xvy.yottadeos.com"
+    assert translate.origin(domain, BASE) == "https://39q67x443xvy.yottadeos.com"
 
 
 @pytest.mark.parametrize("domain", [
@@ -325,10 +325,10 @@ def test_the_gateways_origin_is_what_the_control_plane_named(domain: str) -> Non
     "a\n.com", "a\\b.com", "https://", "ａ.com",
 ])  # fmt: skip
 def test_a_domain_of_another_form_is_none(domain: str) -> None:
-    assert _map.origin(domain, BASE) is None
+    assert translate.origin(domain, BASE) is None
 
 
 def test_beside_a_control_plane_on_this_machine_the_gateway_may_be_http() -> None:
     home = "http://127.0.0.1:8080"
-    assert _map.origin("127.0.0.1:8080/alb/5", home) == "http://127.0.0.1:8080/alb/5"
-    assert _map.origin("x.localhost:8080", home) == "http://x.localhost:8080"
+    assert translate.origin("127.0.0.1:8080/alb/5", home) == "http://127.0.0.1:8080/alb/5"
+    assert translate.origin("x.localhost:8080", home) == "http://x.localhost:8080"

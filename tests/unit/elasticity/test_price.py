@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from unigpu.driver.prices import worker_hour, workers_hour
 from unigpu.models import Rate
 from unigpu.models.deployment import usd
-from unigpu.providers.runpod._gpus import serverless_price
-from unigpu.providers.runpod._wire import GpuTypeWire
-from unigpu.providers.yotta import _map as yotta
-from unigpu.providers.yotta._options import Options
-from unigpu.providers.yotta._wire import EndpointWire
+from unigpu.providers.runpod.gpus import serverless_price
+from unigpu.providers.runpod.wire import GpuTypeWire
+from unigpu.providers.yotta import translate as yotta
+from unigpu.providers.yotta.options import Options
+from unigpu.providers.yotta.wire import EndpointWire
 
 CENTS = st.integers(1, 5000)
 COUNT = st.integers(1, 16)

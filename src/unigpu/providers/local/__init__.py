@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .workflows import LocalDriver
+from .driver import LocalDriver
 
 __all__ = ["LocalDriver"]

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import SecretStr
+
 from unigpu.driver import Io
 from unigpu.errors import ConfigurationError, DeadlineExceeded, StateError, UnsupportedError
 
@@ -50,12 +52,17 @@ class Link:
     """Where a supervisor listens, and what it asks for. ``pid`` only tells one from the next."""
 
     base: str
-    token: str | None = field(default=None, repr=False)
+    token: SecretStr | None = field(default=None, repr=False)
     pid: int | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no error may show."""
+        return () if self.token is None else (self.token.get_secret_value(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Home:
+class SupervisorDirectory:
     """The state directory of the local provider, and how a supervisor is started in it."""
 
     path: Path
@@ -70,20 +77,7 @@ class Home:
         return self.path / "supervisor.json"
 
 
-_stand_ins: Final[list[Link]] = []
-
-
-@contextlib.contextmanager
-def stand_in(link: Link) -> Generator[None]:
-    """While the block runs, no supervisor is looked for or started: all of local is behind *link* (a mock)."""
-    _stand_ins.append(link)
-    try:
-        yield
-    finally:
-        _stand_ins.remove(link)
-
-
-async def connect(io: Io, home: Home, *, start: bool, deadline: float) -> Link | None:
+async def connect(io: Io, directory: SupervisorDirectory, *, start: bool, deadline: float) -> Link | None:
     """The supervisor that lives there; started where there is none and *start* says so, or a journal waits for it.
 
     Returns:
@@ -94,37 +88,35 @@ async def connect(io: Io, home: Home, *, start: bool, deadline: float) -> Link |
         ConfigurationError: the supervisor cannot start, with its reason.
         DeadlineExceeded: one is starting or ending, and was not done by *deadline*.
     """
-    if _stand_ins:
-        return _stand_ins[-1]
     _supported()
     deaths = 0
     while True:
-        link = _read(home)
-        if _held(home):
+        link = _read(directory)
+        if _held(directory):
             if link is not None:
                 return link
-        elif start or _has_journal(home):
-            deaths += not await _launch(io, home, last=deaths == _DEATHS)
+        elif start or _has_journal(directory):
+            deaths += not await _launch(io, directory, last=deaths == _DEATHS)
         else:
             return None
         if io.now() >= deadline:
             raise DeadlineExceeded(
                 "the local supervisor did not start or end in time",
                 provider="local",
-                hint=f"Its log is {home.path / 'supervisor.log'}.",
+                hint=f"Its log is {directory.path / 'supervisor.log'}.",
                 stop_reason="deadline",
             )
         await io.sleep(_PAUSE)
 
 
-async def gone(io: Io, home: Home, link: Link, *, deadline: float) -> None:
+async def gone(io: Io, directory: SupervisorDirectory, link: Link, *, deadline: float) -> None:
     """Wait until the supervisor behind *link* has exited: its lock is free, or the next one has it.
 
     Raises:
         DeadlineExceeded: it still lives at *deadline*.
     """
-    while link not in _stand_ins and _held(home):
-        other = _read(home)
+    while _held(directory):
+        other = _read(directory)
         if other is not None and other.pid != link.pid:
             return
         if io.now() >= deadline:
@@ -132,11 +124,9 @@ async def gone(io: Io, home: Home, link: Link, *, deadline: float) -> None:
         await io.sleep(_PAUSE / 4)
 
 
-def is_current(home: Home, link: Link) -> bool:
+def is_current(directory: SupervisorDirectory, link: Link) -> bool:
     """Whether *link* still leads to the supervisor that holds the lock."""
-    if _stand_ins:
-        return link == _stand_ins[-1]
-    return _held(home) and _read(home) == link
+    return _held(directory) and _read(directory) == link
 
 
 def interpreter() -> str:
@@ -161,52 +151,52 @@ def own_variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
-def volume_folder(home: Home, namespace: str, name: str) -> str:
+def volume_folder(directory: SupervisorDirectory, namespace: str, name: str) -> str:
     """The folder of a volume, created where it is absent."""
-    with _writing(home):
-        _make(home.path)
-        folder = home.path
+    with _writing(directory):
+        _make(directory.path)
+        folder = directory.path
         for part in ("volumes", namespace, name):  # one by one: `parents` would leave those above open to others
             folder /= part
             folder.mkdir(mode=0o700, exist_ok=True)
     return str(folder)
 
 
-async def _launch(io: Io, home: Home, *, last: bool) -> bool:
+async def _launch(io: Io, directory: SupervisorDirectory, *, last: bool) -> bool:
     """Start a supervisor, unless somebody else is doing so. Returns when it listens.
 
     Returns:
         ``False``: it was killed before it listened. Where this is the *last* try, that is an error.
     """
-    with _writing(home):
-        _make(home.path)
-        fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with _writing(directory):
+        _make(directory.path)
+        fd = os.open(directory.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        with _writing(home):
-            home.info.unlink(missing_ok=True)
-        process = _spawn(home, fd)
+        with _writing(directory):
+            directory.info.unlink(missing_ok=True)
+        process = _spawn(directory, fd)
     finally:
         os.close(fd)  # the supervisor has a copy of its own, and with it the lock
     return await _started(io, process, last=last)
 
 
-def _spawn(home: Home, fd: int) -> subprocess.Popen[bytes]:
+def _spawn(directory: SupervisorDirectory, fd: int) -> subprocess.Popen[bytes]:
     for package in _NEEDED:
         if not _installed(package):
             raise ConfigurationError('the local provider needs: pip install "unigpu[local]"', provider="local")
     if not sys.executable:
         raise ConfigurationError("this program has no Python interpreter to start others with", provider="local")
     # -P: a json.py in somebody's folder must not take the standard library's place.
-    python = (sys.executable, "-P", "-m", "unigpu")
+    python = (sys.executable, "-P", "-m", "unigpu.cloud.supervisor")
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*python, "cloud", "supervise", f"--idle-exit={home.idle_exit!r}", str(home.path), str(fd)],
+            [*python, str(directory.path), str(fd), repr(directory.idle_exit)],
             pass_fds=[fd],
-            cwd=home.path,
+            cwd=directory.path,
             env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -247,30 +237,31 @@ async def _started(io: Io, process: subprocess.Popen[bytes], *, last: bool) -> b
     return True
 
 
-def _read(home: Home) -> Link | None:
+def _read(directory: SupervisorDirectory) -> Link | None:
     """What the supervisor wrote; ``None`` where there is nothing whole."""
     try:
-        info: Any = json.loads(home.info.read_bytes())
+        info: Any = json.loads(directory.info.read_bytes())
         protocol, port, token, pid = info["protocol"], int(info["port"]), str(info["token"]), int(info["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if protocol != PROTOCOL and _held(home):
+    if protocol != PROTOCOL and _held(directory):
         raise StateError(
-            f"another release of unigpu runs the local provider in {home.path} (protocol {protocol}, not {PROTOCOL})",
+            f"another release of unigpu runs the local provider in {directory.path} "
+            f"(protocol {protocol}, not {PROTOCOL})",
             provider="local",
             hint="Tear down its deployments with that release, or choose another directory with UNIGPU_STATE_DIR.",
         )
-    return Link(base=f"http://127.0.0.1:{port}", token=token, pid=pid)
+    return Link(base=f"http://127.0.0.1:{port}", token=SecretStr(token), pid=pid)
 
 
-def _held(home: Home) -> bool:
+def _held(directory: SupervisorDirectory) -> bool:
     """Whether somebody lives, starts or is exiting there."""
     try:
-        fd = os.open(home.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(directory.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     except OSError as exc:
-        raise StateError(f"{home.lock} cannot be opened: {exc.strerror or exc}", provider="local") from None
+        raise StateError(f"{directory.lock} cannot be opened: {exc.strerror or exc}", provider="local") from None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(fd, fcntl.LOCK_UN)  # said, not left to close(): a fork of ours may hold a copy
@@ -281,9 +272,9 @@ def _held(home: Home) -> bool:
     return False
 
 
-def _has_journal(home: Home) -> bool:
+def _has_journal(directory: SupervisorDirectory) -> bool:
     try:
-        return (home.path / "journal").stat().st_size > 0
+        return (directory.path / "journal").stat().st_size > 0
     except OSError:
         return False
 
@@ -305,12 +296,12 @@ def _make(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(home: Home) -> Generator[None]:
+def _writing(directory: SupervisorDirectory) -> Generator[None]:
     try:
         yield
     except OSError as exc:
         raise StateError(
-            f"the local provider's state directory {home.path} cannot be written: {exc.strerror or exc}",
+            f"the local provider's state directory {directory.path} cannot be written: {exc.strerror or exc}",
             provider="local",
             hint="Free some space, or choose another with UNIGPU_STATE_DIR.",
         ) from None

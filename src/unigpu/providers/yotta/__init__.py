@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .workflows import YottaDriver
+from .driver import YottaDriver
 
 __all__ = ["YottaDriver"]

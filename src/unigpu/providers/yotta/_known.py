@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from unigpu.driver import DeploymentInfo, Identity, Interface, Kind
 
-from ._options import PORT, Mode, SpecOptions
+from .options import PORT
 
 # Of one create call alone: another call's must never be taken for what exists.
 _OF_ONE_CALL: Final = frozenset({"UNIGPU_ATTEMPT", "UNIGPU_SPEC", "UNIGPU_EXPIRES"})
@@ -86,11 +86,6 @@ def fields(shown: Mapping[str, str], known: Known, *, mode: str | None, kind: Ki
         "expires_at": number(shown.get("UNIGPU_EXPIRES")) if told else None,
         "assumed": assumed,
     }
-
-
-def mode_of(interface: Interface, options: SpecOptions) -> Mode:
-    """Which product carries it."""
-    return options.service_mode or ("QUEUE" if interface == "function" else "ALB")
 
 
 def number(text: str | None) -> float | None:

@@ -1,0 +1,75 @@
+"""Everything on the account that costs money, ours or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from unigpu.driver import DeploymentInfo, InventoryItem, Io, State, is_ours
+
+from .api import PROVIDER, YottaAPI, kind_of
+from .wire import VmWire, VolumeWire, rows
+
+_STORAGE: Final = ("S3", "CEPH", "VENDOR", "R2")
+
+
+def item_of(info: DeploymentInfo) -> InventoryItem:
+    """An endpoint or pod, by what it tells of its price."""
+    stopped = info.state is State.STOPPED
+    return InventoryItem(
+        provider=PROVIDER,
+        id=info.id,
+        kind=kind_of(info),
+        owner="ours" if info.ours else "foreign",
+        name=info.name or info.provider_name,
+        namespace=info.namespace,
+        state=info.raw_state,
+        per_hour=0.0 if stopped and info.kind != "pod" else None if stopped else info.rate.idle_per_hour,
+        created_at=info.created_at,
+        note=info.bills if stopped else None,
+    )
+
+
+async def machines(api: YottaAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+    """Virtual machines. unigpu makes none, so they are somebody's own; their price is not told."""
+    found = await api.pages(io, "/v2/vms", "vm.list", deadline=deadline)
+    items = rows(VmWire, found, "vm.list")
+    return [
+        InventoryItem(
+            provider=PROVIDER,
+            id=one.id,
+            kind="vm",
+            owner="ours" if is_ours(one.name or "") else "foreign",
+            name=one.name,
+            state=one.status,
+            created_at=one.created_at,
+        )
+        for one in items
+        if one.status.upper() != "TERMINATED"
+    ]
+
+
+async def volumes(api: YottaAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+    """Volumes bill until they are deleted, whatever uses them. They are listed by kind of storage."""
+    found = [
+        (storage, one)
+        for storage in _STORAGE
+        for one in rows(VolumeWire, await _of_storage(api, io, storage, deadline=deadline), "volume.list")
+    ]
+    return [
+        InventoryItem(
+            provider=PROVIDER,
+            id=one.id,
+            kind="volume",
+            owner="ours" if is_ours(one.name or "") else "foreign",
+            name=one.name,
+            state=one.status,
+            created_at=one.created_at,
+            note=f"{storage} storage; bills by the month until it is deleted",
+        )
+        for storage, one in found
+    ]
+
+
+async def _of_storage(api: YottaAPI, io: Io, storage: str, *, deadline: float) -> Sequence[Any]:
+    return await api.pages(io, "/v2/volumes", "volume.list", (("storageType", storage),), deadline=deadline)

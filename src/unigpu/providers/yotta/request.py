@@ -1,0 +1,54 @@
+"""The verb `request`: to the user's own server, through the gateway of an ALB endpoint or at a pod's own address."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from unigpu.driver import CallClass, HTTPCall, Request, StreamResponse
+from unigpu.errors import TransportError, UnsupportedError
+
+from .api import PROVIDER
+from .gateway import REQUEST, Gateway
+
+
+@contextlib.asynccontextmanager
+async def request(gateway: Gateway, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
+    """As `unigpu.driver.Requests.request`."""
+    gateway.must_be_reachable("request()")
+    where = await gateway.address()
+    taken = {name for name, _ in where.headers}
+    if any(name in taken for name, _ in call.headers):
+        raise UnsupportedError(
+            "an Authorization header of your own is not possible: Yotta's gateway takes it for the account's key.",
+            provider=PROVIDER,
+            deployment=gateway.info.name,
+            capability="request",
+            hint="Use another header, as in X-Api-Key.",
+        )
+    opening = gateway.io.stream(
+        Request(
+            method=call.method,
+            url=f"{where.origin}{call.target}",
+            operation=REQUEST,
+            headers=(*call.headers, *where.headers),
+            content=call.content,
+            role="worker",
+            call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
+            deadline=call.deadline,
+            read_timeout=call.read_timeout,
+            deployment=gateway.info.name,
+            foreign=True,
+        )
+    )
+    try:
+        reply = await opening.__aenter__()
+    except TransportError as exc:
+        if exc.never_sent:
+            await gateway.must_run()
+        raise
+    try:
+        await gateway.judge(reply.status, idempotent=call.idempotent)
+        yield reply
+    finally:
+        await opening.__aexit__(None, None, None)
