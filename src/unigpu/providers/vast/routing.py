@@ -30,8 +30,10 @@ from unigpu.driver import (
     Response,
     State,
     StreamResponse,
+    WorkerCall,
     WorkerState,
     gone,
+    is_own,
     mapping,
     shaped,
 )
@@ -44,7 +46,6 @@ from unigpu.errors import (
     TransportError,
     UniGPUError,
     WorkerFailed,
-    WorkerLost,
 )
 
 from . import translate
@@ -89,6 +90,11 @@ class Route:
     status: str | None = None
     checked_at: float | None = None
     is_ready: bool = False
+
+    @property
+    def worker(self) -> WorkerCall:
+        """What a worker's answer means."""
+        return WorkerCall(info=self.info, operation=CALL, own=is_own(self.info))
 
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
@@ -191,7 +197,7 @@ class Route:
         if not exc.never_sent:
             if not idempotent:
                 raise exc
-            raise self.lost(exc.message, operation=exc.operation) from exc
+            raise self.worker.lost(exc.message) from exc
         self.missed = self.missed + 1 if self.unreachable == url else 1
         self.unreachable, self.status = url, f"a worker could not be reached ({exc.message})"
         if not exc.retryable:
@@ -343,11 +349,6 @@ class Route:
             maybe_executed=ran,
             stop_reason="deadline",
         )
-
-    def lost(self, why: str, *, operation: str | None) -> WorkerLost:
-        """A worker had it, and gave no answer."""
-        text = f"a worker of {self.info.name} gave no answer: {why}"
-        return self._failure(WorkerLost, text, operation=operation, maybe_executed=True)
 
     def _failure(
         self,
