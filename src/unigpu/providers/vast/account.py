@@ -1,4 +1,4 @@
-"""What costs money on the account, whoever made it."""
+"""What costs money on the account, including what unigpu did not create."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .wire import PROVIDER, InstanceWire, VolumeWire
 
 
 async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-    """Every machine (workers of endpoints too), every endpoint, and volumes, whoever made them."""
+    """Every machine (also the workers of endpoints), every endpoint, and every volume of the account."""
     items: list[InventoryItem] = []
     workers: dict[int, str] = {}
     for one in await api.endpoints(io, deadline=deadline):

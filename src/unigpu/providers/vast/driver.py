@@ -1,4 +1,4 @@
-"""Vast's verbs, top to bottom: check, deploy, look, change, call, log, list what costs money.
+"""Vast's verbs, top to bottom: check, create, read, change, call.
 
 A serverless deployment is a template, an endpoint and a workergroup; its workers are machines that Vast rents for it
 from strangers. A call asks the engine for a worker, and then the worker itself. A pod is one such machine.
@@ -70,7 +70,7 @@ class VastDriver:
     limits: ClassVar[Mapping[str, Limit]] = LIMITS
 
     request_hold = 3600.0  # the caller waits, not the platform: as long as it likes
-    state_pace = Pace(floor=5.0, cap=15.0, jitter=0.2)  # each look is four calls, and Vast wants seconds between them
+    state_pace = Pace(floor=5.0, cap=15.0, jitter=0.2)  # a read is four requests, and Vast wants seconds between them
     update_kinds: ClassVar[frozenset[str]] = frozenset({"serverless"})
 
     def __init__(self, config: DriverConfig) -> None:
@@ -122,7 +122,7 @@ class VastDriver:
             instances.InstanceResource(**common, optional=not pod),
         )
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         """Endpoints and instances. What their workers do is not in the list: an endpoint's state is not known by it."""
@@ -146,7 +146,7 @@ class VastDriver:
         templates = await self._api.templates(io, [info.provider_name], deadline=deadline)
         template = next((one for one in templates if str(one.id) == info.ids.get("template")), None)
         group: GroupWire | None = None
-        # An update that stopped half way shows in the workergroup: it is read where the template says anything new.
+        # An update that stopped in between shows in the workergroup: it is read where the template has anything new.
         same = template is not None and translate.found_template(template).spec_hash == info.spec_hash
         if not same or "workergroup" not in info.ids:
             groups = await self._api.groups(io, deadline=deadline)

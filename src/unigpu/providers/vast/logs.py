@@ -106,7 +106,7 @@ async def _of_machine(api: VastAPI, io: Io, info: DeploymentInfo, id: str, *, ta
 
 
 async def _of_engine(api: VastAPI, io: Io, info: DeploymentInfo, id: str, *, tail: int, deadline: float) -> list[str]:
-    """What the engine says about an endpoint: which machines it looks for, and why it takes none."""
+    """What the engine says about an endpoint: which machines it searches for, and why it takes none."""
     try:
         reply = await api.ask(
             io, "/get_endpoint_logs/", "endpoint.logs.get", info.id, json={"id": int(info.id), "tail": tail},
@@ -117,8 +117,8 @@ async def _of_engine(api: VastAPI, io: Io, info: DeploymentInfo, id: str, *, tai
     if said_no(reply) is not None:
         return []
     body: Any = reply.json()
-    told = mapping(body)
-    texts = [told[level] for level in (*_LEVELS, "logs") if level in told]
+    found = mapping(body)
+    texts = [found[level] for level in (*_LEVELS, "logs") if level in found]
     lines = [one for text in texts for one in (text.splitlines() if isinstance(text, str) else map(str, text or ()))]
     return lines[-tail:] if tail > 0 else []
 

@@ -65,7 +65,7 @@ async def pod_request(io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGene
     """A request to an instance's own port: plain http to a public address, with the caller's headers and no others.
 
     Raises:
-        NoWorkerReady: nobody listens there (yet).
+        NoWorkerReady: its port does not answer (yet).
     """
     if info.url is None:
         raise _no_answer(info, "it has no public address yet")

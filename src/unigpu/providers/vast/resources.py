@@ -18,11 +18,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from unigpu.driver import (
-    CallClass,
+    BaseResource,
     Consistency,
-    DeploymentSpec,
     Found,
-    Identity,
     Io,
     Response,
     Tags,
@@ -46,7 +44,7 @@ from . import bodies, translate
 from .api import VastAPI
 from .wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire
 
-LISTED: Final = Consistency(kind="listed", settle=60.0)
+_LISTED: Final = Consistency(kind="listed", settle=60.0)
 _TAKEN: Final = ("already exist", "already in use", "already has", "duplicate")
 _FRESH_S: Final = 5.0
 _PASSES: Final = 2
@@ -74,28 +72,12 @@ class ListCache:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VastResource:
-    """What Vast's resources have in common. *spec* and *identity* are there where it may be created."""
+class VastResource(BaseResource):
+    """What Vast's resources have in common."""
 
     api: VastAPI
-    kind: str
-    name: str
     lists: ListCache = field(default_factory=ListCache)
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
-    call: CallClass = CallClass.RECONCILE
-    consistency: Consistency = LISTED
-    bills_cold: str | None = None
-    optional: bool = False
-
-    def made_from(self) -> tuple[DeploymentSpec, Identity]:
-        if self.spec is None or self.identity is None:
-            raise AssertionError("a part of something that exists is never created")
-        return self.spec, self.identity
-
-    @property
-    def label(self) -> str | None:
-        return None if self.spec is None else self.spec.name
+    consistency: Consistency = _LISTED
 
     async def templates(self, io: Io, *, deadline: float) -> Sequence[TemplateWire]:
         """Those of this name, as they are now."""
@@ -169,10 +151,7 @@ class TemplateResource(VastResource):
             bodies.must_be_sendable(spec)
         body = bodies.template_body(spec, identity, engine=self.api.engine)
         self.lists.forget()
-        reply = await self.api.send(
-            io, "POST", self.path, "template.create", json=body, role="create", call=self.call, deadline=deadline,
-            deployment=self.label,
-        )  # fmt: skip
+        reply = await self.post(io, self.path, body, deadline=deadline)
         data: object = reply.json()
         shown = mapping(mapping(data).get("template"))
         if not shown:
@@ -237,10 +216,7 @@ class EndpointResource(_RentingResource):
         body = bodies.endpoint_body(spec, identity)
         self.lists.forget()
         try:
-            reply = await self.api.send(
-                io, "POST", self.path, "endpoint.create", json=body, role="create", call=self.call, deadline=deadline,
-                deployment=self.label,
-            )  # fmt: skip
+            reply = await self.post(io, self.path, body, deadline=deadline)
         except InvalidRequestError as exc:
             if not any(words in exc.message.lower() for words in _TAKEN):
                 raise
@@ -303,10 +279,7 @@ class GroupResource(_RentingResource):
             hash_id = next((one.hash_id for one in known if str(one.id) == template.id), None)
         body = bodies.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=hash_id)
         self.lists.forget()
-        reply = await self.api.send(
-            io, "POST", self.path, "workergroup.create", json=body, role="create", call=self.call, deadline=deadline,
-            deployment=self.label,
-        )  # fmt: skip
+        reply = await self.post(io, self.path, body, deadline=deadline)
         wire = parse(ResultWire, reply)
         id_ = wire.id if wire.id is not None else wire.result
         if id_ is None:

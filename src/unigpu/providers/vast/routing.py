@@ -1,6 +1,6 @@
 """A call in two hops: ``/route/`` names a worker and signs for it, then the worker itself is asked.
 
-What waits here is this caller: Vast keeps no queue that would hand an answer to somebody who left. Rules:
+The caller itself waits: Vast keeps no queue that would hold an answer for a caller that left. Rules:
 
 * Everything ends at the deadline, every pause included.
 * The worker is a stranger's machine. It gets the signed route and the payload: no key, no header of ours.
@@ -100,7 +100,7 @@ class Route:
         """A worker's address and the signed route; waits until there is one.
 
         Raises:
-            NoWorkerReady: no worker was ready by ``start_deadline``; or it is stopped, and somebody must start it.
+            NoWorkerReady: no worker was ready by ``start_deadline``; or the deployment is stopped.
             DeadlineExceeded: all were busy until the deadline.
             DeploymentGone, AuthenticationError, ...: as the engine says.
             WorkerFailed: workers cannot start.
@@ -322,7 +322,7 @@ class Route:
         if self.is_ready:
             return
         if len(failed) >= _FAILED:
-            said = next((one.error_msg for one in failed if one.error_msg), None) or "Vast tells no reason"
+            said = next((one.error_msg for one in failed if one.error_msg), None) or "Vast gives no reason"
             text = f"{len(failed)} workers of {self.info.name} failed, and none is ready: {said}"
             raise self._failure(WorkerFailed, text, operation=None)
         if not at_last and all(state is WorkerState.STOPPED for state in states):

@@ -111,7 +111,7 @@ async def set_limits(
 
 
 async def wake(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-    """One question to ``/route/``: it counts as one call that waits, so a worker is started. Nobody follows it."""
+    """One question to ``/route/``: it counts as one call that waits, so Vast starts a worker. The route is not used."""
     route = routing.Route(api, io, info, deadline, deadline)
     await route.ask()
 
@@ -133,8 +133,8 @@ async def start(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) 
 
 
 async def _roll(api: VastAPI, io: Io, info: DeploymentInfo, group: int, *, deadline: float) -> None:
-    """Ask for the roll. The guide says that it begins by itself, users saw old workers stay; so it is asked for,
-    and a "no" (there is no worker to replace) is none of ours."""
+    """Ask for the roll: the guide says that it begins by itself, but users saw old workers stay. A refusal means that
+    there is no worker to replace."""
     try:
         await api.send(
             io, "POST", "/update_workers/", "workergroup.roll", json={"workergroup_id": group}, deadline=deadline,
@@ -154,8 +154,8 @@ async def _join(
     if group is None or template is None or group.template_id is None or str(group.template_id) == template:
         return
     found = await api.templates(io, [info.provider_name], deadline=deadline)
-    told = next((one.hash_id for one in found if str(one.id) == template), None)
-    body = bodies.group_body(spec, endpoint=info.id, template=template, template_hash=told)
+    hash_id = next((one.hash_id for one in found if str(one.id) == template), None)
+    body = bodies.group_body(spec, endpoint=info.id, template=template, template_hash=hash_id)
     await _put_group(api, io, info, group.id, body, deadline=deadline)
 
 
@@ -177,7 +177,7 @@ def _must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: 
     """Before anything is rented; or after a change of *endpoint*, whose workers run.
 
     Raises:
-        InvalidResponseError: what Vast made of the search lets dearer machines in than was asked.
+        InvalidResponseError: Vast's reading of the search allows more expensive machines than asked.
     """
     wrong = None
     if group is not None:
@@ -190,7 +190,7 @@ def _must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: 
             deployment=spec.name,
             maybe_executed=endpoint is None,
             may_bill=() if endpoint is None else (f"endpoint {endpoint}",),
-            hint=endpoint and "Machines that it rents from now on may be dearer: scale it to (0, 1), or tear it down.",
+            hint=endpoint and "Machines that it rents from now on may cost more: scale it to (0, 1), or tear it down.",
         )
 
 

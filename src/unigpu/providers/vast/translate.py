@@ -188,9 +188,9 @@ def endpoint_state(word: str | None, least: int, workers: Sequence[WorkerWire] |
         return State.STARTING, said or f"a worker {', '.join(words)}"
     failed = [one for one, state in zip(workers, states, strict=True) if state is WorkerState.FAILED]
     if failed:
-        return State.STARTING, said or f"{len(failed)} workers failed: {failed[0].error_msg or 'no reason is told'}"
+        return State.STARTING, said or f"{len(failed)} workers failed: {failed[0].error_msg or 'Vast gives no reason'}"
     if least:
-        return State.STARTING, said or "Vast looks for a machine that fits, or wakes one"
+        return State.STARTING, said or "Vast searches for a machine that fits, or wakes one"
     return State.COLD, said
 
 
