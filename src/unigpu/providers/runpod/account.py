@@ -9,9 +9,9 @@ only plain numbers with a telling name are used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from unigpu.driver import InventoryItem, Io, parse
+from unigpu.driver import InventoryItem, Io, mapping, parse
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
 from . import pods, translate
@@ -37,10 +37,7 @@ async def obstacle(api: RunPodAPI, options: Options, io: Io, *, deadline: float,
         return None
     limits = await _read(api, io, options.limits_path, "account.limits.get", deadline=deadline)
     for name, words in _NAMES.items():
-        inner = limits.get(name)
-        if not isinstance(inner, dict):
-            continue
-        cap, used = _numbers(cast("Mapping[str, object]", inner))
+        cap, used = _numbers(mapping(limits.get(name)))
         more = workers if name == "serverlessWorkers" else 0
         if cap is not None and used is not None and (used >= cap if not more else used + more > cap):
             return f"{words} is used up ({used:g} of {cap:g})"
@@ -104,10 +101,9 @@ async def _balance(api: RunPodAPI, options: Options, io: Io, *, deadline: float)
 
 async def _read(api: RunPodAPI, io: Io, path: str, operation: str, *, deadline: float) -> Mapping[str, Any]:
     try:
-        found: object = (await api.send(io, "GET", path, operation, deadline=deadline)).json()
+        return mapping((await api.send(io, "GET", path, operation, deadline=deadline)).json())
     except (APIStatusError, InvalidResponseError):
         return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _numbers(inner: Mapping[str, object]) -> tuple[float | None, float | None]:

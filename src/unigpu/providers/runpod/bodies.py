@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Identity, Scaling, SecretRef, Tags
+from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Found, Identity, Scaling, SecretRef, Tags
 
 from .gpus import Candidate, Choice
 from .options import SpecOptions
@@ -267,3 +267,14 @@ def pod_body(
     if registry is not None:
         body["registry"] = registry
     return body
+
+
+def registry_body(spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found]) -> dict[str, Any]:
+    """The body of ``POST /v2/registries``."""
+    if spec.registry is None:
+        raise AssertionError("a registry login is created only where the spec has one")
+    return {
+        "name": f"{identity.provider_name}-{identity.attempt}",
+        "username": spec.registry.username,
+        "password": spec.registry.password.get_secret_value(),
+    }

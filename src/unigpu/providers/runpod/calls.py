@@ -24,6 +24,7 @@ from unigpu.driver import (
     Pace,
     Timing,
     parse,
+    payload,
     poll,
 )
 from unigpu.errors import (
@@ -74,7 +75,7 @@ def job_body(call: Invocation) -> dict[str, Any]:
     longest = call.execution_timeout + DEFAULT_TTL
     if call.execution_timeout > DEFAULT_TTL / 2:
         policy["ttl"] = round(min(LONGEST_RUN, longest) * 1000)
-    return {"input": call.input, "policy": policy}
+    return {**payload(call), "policy": policy}
 
 
 WAKE: Final = "__unigpu_wake__"
