@@ -8,11 +8,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check lint types contracts coverage full openai-old official docs examples example-model portable \
+.PHONY: help quickstart test check lint types contracts coverage full soak openai-old official docs examples example-model portable \
 	benchmark facts clean
 
 help: ## Show the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "unigpu needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say: make quickstart PYTHON=python3.11")'
@@ -52,7 +52,10 @@ coverage: $(VENV)/.dev ## The tests, with branch coverage, also of child process
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 full: $(VENV)/.dev ## The whole matrices, of which `make test` runs a seeded tenth
-	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m "full or kill" -p no:randomly
+	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m "full and not kill" -p no:randomly
+
+soak: $(VENV)/.dev ## Kills and races on real processes, many rounds, of which `make test` runs a few
+	UNIGPU_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m "kill or soak" -p no:randomly
 
 # The generation before: openai on httpx, where the newest is on httpx2. Its own environment, for its own tests only.
 .venvs/openai-old/.made: pyproject.toml

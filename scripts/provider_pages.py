@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unigpu import Capabilities, compare
-from unigpu._client._compare import facts_of
+from unigpu._client.compare import facts_of
 from unigpu.elasticity.capabilities import FLAGS
 from unigpu.elasticity.fact import Fact
 from unigpu.elasticity.questions import IN_SHORT, QUESTIONS, in_words
@@ -246,7 +246,7 @@ def index() -> str:
         "marked is documented there; *observed* was seen by somebody; *accepted* is what the API takes, and nobody has",
         "shown that it acts; *contradicted* means that sources disagree, and the [list below](#words-and-api) says",
         "how. A *note* says what the value leaves out.", "",
-        "The same in a terminal: `python -m unigpu facts`, with `--json` for programs, or `unigpu.compare()`.", "",
+        "The same in a terminal: `unigpu facts`, with `--json` for programs, or `unigpu.compare()`.", "",
         *one_look(),
         *which(),
         '## What "serverless" means there', "",

@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             beside = FULL and "random" not in item.name
             item.add_marker(pytest.mark.xdist_group(f"kill {item.path.stem}" if beside else "kill"))
         if item.get_closest_marker("full") and not FULL:
-            item.add_marker(pytest.mark.skip(reason="the whole matrix runs with UNIGPU_FULL=1 (make full)"))
+            item.add_marker(pytest.mark.skip(reason="the long forms run with UNIGPU_FULL=1 (make full, make soak)"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

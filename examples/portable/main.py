@@ -3,7 +3,7 @@
     python main.py                 all of them, on this machine: no account, no Docker
     python main.py local runpod    some
 
-The platforms are those of `python -m unigpu cloud serve`: their protocols on loopback, and behind them workers that are
+The platforms are those of `unigpu cloud serve`: their protocols on loopback, and behind them workers that are
 processes of the environments which the Dockerfile's recipe makes (see recipe.py).
 """
 

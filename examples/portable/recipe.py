@@ -1,4 +1,4 @@
-"""The recipe of `python -m unigpu image dockerfile app:keywords`, carried out without Docker: folders for an image.
+"""The recipe of `unigpu image dockerfile app:keywords`, carried out without Docker: folders for an image.
 
 Each instruction of the Dockerfile does here what it does there, with the paths of the image below one folder. So what
 is installed, and where, is what the image would have. unigpu itself comes from this repository instead of from PyPI.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-OURS = re.compile(r"\bunigpu(\[[a-z,-]+\])?(==[\w.+-]+)?")
+OURS = re.compile(r'(?P<quote>"?)\bunigpu(?P<extra>\[[a-z,-]+\])?(==[\w.+-]+)?(?P=quote)')
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,13 @@ def _carry_out(instruction: str, rest: str, image: Image) -> None:
             image.app.mkdir(parents=True)
             subprocess.run([sys.executable, "-m", "venv", image.bin.parent], check=True)
         case "RUN":
-            line = rest.replace("/opt/pyworker", str(image.pyworker))
-            line = OURS.sub(lambda found: f"{ROOT}{found[1] or ''}", line)
+            # As variables: this repository's path may hold spaces, or the names that are replaced.
+            line = OURS.sub(lambda found: f"\"$OURS\"'{found['extra'] or ''}'", rest)
+            line = line.replace("/opt/pyworker", '"$PYWORKER"')
+            paths = {"OURS": str(ROOT), "PYWORKER": str(image.pyworker)}
             quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "2"}
-            subprocess.run(["sh", "-ec", line], cwd=image.app, env={**image.environment(), **quiet}, check=True)
+            env = {**image.environment(), **quiet, **paths}
+            subprocess.run(["sh", "-ec", line], cwd=image.app, env=env, check=True)
         case "ENV" | "WORKDIR" | "EXPOSE":  # of the container, and all the same here
             pass
         case _:

@@ -6,12 +6,14 @@
         app.teardown()
 
 `Client` and `AsyncClient` have the same verbs; `DeploymentSpec` has every field of a deploy; all that is raised is a
-`UniGPUError`. ``python -m unigpu`` is the command line, `unigpu.testing` serves whole platforms in a test's memory.
+`UniGPUError`. ``unigpu`` is the command line, `unigpu.testing` serves whole platforms in a test's memory.
 """
 
-# Importing this package loads nothing but this file: each public name is fetched when it is first used.
+# Importing this package loads nothing but this file and the version: each public name is fetched when it is first used.
 
 from __future__ import annotations
+
+from ._version import __version__
 
 TYPE_CHECKING = False  # type checkers take this name for true; importing it from typing would cost 3 ms
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
         ServerSentEvent,
         Stream,
     )
-    from ._client._compare import Comparison, compare
+    from ._client.compare import Comparison, compare
     from .elasticity.capabilities import Capabilities
     from .errors import (
         APIStatusError,
@@ -108,9 +110,6 @@ if TYPE_CHECKING:
         Worker,
         WorkerState,
     )
-
-__version__ = "0.1.0"
-
 __all__ = [
     "APIStatusError",
     "Adaptation",
@@ -271,7 +270,7 @@ def __getattr__(name: str) -> Any:
     elif name in _MODELS:
         room = ".models"
     elif name in ("Comparison", "compare"):
-        room = "._client._compare"
+        room = "._client.compare"
     elif name == "Capabilities":
         room = ".elasticity.capabilities"
     else:

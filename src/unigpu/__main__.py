@@ -1,4 +1,4 @@
-"""``python -m unigpu``: the command line."""
+"""``python -m unigpu``: the same program as the command ``unigpu``."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from unigpu import (
     Timing,
     _registry,
 )
-from unigpu._client._checkpoint import Checkpoint, digest
+from unigpu._client.map.checkpoint import Checkpoint, digest
 from unigpu.driver import CallClass
 
 HELLO: dict[str, Any] = {"name": "hello", "handler": "app:hello", "progress": "off", "workers": (0, 4)}
@@ -242,7 +242,7 @@ def test_a_result_that_comes_again_says_what_it_cost(tmp_path: Path) -> None:
 
 
 def test_taken_outputs_leave_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unigpu._client._checkpoint._COMPACT_BYTES", 20_000)
+    monkeypatch.setattr("unigpu._client.map.checkpoint._COMPACT_BYTES", 20_000)
     file = tmp_path / "c"
     with Checkpoint(file, deployment="d") as checkpoint:
         largest = 0

@@ -11,7 +11,7 @@ import pytest
 from client_listed import FIELDS, KEY, ListedWorld
 
 from unigpu import _registry
-from unigpu._client import _sync
+from unigpu._client import sync_client
 from unigpu._io.clock import InstantClock
 from unigpu.cli import main
 from unigpu.testing.reference import ReferenceDriver
@@ -26,8 +26,10 @@ def world(tmp_path: Path, instant: InstantClock, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     with _registry.using("reference", ReferenceDriver):
         made = ListedWorld(tmp_path, instant)
-        plain = _sync.http_config
-        monkeypatch.setattr(_sync, "http_config", lambda given=None, **more: plain(given or made.transport, **more))
+        plain = sync_client.http_config
+        monkeypatch.setattr(
+            sync_client, "http_config", lambda given=None, **more: plain(given or made.transport, **more)
+        )
         yield made
 
 

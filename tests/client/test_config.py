@@ -195,7 +195,7 @@ def test_driver_options_of_file_and_argument_are_merged_and_checked_when_used(pr
     (project / "unigpu.toml").write_text('[driver_options.fake]\nspeed = 2\nbase_url = "http://x"\n')
     with Client("fake", driver_options={"fake": {"speed": 3}, "other": {"x": 1}}) as client:
         client.deployments(provider="fake")
-        driver = client._core.home.driver("fake")
+        driver = client._context.session.driver("fake")
         assert dict(driver.config.options) == {"speed": 3, "base_url": "http://x"}  # type: ignore[attr-defined]  # the fake
     wrong = Client("fake", driver_options={"fake": {"sped": 3}})
     with pytest.raises(ConfigurationError, match="did you mean 'speed'"):

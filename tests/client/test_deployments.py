@@ -283,7 +283,7 @@ def test_without_a_provider_all_that_have_a_key_are_listed(flavour: Any, cloud: 
         assert "keyed" in client_providers(client)
 
     def client_providers(client: Any) -> tuple[str, ...]:
-        found: tuple[str, ...] = getattr(client, "_thing", client)._core.home.providers(None)
+        found: tuple[str, ...] = getattr(client, "_thing", client)._context.session.providers(None)
         return found
 
     with _registry.using("keyed", keyed):

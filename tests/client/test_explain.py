@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from unigpu import Client, DeploymentInfo, LogLine, State, Worker, WorkerState
-from unigpu._client._explain import judge
+from unigpu._client.explain import judge
 from unigpu.errors import DeploymentGone, NotFoundError
 
 WALL = 1_000_000.0

@@ -498,7 +498,7 @@ def test_a_disk_that_is_full_does_not_hide_what_a_teardown_left(make: Make, monk
             raise StateError("no space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("unigpu._lifecycle.intent.IntentStore.save", full)
+            patch.setattr("unigpu._lifecycle.intents.IntentStore.save", full)
             with pytest.raises(PermissionDeniedError) as caught:
                 client.teardown("summarize", timeout=30)
         assert caught.value.may_bill

@@ -417,7 +417,7 @@ def test_ctrl_c_while_the_maps_thread_begins_is_not_hidden_and_nothing_is_sent(
         results = app.map(inputs(20), progress="off")
         with monkeypatch.context() as patched:
             patched.setattr(
-                "unigpu._client._batch.threading", SimpleNamespace(**{**vars(threading), "Thread": Interrupted})
+                "unigpu._client.map.results.threading", SimpleNamespace(**{**vars(threading), "Thread": Interrupted})
             )
             with pytest.raises(KeyboardInterrupt):
                 next(results)

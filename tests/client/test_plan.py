@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from unigpu import Client, ConfigurationError, Offer, PlanChanged, UnsupportedError, _registry
-from unigpu._client import _plan
+from unigpu._client import plan as planning
 from unigpu._io.clock import InstantClock, use_clock
 from unigpu.cloud.virtual import VirtualCloud
 from unigpu.testing._transport import CloudTransport
@@ -109,7 +109,7 @@ def test_what_another_does_after_the_last_look_is_not_deployed_over(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan was adopt; it is looked at again and holds; then somebody tears it down: nothing is created."""
-    hold_to = _plan.hold_to
+    hold_to = planning.hold_to
     with Client(**platform.options) as client, Client(**platform.options) as other:
         client.deploy(**FIELDS, progress="off")
         (plan,) = client.plan(**FIELDS, provider="reference")
@@ -120,7 +120,7 @@ def test_what_another_does_after_the_last_look_is_not_deployed_over(
             other.teardown("chat")
             return held
 
-        monkeypatch.setattr(_plan, "hold_to", and_then_somebody_is_faster)
+        monkeypatch.setattr(planning, "hold_to", and_then_somebody_is_faster)
         with pytest.raises(PlanChanged, match="was not sent") as caught:
             client.deploy(plan, progress="off")
         assert caught.value.maybe_executed is False

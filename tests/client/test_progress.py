@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from unigpu import Client, ConfigurationError
-from unigpu._client._progress import Reporter, describe
+from unigpu._client.progress import Reporter, describe
 from unigpu.models import Progress
 
 HELLO: dict[str, Any] = {"name": "hello", "handler": "app:hello"}

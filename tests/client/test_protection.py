@@ -152,7 +152,7 @@ def test_a_map_on_its_own_loop_shares_what_its_client_remembers(
     line: Line, instant: InstantClock, broken: bool
 ) -> None:
     with Client(**options(line)) as client:
-        core = client._core
+        context = client._context
         request = Request(
             method="GET", url="http://127.0.0.1:1/", operation="local.x", role="control", call=CallClass.IDEMPOTENT,
             deadline=instant.now() + 600,
@@ -160,25 +160,25 @@ def test_a_map_on_its_own_loop_shares_what_its_client_remembers(
         ways: list[Any] = []
 
         async def inside() -> None:
-            async with client._engine() as calls:
-                ways.append(calls.core.ways)
+            async with client._map_calls() as calls:
+                ways.append(calls.context.transports)
                 if broken:
                     with pytest.raises(CircuitOpen):
-                        await calls.core.io.send(request)
+                        await calls.context.io.send(request)
                 else:
-                    await calls.core.io.send(request)
+                    await calls.context.io.send(request)
 
         if broken:
             line.answer = line.broken
             for _ in range(3):
                 with contextlib.suppress(UniGPUError):
-                    run_sync(core.io.send(request))
+                    run_sync(context.io.send(request))
         else:
             line.answer = lambda: httpx.Response(200, headers={"RateLimit": '"minute";r=0;t=12'})
-            run_sync(core.io.send(request))
+            run_sync(context.io.send(request))
         before = instant.now()
         anyio.run(inside)
-        assert ways[0].protection is core.ways.protection
+        assert ways[0].protection is context.transports.protection
         assert instant.now() - before == (0 if broken else 12)
 
 
@@ -220,7 +220,7 @@ def test_a_hook_that_raises_is_counted_and_changes_nothing(line: Line, caplog: p
     line.answer = lambda: answers.pop(0)()
     with caplog.at_level(logging.WARNING, "unigpu.client"), Client(**options(line, on_event=hook)) as client:
         assert list(client.deployments(provider="local")) == []
-        assert client._core.home.event_failures == 2
+        assert client._context.session.event_failures == 2
     assert [r.getMessage() for r in caplog.records] == [
         "on_event failed for retry (1 so far): ValueError",
         "on_event failed for retry (2 so far): ValueError",

@@ -107,7 +107,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
 def told(make: Any, folder: Path) -> str:
     """What is printed for a mistake in a project at *folder*, which is the working directory."""
     with pytest.raises(ConfigurationError) as caught, Client(**make(folder)) as client:
-        client.plan("chat", provider=client._core.home.settings.provider)
+        client.plan("chat", provider=client._context.session.settings.provider)
     assert HIDDEN not in repr(caught.value)
     user = folder.parent / "home" / ".config" / "unigpu" / "config.toml"
     return str(caught.value).replace(str(folder), "PROJECT").replace(str(user), "USER")

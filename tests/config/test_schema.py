@@ -84,7 +84,7 @@ def by_us(text: str, folder: Path) -> str | None:
     try:
         with Client("local", config=file) as client:
             if "chat" in tomllib.loads(text).get("deployments", {}):
-                client._core.home.spec("chat", None, {})
+                client._context.gate.spec("chat", None, {})
     except ConfigurationError as exc:
         return str(exc)
     return None

@@ -15,7 +15,7 @@ FIELDS: Mapping[str, Any] = {
     "image": "ghcr.io/me/app:1",
     "gpu": "RTX 4090",
     "max_price": 1.0,
-    "secrets_ok": True,  # the host can read them, and the spec must say that this is fine
+    "accept": ["secrets_on_shared_hosts"],  # the host can read them, and the spec must say that this is fine
 }
 
 

@@ -23,8 +23,8 @@ import anyio
 import trio
 
 import unigpu
-import unigpu._client._async
-import unigpu._client._sync
+import unigpu._client.async_client
+import unigpu._client.sync_client
 from unigpu._io.bridge import run_sync
 from unigpu._io.http import AsyncHttpIo, SyncHttpIo
 from unigpu.providers.local import launch
@@ -66,7 +66,7 @@ class Steps:
             return made
 
         launch._spawn = spawning
-        client._core._store._dir._hook = lambda what: self(f"intent: {what}")
+        client._context._store._dir._hook = lambda what: self(f"intent: {what}")
 
     def _around(self, io: Any) -> None:
         send, sleep = io.send, io.sleep

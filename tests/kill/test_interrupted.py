@@ -14,7 +14,7 @@ from kill_support import FULL, tenth, until
 pytestmark = [pytest.mark.kill, pytest.mark.processes]
 
 FLAVOURS = ["sync", "asyncio", "trio"]
-RANDOM_PRESSES = 5
+RANDOM_PRESSES = 5 if FULL else 1
 
 
 def undone(home: Any, told: str) -> None:
@@ -63,7 +63,6 @@ def test_ctrl_c_at_any_step_of_a_deploy_undoes_it_and_ends_the_process(
     counts.check(deploys=2 * pressed)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_ctrl_c_from_outside_at_a_random_time_leaves_the_deployment_whole_or_undone(
     flavour: str, homes: Callable[..., Any], counts: Any, dice: random.Random

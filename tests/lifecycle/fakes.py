@@ -194,8 +194,11 @@ def options(**fields: Any) -> CallOptions:
     return CallOptions(**{"start_timeout": 60.0, "timeout": None, "execution_timeout": 100.0, **fields})
 
 
+FULL = os.environ.get("UNIGPU_FULL") == "1"
+
+
 def sample(cases: Sequence[Any], *, least: int = 60) -> list[Any]:
     """All of a matrix with ``UNIGPU_FULL=1``; else a seeded tenth, but not below *least*."""
-    if os.environ.get("UNIGPU_FULL") == "1" or len(cases) <= least:
+    if FULL or len(cases) <= least:
         return list(cases)
     return random.Random(len(cases)).sample(list(cases), max(least, len(cases) // 10))

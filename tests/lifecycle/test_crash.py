@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lifecycle_fakes import Crash, FakeDriver, Killer, World, sample, spec
+from lifecycle_fakes import FULL, Crash, FakeDriver, Killer, World, sample, spec
 
 from unigpu import _lifecycle as life
 from unigpu._io.bridge import run_sync
 from unigpu._lifecycle import Scope
 from unigpu.errors import NameConflict
+
+pytestmark = [pytest.mark.full] if FULL else []
 
 FAR = 1e7
 Step = Callable[[Scope], Awaitable[Any]]

@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_at_the_very_end_costs_the_record_and_not_the_deploy
     monkeypatch.setattr(os, "write", real)
     assert (deployed.change, len(world.rows)) == ("created", 1)
     assert any("not recorded" in warning for warning in deployed.warnings)
-    assert world.intents() == []  # a pending one would let a later deploy take it for debris
+    assert world.intents() == []  # a pending one would let a later deploy delete it as a leftover
     with pytest.raises(UniGPUError, match="disk"):
         deploy(world, spec(workers=(1, 2), disk=10))
 

@@ -87,7 +87,7 @@ FIELDS = st.fixed_dictionaries(
         "workers": st.sampled_from([1, (0, 2)]),
         "idle_timeout": st.integers(1, 3),
         "ttl": st.sampled_from([None, 60]),
-        "secrets_ok": st.booleans(),
+        "accept": st.sampled_from([[], ["secrets_on_shared_hosts"]]),
     },
 )
 
@@ -100,7 +100,7 @@ def test_the_form_has_no_space_or_quote(fields: dict[str, Any]) -> None:
 @given(old=FIELDS, new=FIELDS)
 def test_exactly_the_stated_fields_that_differ_are_named(old: dict[str, Any], new: dict[str, Any]) -> None:
     before, after = spec(**old), spec(**new)
-    left_out = {"workers", "idle_timeout", "scaling", "ttl", "secrets_ok", "name"}
+    left_out = {"workers", "idle_timeout", "scaling", "ttl", "accept", "name"}
     expected = []
     for field in set(new) - left_out:
         one, two = getattr(before, field), getattr(after, field)
@@ -115,7 +115,7 @@ def test_exactly_the_stated_fields_that_differ_are_named(old: dict[str, Any], ne
 
 @given(fields=FIELDS)
 def test_what_scale_changes_the_ttl_and_the_permission_are_left_out(fields: dict[str, Any]) -> None:
-    kept = {k: v for k, v in fields.items() if k not in ("workers", "idle_timeout", "ttl", "secrets_ok")}
+    kept = {k: v for k, v in fields.items() if k not in ("workers", "idle_timeout", "ttl", "accept")}
     assert hash_of(spec(**fields)) == hash_of(spec(**kept))
 
 

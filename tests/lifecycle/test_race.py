@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifecycle_fakes import SteppedIo, World, sample, spec
+from lifecycle_fakes import FULL, SteppedIo, World, sample, spec
 
 from unigpu import _lifecycle as life
 from unigpu._io.bridge import run_sync
 from unigpu.errors import DeploymentGone, NameConflict, UniGPUError
+
+pytestmark = [pytest.mark.full] if FULL else []
 
 FAR = 1e7
 

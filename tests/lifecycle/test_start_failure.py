@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unigpu._lifecycle.jobs import result_of
+from unigpu._lifecycle.calls.jobs import result_of
 from unigpu.errors import JobFailed, WorkerFailed
 from unigpu.models import JobError, JobInfo, JobStatus
 from unigpu.models.job import StartFailure

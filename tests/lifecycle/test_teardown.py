@@ -12,7 +12,7 @@ from lifecycle_fakes import BASE, Fault, World, spec
 
 from unigpu import _lifecycle as life
 from unigpu._io.bridge import run_sync
-from unigpu._lifecycle.intent import key_of
+from unigpu._lifecycle.intents import key_of
 from unigpu.driver import DeploymentInfo, provider_name
 from unigpu.errors import AuthenticationError, TeardownIncomplete, UniGPUError
 

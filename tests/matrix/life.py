@@ -45,12 +45,12 @@ async def long_life(client: Any) -> str:
 
 def _io(client: Any) -> Any:
     """The way out of a client, below its retries."""
-    return getattr(client, "_thing", client)._core.io
+    return getattr(client, "_thing", client)._context.io
 
 
 def world_of(client: Any) -> World:
     """Where a client is."""
-    return World.of[getattr(client, "_thing", client)._core]
+    return World.of[getattr(client, "_thing", client)._context]
 
 
 async def call(client: Any, one: Any, value: dict[str, Any], *, timeout: float | None = None) -> Any:

@@ -29,7 +29,7 @@ async def deploy_and_look(client: Any, world: World, settle: bool) -> Any:
     )
     began = world.clock.now()
     for at in () if settle else SWEEPS:
-        await client._core.io.sleep(began + at - world.clock.now())
+        await client._context.io.sleep(began + at - world.clock.now())
         await client.wait_ready(deployed, progress="off")
     return deployed, client
 

@@ -23,7 +23,7 @@ import anyio.lowlevel
 from matrix_platforms import NAME, Platform
 
 from unigpu import AsyncClient, Client
-from unigpu._client._ways import _ways
+from unigpu._client.transports import transports_of
 from unigpu._io.clock import InstantClock, VirtualClock, use_clock
 from unigpu._io.contract import Request, Response, StreamResponse
 from unigpu._io.protection import Protection
@@ -153,7 +153,7 @@ class World:
     """
 
     of: ClassVar[weakref.WeakKeyDictionary[Any, World]] = weakref.WeakKeyDictionary()
-    """Where a client is, by its core."""
+    """Where a client is, by its context."""
 
     def __init__(
         self, platform: Platform, path: Path, *, seed: int = 0, virtual: bool = False, page: int = 50, **settings: Any
@@ -209,12 +209,12 @@ class World:
         async def close() -> None:
             """There is nothing to close."""
 
-        core = client._core
-        World.of[core] = self
-        core.home._flags = _FLAGS
-        core.ways = _ways(io, io, close, Protection.usual(), core.home.emit)
-        core.io = core.ways.usual
-        core._store = IntentStore(self.path / where, hook=hook)
+        context = client._context
+        World.of[context] = self
+        context.gate._flags = _FLAGS
+        context.transports = transports_of(io, io, close, Protection.usual(), context.session.emit)
+        context.io = context.transports.usual
+        context._store = IntentStore(self.path / where, hook=hook)
         return client
 
     # -- the platform

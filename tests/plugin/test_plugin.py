@@ -69,8 +69,8 @@ def test_a_real_platform_is_refused_before_anything_is_sent():
 
 def test_no_key_is_there_and_no_file_of_the_users_is_read():
     assert not [name for name in os.environ if name.endswith("_API_KEY")]
-    assert unigpu.Client()._core.home.settings.find_key("vast", "VAST_API_KEY") is None
-    assert unigpu.Client()._core.home.namespace == "default"
+    assert unigpu.Client()._context.session.settings.find_key("vast", "VAST_API_KEY") is None
+    assert unigpu.Client()._context.session.namespace == "default"
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -92,7 +92,7 @@ def test_is_not_there_for_the_next():
 def test_who_means_the_real_account_says_so():
     assert os.environ["RUNPOD_API_KEY"] == "real"
     assert "UNIGPU_ISOLATED" not in os.environ
-    assert unigpu.Client()._core.home.settings.find_key("vast", "VAST_API_KEY").source.endswith(".vast_api_key)")
+    assert unigpu.Client()._context.session.settings.find_key("vast", "VAST_API_KEY").source.endswith(".vast_api_key)")
 
 
 class OfUnittest(unittest.TestCase):

@@ -7,8 +7,8 @@ A page is every ``docs/**/*.md``, and the README. Of its fenced blocks
   before anything runs. One that defines tests is run by pytest. ``# not run: why``, as first line, says that it is only
   compiled: readers see it, and it is counted.
 * ``text`` with ``title="prints"`` is what the block before it prints; ``…`` stands for anything.
-* ``console`` shows commands. ``python`` and ``pytest`` run; of ``make`` and ``pip install`` the target and the extras
-  must exist; anything else is refused, unless ``# not run: why`` is behind it.
+* ``console`` shows commands. ``python``, ``pytest`` and ``unigpu`` run; of ``make`` and ``pip install`` the target and
+  the extras must exist; anything else is refused, unless ``# not run: why`` is behind it.
 * ``toml`` and ``json`` parse; a whole unigpu configuration also fits the published schema. One with a file's name as
   title is that file.
 
@@ -98,7 +98,7 @@ class Command:
         if self.not_run:
             return "not run"
         first = self.words.split()[0]
-        if first in ("python", "pytest"):
+        if first in ("python", "pytest", "unigpu"):
             return "command"
         if first in ("make", "pip"):
             return "mentioned"

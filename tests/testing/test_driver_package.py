@@ -16,7 +16,7 @@ IN_THE_PACKAGE = {"__init__.py", "driver.py", "api.py", "wire.py", "translate.py
 USE = """
 import unigpu
 client = unigpu.Client("reference", api_key="k")
-print(type(client._core.home.driver("reference")).__module__, client.capabilities("reference").cancel.value)
+print(type(client._context.session.driver("reference")).__module__, client.capabilities("reference").cancel.value)
 """
 
 

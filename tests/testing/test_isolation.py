@@ -94,7 +94,7 @@ def test_the_environment_is_as_before_and_what_others_changed_stays(monkeypatch:
         assert os.environ["VAST_API_KEY"] == "dummy"
         assert not state.exists()  # it is made when something is kept there
         with Client() as client:
-            assert client._core.home.settings.state_dir == state
+            assert client._context.session.settings.state_dir == state
         monkeypatch.setenv("OTHER", "kept")
     assert dict(os.environ) == {**before, "OTHER": "kept"}
 
@@ -103,6 +103,6 @@ def test_a_projects_own_file_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "unigpu.toml"
     file.write_text('namespace = "team"\n')
     with isolated(), Client() as client:
-        assert client._core.home.namespace == "default"
+        assert client._context.session.namespace == "default"
     with isolated(config=file), Client() as client:
-        assert client._core.home.namespace == "team"
+        assert client._context.session.namespace == "team"

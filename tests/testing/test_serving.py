@@ -229,3 +229,32 @@ class InUnittest(unittest.TestCase):
         with Client() as client:
             assert client.invoke("chat", {"a": 1}).output == {"a": 1}
         self.cloud.assert_nothing_billing(after=600)
+
+
+def count(input: dict[str, Any]) -> Iterator[int]:
+    yield from range(input["n"])
+    if input["n"] > 3:
+        raise ValueError("too many")
+
+
+def one(input: dict[str, Any]) -> dict[str, Any]:
+    return {"n": input["n"]}
+
+
+def test_a_pod_streams_and_needs_no_number_of_workers() -> None:
+    said: dict[str, Any] = {"kind": "pod", "ttl": "1h", "auth": "none"}
+    with unigpu_mock("runpod") as mock:
+        mock.serve("counts@runpod", count, **said)
+        mock.serve("one@runpod", one, **said)
+        mock.serve("slow@runpod", count, duration=9.0, execution_timeout=5.0, **said)
+        with Client("runpod") as client:
+            assert client.invoke("counts", {"n": 2}).output == [0, 1]
+            assert list(client.stream("counts", {"n": 3})) == [0, 1, 2]
+            assert list(client.stream("counts", {"n": 0})) == []
+            assert list(client.stream("one", {"n": 2})) == [{"n": 2}]
+            got: list[Any] = []
+            with pytest.raises(errors.JobFailed, match="ValueError: too many"):
+                got.extend(client.stream("counts", {"n": 4}))
+            assert got == [0, 1, 2, 3]
+            with pytest.raises(errors.JobFailed, match="ExecutionTimeout"):
+                list(client.stream("slow", {"n": 1}))

@@ -16,8 +16,8 @@ import pytest
 from unigpu.errors import ConfigurationError
 from unigpu.worker import _runpod, runpod_loop
 from unigpu.worker._exit import CANNOT_LOAD, OK
-from unigpu.worker._mode import find_mode
 from unigpu.worker._settings import Settings
+from unigpu.worker._start import find_mode
 
 Drive = Callable[[dict[str, Any]], Coroutine[Any, Any, Any]]
 Job = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.soak
+
+SEEDS = 30 if os.environ.get("UNIGPU_FULL") == "1" else 3
 SLOTS = 4
 CALLERS = 150
 
@@ -79,7 +83,7 @@ def _async_generator(ledger: Ledger) -> Any:
     return handler
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("make", [_sync, _async, _generator, _async_generator])
 def test_no_slot_is_lost_and_no_answer_goes_astray(make: Any, seed: int, local: Any) -> None:
     dice = random.Random(seed)

@@ -17,15 +17,17 @@ from typing import Any
 import pytest
 
 from unigpu.worker import _vast, pyworker
-from unigpu.worker._mode import find_mode
 from unigpu.worker._settings import Settings
+from unigpu.worker._start import find_mode
 from unigpu.worker._worker import Worker
 
 PATIENCE = 30.0
 
 # Stands for the interpreter of PyWorker's environment: notes what it was started with, reads the marks as PyWorker
 # does, and ends when its input does.
-FAKE = f"""#!{sys.executable} -I
+FAKE = f"""#!/bin/sh
+'''exec' "{sys.executable}" -I "$0" "$@" # a line of #! would end at a space in the path
+'''
 import json, os, sys, threading, time
 folder = os.environ["NOTES"]
 with open(folder + "/env.tmp", "w") as file:

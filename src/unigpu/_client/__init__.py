@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from unigpu._io.lines import ServerSentEvent
 
-from ._async import AsyncClient
-from ._batch import AsyncResults, Results
-from ._handles import Deployment, Job, Stream
-from ._handles_async import AsyncDeployment, AsyncJob, AsyncStream
-from ._http_streams import AsyncHTTPStream, HTTPStream
-from ._request import HTTPReply
-from ._sync import Client
-from ._view import Deployments
+from .async_client import AsyncClient
+from .async_handles import AsyncDeployment, AsyncJob, AsyncStream
+from .handle_state import Deployments
+from .http.request import HTTPReply
+from .http.streams import AsyncHTTPStream, HTTPStream
+from .map.results import AsyncResults, Results
+from .sync_client import Client
+from .sync_handles import Deployment, Job, Stream
 
 __all__ = [
     "AsyncClient",

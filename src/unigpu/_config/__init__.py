@@ -23,6 +23,6 @@ from __future__ import annotations
 
 from ._load import load
 from ._settings import DEFAULT, Default, Key, Settings, key_variable, secret
-from ._state import keep_state_in
+from ._state import mocked
 
-__all__ = ["DEFAULT", "Default", "Key", "Settings", "keep_state_in", "key_variable", "load", "secret"]
+__all__ = ["DEFAULT", "Default", "Key", "Settings", "key_variable", "load", "mocked", "secret"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ..models import DeploymentSpec
+from ..models._values import Risk
 from ..models.identity import NAME_PATTERN, NAMESPACE_PATTERN
 
 ID: Final = "https://raw.githubusercontent.com/unigpu/unigpu/main/docs/unigpu.schema.json"
@@ -53,7 +54,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "env": {"type": "object", "additionalProperties": {"type": "string"}},
     "secrets": {"type": "array", "items": _TEXT},
-    "secrets_ok": {"type": "boolean"},
+    "accept": {"type": "array", "items": {"enum": list(get_args(Risk))}},
     "volumes": {
         "type": "array",
         "items": {

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from ..errors import ConfigurationError
 from ..models import nearest
 from ._files import FILE
-from ._state import ended, state_now, world
+from ._state import ended, longest_start, state_now, world
 from ._vendors import vendor_key
 
 
@@ -74,6 +74,11 @@ class Settings:
     def state(self) -> Path | None:
         """Where state is kept now: while a mock runs, in its directory, also for a client that was made before it."""
         return None if self.state_dir is None else state_now(self.state_dir, self.made_in)
+
+    @property
+    def mocked_start(self) -> float | None:
+        """Seconds of the longest start of a mock's worker; ``None``: no mock runs."""
+        return longest_start()
 
     @property
     def ended(self) -> bool:

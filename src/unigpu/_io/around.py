@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
 
-from .contract import Io, Request, Response, StreamResponse
-
-T = TypeVar("T")
+from .contract import Io, Request, Response, Shield, StreamResponse
 
 __all__ = ["Around"]
 
@@ -43,6 +39,7 @@ class Around:
         """As `Io.random`."""
         return self._io.random()
 
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        """As `Io.shield`."""
-        return await self._io.shield(work, seconds=seconds)
+    @property
+    def shield(self) -> Shield:
+        """As `Io.shield`: handed through, so that a protected span passes no frame of a middleware."""
+        return self._io.shield

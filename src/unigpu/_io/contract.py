@@ -93,6 +93,41 @@ class Headers(Mapping[str, str]):
         return f"Headers({', '.join(self)})"
 
 
+class EncodedJSON(Mapping[str, Any]):
+    """A JSON object that is encoded already: as `Request.json`, or as a part of it, its bytes are sent as they are.
+
+    A call's input is encoded once, where it is checked: the size check, every envelope and every repetition use the
+    same bytes. It reads like the object that it stands for; the first read decodes it.
+    """
+
+    __slots__ = ("_decoded", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._decoded: dict[str, Any] | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        return self._value()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._value())
+
+    def __len__(self) -> int:
+        return len(self._value())
+
+    def __bool__(self) -> bool:
+        return self.data != b"{}"
+
+    def __repr__(self) -> str:  # no value: an input is the user's
+        return f"EncodedJSON({len(self.data)} bytes)"
+
+    def _value(self) -> dict[str, Any]:
+        decoded = self._decoded
+        if decoded is None:
+            decoded = self._decoded = cast("dict[str, Any]", _json.loads(self.data))
+        return decoded
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One HTTP request, as data.
@@ -187,6 +222,17 @@ class StreamResponse(Protocol):
     async def read(self) -> bytes: ...
 
 
+class Shield(Protocol):
+    """What `Io.shield` does."""
+
+    async def __call__(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+        """Run *work* to its end, at most *seconds*, whatever cancels the caller meanwhile.
+
+        The cancellation, or the interrupt, is raised when *work* has ended.
+        """
+        ...
+
+
 class Io(Protocol):
     """What code above may do to the world: send, stream, wait, read clocks, and protect a cleanup."""
 
@@ -210,9 +256,5 @@ class Io(Protocol):
         """A number in [0, 1), for jitter."""
         ...
 
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        """Run *work* to its end, at most *seconds*, whatever cancels the caller meanwhile.
-
-        The cancellation, or the interrupt, is raised when *work* has ended.
-        """
-        ...
+    @property
+    def shield(self) -> Shield: ...

@@ -4,7 +4,7 @@ A request is checked and encoded (`prepare`), sent over the connections of its r
 limits (`reply`, `decode`), or the failure named (`failures`). Redirects are never followed, nothing is retried, no
 cookie and no ``.netrc`` is ever read, and no URL is logged.
 
-httpx is needed, and imported, only where somebody hands in a transport of its kind.
+httpx is needed, and imported, only for a transport that the user hands in (`user_transport`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import functools
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-import anyio
-
-from unigpu.errors import ClientClosed, ConfigurationError, TransportTimeout, UniGPUError
+from unigpu.errors import ClientClosed, TransportTimeout, UniGPUError
 
 from ._forklock import ForkLock
 from .bridge import run_sync
@@ -35,10 +33,8 @@ from .proxy import Proxies
 from .redact import terminal
 from .reply import StreamReply, is_over, no_redirect, whole
 from .shield import shield_async, shield_sync
+from .user_transport import AsyncUserTransport, SyncUserTransport, UserTransport
 from .wire import Raw, Timing, Wire
-
-if TYPE_CHECKING:
-    import httpx
 
 T = TypeVar("T")
 
@@ -79,7 +75,7 @@ class HttpConfig:
     worker_ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     private_workers: bool = False
     here_only: bool = False
-    transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = field(default=None, repr=False)
+    transport: UserTransport | None = field(default=None, repr=False)
     random: Callable[[], float] = random.random
 
 
@@ -161,7 +157,7 @@ class _HttpIo:
     def _pool(self, settings: PoolSettings) -> Wire:
         raise AssertionError("a flavour says which")
 
-    def _foreign(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> Wire:
+    def _foreign(self, transport: UserTransport) -> Wire:
         raise AssertionError("a flavour says which")
 
     async def send(self, request: Request) -> Response:
@@ -290,15 +286,13 @@ class AsyncHttpIo(_HttpIo):
     def _pool(self, settings: PoolSettings) -> Wire:
         return AsyncPool(settings)
 
-    def _foreign(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> Wire:
-        return _AsyncForeign(transport)
+    def _foreign(self, transport: UserTransport) -> Wire:
+        return AsyncUserTransport(transport)
 
     async def sleep(self, seconds: float) -> None:
         await get_clock().asleep(seconds)
 
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        """See `unigpu._io.shield`."""
-        return await shield_async(work, seconds=seconds)
+    shield = staticmethod(shield_async)
 
     async def aclose(self) -> None:
         """Close the connections of this loop. Any later use raises `ClientClosed`."""
@@ -313,102 +307,14 @@ class SyncHttpIo(_HttpIo):
     def _pool(self, settings: PoolSettings) -> Wire:
         return SyncPool(settings)
 
-    def _foreign(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> Wire:
-        return _SyncForeign(transport)
+    def _foreign(self, transport: UserTransport) -> Wire:
+        return SyncUserTransport(transport)
 
     async def sleep(self, seconds: float) -> None:
         get_clock().sleep(seconds)
 
-    async def shield(self, work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-        """See `unigpu._io.shield`."""
-        return await shield_sync(work, seconds=seconds)
+    shield = staticmethod(shield_sync)
 
     def close(self) -> None:
         """Close the connections. Any later use raises `ClientClosed`."""
         run_sync(self._close())
-
-
-class _ForeignRaw:
-    """A reply of a transport that was handed in. Such a transport knows no total deadline, so it is held here."""
-
-    def __init__(self, reply: httpx.Response, timing: Timing, *, is_async: bool) -> None:
-        self.status = reply.status_code
-        self.headers = [(name.lower(), value) for name, value in reply.headers.multi_items()]
-        self._stream: Any = reply.stream
-        self._items: Any = None
-        self._timing, self._is_async = timing, is_async and hasattr(self._stream, "__aiter__")
-
-    async def next(self) -> bytes | None:
-        if self._items is None:
-            self._items = aiter(self._stream) if self._is_async else iter(self._stream)
-        if not self._is_async:
-            if time.monotonic() >= self._timing.until:
-                raise TimeoutError
-            return next(self._items, None)
-        try:
-            with _within(self._timing):
-                piece: bytes = await anext(self._items)
-        except StopAsyncIteration:
-            return None
-        return piece
-
-    async def close(self) -> None:
-        stream, self._stream = self._stream, None
-        if self._is_async and stream is not None:
-            with anyio.CancelScope(shield=True):
-                for part in (self._items, stream):
-                    if hasattr(part, "aclose"):
-                        await part.aclose()
-        elif stream is not None and hasattr(stream, "close"):
-            stream.close()
-
-
-def _within(timing: Timing) -> contextlib.AbstractContextManager[object]:
-    return anyio.fail_after(max(0.0, timing.until - time.monotonic()))
-
-
-def _foreign_request(prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> httpx.Request:
-    import httpx  # here: it takes longer to import than all of ours, and only these transports need it
-
-    return httpx.Request(
-        prepared.method,
-        prepared.url,
-        headers=prepared.headers,
-        content=prepared.content,
-        extensions={"timeout": timing.extension(), **extensions},
-    )
-
-
-class _SyncForeign:
-    def __init__(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> None:
-        import httpx  # see _foreign_request
-
-        if not isinstance(transport, httpx.BaseTransport):
-            raise ConfigurationError("transport=: Client needs an httpx.BaseTransport")
-        self._transport = transport
-
-    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _ForeignRaw:
-        return _ForeignRaw(
-            self._transport.handle_request(_foreign_request(prepared, timing, extensions)), timing, is_async=False
-        )
-
-    async def close(self) -> None:
-        self._transport.close()
-
-
-class _AsyncForeign:
-    def __init__(self, transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> None:
-        import httpx  # see _foreign_request
-
-        if not isinstance(transport, httpx.AsyncBaseTransport):
-            raise ConfigurationError("transport=: AsyncClient needs an httpx.AsyncBaseTransport")
-        self._transport = transport
-
-    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _ForeignRaw:
-        request = _foreign_request(prepared, timing, extensions)
-        with _within(timing):
-            reply = await self._transport.handle_async_request(request)
-        return _ForeignRaw(reply, timing, is_async=True)
-
-    async def close(self) -> None:
-        await self._transport.aclose()

@@ -26,6 +26,7 @@ import anyio
 import anyio.lowlevel
 import httpcore
 
+from .core_request import core_request, origin_of, text_headers
 from .net import AsyncLink, Key, PoolSettings, SyncLink, async_link, sync_link
 from .prepare import Prepared
 from .wire import Timing
@@ -37,60 +38,6 @@ _CLOSING: Final = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError
 
 # What a fork left behind. Closing it here would warn, and could disturb the parent; so it is kept, never used.
 _inherited: Final[list[object]] = []
-
-
-def _key(url: httpcore.URL) -> Key:
-    scheme, host = url.scheme.decode("ascii"), url.host.decode("ascii")
-    return scheme, host, url.port or (443 if scheme == "https" else 80)
-
-
-class _Body:
-    """A request's body. No generators: one that is left in the middle of a broken write would make trio warn."""
-
-    def __init__(self, content: bytes) -> None:
-        self._parts = (content,) if content else ()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._parts)
-
-    def __aiter__(self) -> _BodyParts:
-        return _BodyParts(iter(self._parts))
-
-
-class _BodyParts:
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts = parts
-
-    def __aiter__(self) -> _BodyParts:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for part in self._parts:
-            return part
-        raise StopAsyncIteration
-
-
-def _core_request(prepared: Prepared, extensions: dict[str, Any]) -> httpcore.Request:
-    url = httpcore.URL(prepared.url)
-    scheme, host, port = _key(url)
-    name = f"[{host}]" if ":" in host else host
-    given = {name.lower() for name, _ in prepared.headers}
-    headers = list(prepared.headers)
-    if "host" not in given:
-        default = port == (443 if scheme == "https" else 80)
-        headers.insert(0, ("host", name if default else f"{name}:{port}"))
-    if "content-length" not in given and "transfer-encoding" not in given:
-        length = len(prepared.content or b"")
-        if length or prepared.method in ("POST", "PUT", "PATCH"):
-            headers.append(("content-length", str(length)))
-    raw = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
-    return httpcore.Request(
-        prepared.method.encode("ascii"), url, headers=raw, content=_Body(prepared.content or b""), extensions=extensions
-    )
-
-
-def _text_headers(raw: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
 
 
 class _AsyncWaiter:
@@ -114,7 +61,7 @@ class _AsyncRaw:
     """A reply that still holds its connection."""
 
     def __init__(self, raw: httpcore.Response, pool: AsyncPool, origin: _AsyncOrigin, link: AsyncLink) -> None:
-        self.status, self.headers = raw.status, _text_headers(raw.headers)
+        self.status, self.headers = raw.status, text_headers(raw.headers)
         self._stream: Any = raw.stream  # under a mock: the mock's own stream, which may be a plain iterable
         self._items: Any = None
         self._ended = False
@@ -170,8 +117,8 @@ class AsyncPool:
 
     async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _AsyncRaw:
         """Send a request, and return when status and headers are there."""
-        request = _core_request(prepared, {"timeout": timing.extension(), **extensions})
-        origin = self._origin(_key(request.url))
+        request = core_request(prepared, {"timeout": timing.extension(), **extensions})
+        origin = self._origin(origin_of(request.url))
         while True:
             link = await self._acquire(origin, timing)
             link.deadline.until = timing.until
@@ -283,7 +230,7 @@ class _SyncOrigin:
 
 class _SyncRaw:
     def __init__(self, raw: httpcore.Response, pool: SyncPool, origin: _SyncOrigin, link: SyncLink) -> None:
-        self.status, self.headers = raw.status, _text_headers(raw.headers)
+        self.status, self.headers = raw.status, text_headers(raw.headers)
         self._stream: Any = raw.stream
         self._items: Any = None
         self._held: tuple[SyncPool, _SyncOrigin, SyncLink] | None = (pool, origin, link)
@@ -321,8 +268,8 @@ class SyncPool:
 
     async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _SyncRaw:
         """Send a request, and return when status and headers are there."""
-        request = _core_request(prepared, {"timeout": timing.extension(), **extensions})
-        origin = self._origin(_key(request.url))
+        request = core_request(prepared, {"timeout": timing.extension(), **extensions})
+        origin = self._origin(origin_of(request.url))
         while True:
             link = self._acquire(origin, timing)
             try:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 from unigpu.errors import ConfigurationError, InvalidInput
 
-from .contract import UNSET, Request
+from .contract import UNSET, EncodedJSON, Request
 
 __all__ = ["Prepared", "encode_json", "prepare", "secrets_of"]
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
 _URL: Final = re.compile(r"[!-~]+")
+_PLACE: Final = f'"{secrets.token_hex(16)}"'.encode()
+"""Where an `EncodedJSON` goes in a body. It is random, so that no value of a body is taken for it."""
 _SECRET_NAMES: Final = re.compile(r"auth|key|token|secret|cookie|signature|password", re.IGNORECASE)
 
 
@@ -64,16 +68,36 @@ def prepare(request: Request, defaults: tuple[tuple[str, str], ...] = ()) -> Pre
 
 
 def encode_json(value: Any, *, operation: str | None = None) -> bytes:
-    """*value* as compact UTF-8 JSON, without NaN and infinities.
+    """*value* as compact UTF-8 JSON, without NaN and infinities. An `EncodedJSON` in it is put in as it is.
 
     Raises:
         InvalidInput: it is not JSON.
     """
+    if isinstance(value, EncodedJSON):
+        return value.data
+    parts: list[bytes] = []
+
+    def default(part: object) -> object:
+        if isinstance(part, EncodedJSON):
+            parts.append(part.data)
+            return _PLACE[1:-1].decode()
+        if isinstance(part, Mapping):
+            return dict(cast("Mapping[object, object]", part))
+        raise TypeError(f"{type(part).__name__} is not JSON")
+
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=default)
+        data = text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as exc:  # UnicodeEncodeError is a ValueError
         kind = type(exc).__name__
+    else:
+        return data if not parts else _filled(data, parts)
     raise InvalidInput(f"the body cannot be written as JSON ({kind})", operation=operation)
+
+
+def _filled(data: bytes, parts: list[bytes]) -> bytes:
+    first, *rest = data.split(_PLACE)
+    return b"".join([first, *(piece for pair in zip(parts, rest, strict=True) for piece in pair)])
 
 
 def secrets_of(headers: list[tuple[str, str]]) -> list[str]:

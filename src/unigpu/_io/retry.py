@@ -24,7 +24,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
 
@@ -113,129 +113,129 @@ class RetryingIo(Around):
 
     async def send(self, request: Request) -> Response:
         """As `Io.send`."""
+        first: _Sending[Response] = self._first(request)
+        with first:  # here, not in a function: the first try of every call passes no more frames than this one
+            self._replied(first, await self._io.send(request))
 
-        async def once() -> tuple[Response | None, Try]:
-            try:
-                reply = await self._io.send(request)
-            except TransportError as exc:
-                return None, Try(error=exc)
-            meant = reply if request.status_of is None else replace(reply, status=request.status_of(reply))
-            return reply, Try(meant, wall=self._io.wall(), foreign=request.foreign)
+        async def again(sending: _Sending[Response]) -> None:
+            with sending:
+                self._replied(sending, await self._io.send(request))
 
-        reply, end, attempts, reason = await self._until_done(request, once)
-        if end.error is not None:
-            raise _marked(end.error, attempts, reason)
-        assert reply is not None
+        last, attempts, reason = await self._until_done(first, again)
+        if last.end.error is not None:
+            raise _marked(last.end.error, attempts, reason)
+        reply = last.value
         return reply if attempts == 1 and reason is None else replace(reply, attempts=attempts, stop_reason=reason)
 
     @contextlib.asynccontextmanager
     async def stream(self, request: Request) -> AsyncGenerator[StreamResponse]:
         """As `Io.stream`."""
 
-        async def once() -> tuple[tuple[AbstractAsyncContextManager[StreamResponse], StreamResponse] | None, Try]:
-            opening = self._io.stream(request)
-            try:
+        async def once(sending: _Sending[tuple[AbstractAsyncContextManager[StreamResponse], StreamResponse]]) -> None:
+            with sending:
+                opening = self._io.stream(request)
                 reply = await opening.__aenter__()
-            except TransportError as exc:
-                return None, Try(error=exc)
-            drop = lambda: opening.__aexit__(None, None, None)  # noqa: E731 - a line that is read here and nowhere else
-            return (opening, reply), Try(reply, drop=drop, wall=self._io.wall(), foreign=request.foreign)
+                drop = lambda: opening.__aexit__(None, None, None)  # noqa: E731 - read here and nowhere else
+                end = Try(reply, drop=drop, wall=self._io.wall(), foreign=request.foreign)
+                sending.value, sending.end = (opening, reply), end
 
-        opened, end, attempts, reason = await self._until_done(request, once)
-        if end.error is not None:
-            raise _marked(end.error, attempts, reason)
-        assert opened is not None
-        opening, reply = opened
+        first: _Sending[tuple[AbstractAsyncContextManager[StreamResponse], StreamResponse]] = self._first(request)
+        await once(first)
+        last, attempts, reason = await self._until_done(first, once)
+        if last.end.error is not None:
+            raise _marked(last.end.error, attempts, reason)
+        opening, reply = last.value
         async with _Entered(opening):
             yield reply
 
+    def _replied(self, sending: _Sending[Response], reply: Response) -> None:
+        request = sending.request
+        meant = reply if request.status_of is None else replace(reply, status=request.status_of(reply))
+        sending.value, sending.end = reply, Try(meant, wall=self._io.wall(), foreign=request.foreign)
+
     async def _until_done(
-        self, request: Request, once: Callable[[], Awaitable[tuple[T, Try]]]
-    ) -> tuple[T, Try, int, str | None]:
-        """The last result, how it ended, how often it was sent, and why not again (``None``: no need)."""
-        key = plane_of(request)
-        entry = self._enter(request, key)
-        if not isinstance(entry, Entry | None):
-            self._records.refused(request, key, entry, self._io.now())
-            raise _refused(request, key, entry)
-        last = await self._once(request, key, entry, once, 1)
-        if not self._worth(request, last[1]):
-            return *last, 1, self._ended(request, key, last[1], 1, 0.0)
+        self, last: _Sending[T], once: Callable[[_Sending[T]], Awaitable[None]]
+    ) -> tuple[_Sending[T], int, str | None]:
+        """The last sending, how often it was sent, and why not again (``None``: no need)."""
+        request, key = last.request, last.key
+        if not self._worth(request, last.end):
+            return last, 1, self._ended(request, key, last.end, 1, 0.0)
         sent, paid, reasons = 0, 0.0, list[str]()
 
         async def attempt() -> None:
             nonlocal last, sent
-            if sent > 0:  # the first was sent above: tenacity only learns how it ended
+            if sent > 0:  # the first was sent before: tenacity only learns how it ended
                 entry = self._enter(request, key)
                 if not isinstance(entry, Entry | None):
                     reasons.append("breaker")  # it opened while this call slept
                     return
-                last = await self._once(request, key, entry, once, sent + 1)
+                sending = _Sending[T](self, request, key, entry, sent + 1)
+                await once(sending)
+                last = sending
             sent += 1
 
         def stop(state: RetryCallState) -> bool:
             nonlocal paid
-            reason = self._stops(request, key, last[1], sent, state.upcoming_sleep) if not reasons else None
+            reason = self._stops(request, key, last.end, sent, state.upcoming_sleep) if not reasons else None
             reasons.extend([reason] if reason else [])
-            paid = 0.0 if reasons else self._cost(request, last[1])
+            paid = 0.0 if reasons else self._cost(request, last.end)
             return bool(reasons)
 
         async def before_sleep(state: RetryCallState) -> None:
-            end, sleep = last[1], state.upcoming_sleep
+            end, sleep = last.end, state.upcoming_sleep
             if end.drop is not None:
                 await end.drop()  # the reply that is not wanted; only now, because the last one is handed to the caller
             self._records.retry(request, key, end, sent, sleep, self._io.now())
 
         await AsyncRetrying(
             sleep=self._io.sleep,
-            retry=lambda _: bool(reasons) or self._worth(request, last[1]),
-            wait=lambda _: self._wait(last[1], sent),
+            retry=lambda _: bool(reasons) or self._worth(request, last.end),
+            wait=lambda _: self._wait(last.end, sent),
             stop=stop,
             before_sleep=before_sleep,
             retry_error_callback=lambda _: None,
         )(attempt)
-        value, end = last
         if reasons:
-            self._records.gave_up(request, key, end, sent, reasons[-1], self._io.now())
-            return value, end, sent, reasons[-1]
-        return value, end, sent, self._ended(request, key, end, sent, paid)
+            self._records.gave_up(request, key, last.end, sent, reasons[-1], self._io.now())
+            return last, sent, reasons[-1]
+        return last, sent, self._ended(request, key, last.end, sent, paid)
 
     # -- one sending, under the breaker's eyes
+
+    def _first(self, request: Request) -> _Sending[Any]:
+        """The first sending of a call.
+
+        Raises:
+            CircuitOpen: the breaker does not let it out.
+        """
+        key = plane_of(request)
+        entry = self._enter(request, key)
+        if not isinstance(entry, Entry | None):
+            self._records.refused(request, key, entry, self._io.now())
+            raise _refused(request, key, entry)
+        return _Sending(self, request, key, entry, 1)
 
     def _enter(self, request: Request, key: str) -> Entry | float | None:
         """Leave to send (``None``: there is no breaker), or the seconds until one may be had."""
         breaker = self._protection.breaker
         return None if breaker is None else breaker.enter(key, self._io.now(), anyway=request.cleanup)
 
-    async def _once(
-        self, request: Request, key: str, entry: Entry | None, once: Callable[[], Awaitable[tuple[T, Try]]], number: int
-    ) -> tuple[T, Try]:
-        began = self._io.now()
-        try:
-            value, end = await once()
-        except BaseException as exc:
-            self._records.sent(request, None, exc, number, self._io.now() - began)
-            answered = False if isinstance(exc, InvalidResponseError) else None
-            self._judge(request, key, entry, answered, None, number)
-            raise
-        seconds = self._io.now() - began
-        self._records.sent(request, end, None, number, seconds)
-        self._judge(request, key, entry, evidence(request, end, seconds), end, number)
-        return value, end
-
-    def _judge(
-        self, request: Request, key: str, entry: Entry | None, answered: bool | None, end: Try | None, number: int
-    ) -> None:
+    def note(self, sending: _Sending[Any], end: Try | None, error: BaseException | None) -> None:
+        """Record a sending that has ended, and let the breaker judge it. *end* ``None``: *error* broke it off."""
+        request, seconds = sending.request, self._io.now() - sending.began
+        self._records.sent(request, end, error, sending.number, seconds)
         breaker = self._protection.breaker
-        if breaker is None or entry is None:
+        if breaker is None or sending.entry is None:
             return
+        broken = False if isinstance(error, InvalidResponseError) else None
+        answered = broken if end is None else evidence(request, end, seconds)
         if answered is None:
-            breaker.leave(entry)
+            breaker.leave(sending.entry)
             return
         now = self._io.now()
-        change = breaker.record(entry, answered, now, self._io.random)
+        change = breaker.record(sending.entry, answered, now, self._io.random)
         if change is not None:
-            self._records.breaker(request, key, change, end, number, now)
+            self._records.breaker(request, sending.key, change, end, sending.number, now)
 
     # -- again?
 
@@ -282,6 +282,33 @@ class RetryingIo(Around):
         if reason is not None:
             self._records.gave_up(request, key, end, sent, reason, self._io.now())
         return reason
+
+
+class _Sending(Generic[T]):
+    """One sending: a block around it, which notes how it ended and lets no `TransportError` out.
+
+    Attributes:
+        entry: The breaker's leave.
+        value: What came, unless `end` has an error.
+    """
+
+    value: T
+    end: Try
+
+    def __init__(self, io: RetryingIo, request: Request, key: str, entry: Entry | None, number: int) -> None:
+        self.request, self.key, self.entry, self.number = request, key, entry, number
+        self.began = io.now()
+        self._io = io
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, TransportError):
+            self.end = Try(error=error)
+        known = error is None or isinstance(error, TransportError)
+        self._io.note(self, self.end if known else None, error)
+        return known
 
 
 class _Entered(contextlib.AbstractAsyncContextManager[None]):

@@ -1,33 +1,40 @@
-"""Deploy, update, teardown and calls for every provider: the sequence, where drivers only have verbs."""
+"""Deploy, update, teardown and calls for every provider: the order of steps. A driver has single verbs only."""
 
 from __future__ import annotations
 
-from ._scope import CallOptions, Deployed, Scope
-from .control import find, listing, resolve, scale, start, stop, wake
+from .calls.jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
+from .calls.request import Asking, OpenReply, request
+from .calls.stream import StreamRun, job_stream, stream
+from .consistency.absence import read
+from .consistency.owed_checks import OwedChecks, pay, pay_quietly
+from .deploy import deploy
 from .gc import Group, collect, inspect
-from .intent import Intent, IntentStore
+from .intents import Intent, IntentStore
 from .inventory import inventory
-from .jobs import invoke, job_cancel, job_result, job_status, new_job_id, submit
-from .owed import Owed, pay, pay_quietly
-from .ready import read, wait_ready
-from .reconcile import deploy, update
-from .request import Asking, OpenReply, request
-from .shared_looks import SharedLooks
-from .stream import StreamRun, job_stream, stream
+from .listing import find, listing, resolve
+from .ready import wait_ready
+from .scale import scale, start, stop, wake
+from .scope import CallOptions, Deployed, IfExists, OnFailure, OnTimeout, Scope, Wait
+from .shared_status import SharedStatus
 from .teardown import end_expired, known, teardown
+from .update import update
 
 __all__ = [
     "Asking",
     "CallOptions",
     "Deployed",
     "Group",
+    "IfExists",
     "Intent",
     "IntentStore",
+    "OnFailure",
+    "OnTimeout",
     "OpenReply",
-    "Owed",
+    "OwedChecks",
     "Scope",
-    "SharedLooks",
+    "SharedStatus",
     "StreamRun",
+    "Wait",
     "collect",
     "deploy",
     "end_expired",

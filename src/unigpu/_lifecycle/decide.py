@@ -1,4 +1,4 @@
-"""What `deploy` does with a deployment of the same name: the table of the docs, as one pure function."""
+"""What `deploy` does with a deployment of the same name: the table in the documentation, as one pure function."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal
 from unigpu.driver import Content, DeploymentInfo, DeploymentSpec, Found, Scaling
 from unigpu.errors import NameConflict
 
-from ._scope import IfExists
 from .identity import CODE, compared, differing
+from .scope import IfExists
 
 Action = Literal["adopt", "update", "recreate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """The limits that `scale` sets. ``None`` stays as it is."""
+class LimitChange:
+    """The limits that `scale` sets. ``None``: no change."""
 
     workers: tuple[int, int] | None = None
     idle_timeout: float | None = None
@@ -28,18 +28,18 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What is to be done with what exists.
+class DeployDecision:
+    """What to do with the deployment that exists.
 
     Attributes:
         fields: The stated spec fields that differ.
-        limits: What to scale afterwards.
-        warnings: What could not be compared, or is not quite as asked.
+        limits: The limits to set afterwards.
+        warnings: What could not be compared, or differs a little from the request.
     """
 
     action: Action
     fields: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
+    limits: LimitChange = field(default_factory=LimitChange)
     warnings: tuple[str, ...] = ()
 
 
@@ -54,26 +54,26 @@ def decide(
     if_exists: IfExists,
     updatable: Callable[[frozenset[str]], bool],
     wall: float,
-) -> Decision:
+) -> DeployDecision:
     """What to do with *found*.
 
     Args:
-        known_hash: The spec hash that this machine's intent keeps, where the platform does not tell it.
+        known_hash: The spec hash in this machine's intent, for platforms that do not return it.
         updatable: Whether the platform changes exactly these fields in place.
         wall: Epoch seconds now.
 
     Raises:
-        NameConflict: the name is taken by something else, with the fields that differ.
+        NameConflict: another deployment has the name; with the fields that differ.
     """
     provider, name = info.provider, spec.name
     foreign = not info.ours or (info.name is not None and info.name != name)
     if foreign:
         raise NameConflict(
-            f"{info.provider_name} on {provider} carries our name for {name}, but is "
-            + (f"the deployment {info.name}" if info.name else "not unigpu's"),
+            f"{info.provider_name} on {provider} has the name that unigpu uses for {name}, but "
+            + (f"it is the deployment {info.name}" if info.name else "unigpu did not create it"),
             provider=provider,
             deployment=name,
-            hint="Choose another name; nothing was touched.",
+            hint="Choose another name. Nothing was changed.",
         )
     old_hash = found.spec_hash or known_hash
     stated = compared(spec, content, provider=provider)
@@ -81,8 +81,8 @@ def decide(
     warnings: list[str] = []
     if fields is None:
         fields = tuple(sorted(one for one in stated if one in found.shown and found.shown[one] != getattr(spec, one)))
-        if untold := sorted(stated - found.shown.keys()):
-            warnings.append(f"not compared with what exists ({provider} does not tell): {', '.join(untold)}")
+        if hidden := sorted(stated - found.shown.keys()):
+            warnings.append(f"not compared with what exists ({provider} does not return it): {', '.join(hidden)}")
     limits = limits_to_change(info, spec)
     moved = content.origin is not None and found.origin is not None and content.origin != found.origin
 
@@ -90,28 +90,32 @@ def decide(
         raise _conflict(info, name, (*fields, *_names(limits)), 'if_exists="error" was given')
     if if_exists == "adopt" and moved:
         raise NameConflict(
-            f"{name} on {provider} is deployed from {found.origin}, and this handler is in {content.origin}",
+            f"{name} on {provider} was deployed from {found.origin}, but this handler is in {content.origin}",
             provider=provider,
             deployment=name,
             fields=("handler", *(f for f in fields if f != "handler")),
-            hint='To have both, give namespace= (or another name); if_exists="replace" takes the other one\'s place.',
+            hint='To keep both, pass namespace= or another name. To replace the other one, pass if_exists="replace".',
         )
     if moved and not fields:
         fields = ("handler",)
     if not fields:
-        return Decision(action="adopt", limits=limits, warnings=(*warnings, *ends_earlier(found, spec, wall)))
+        return DeployDecision(action="adopt", limits=limits, warnings=(*warnings, *expires_earlier(found, spec, wall)))
     in_place = updatable(frozenset(fields))
     if if_exists == "adopt":
         if set(fields) == {CODE} and in_place:
-            return Decision(action="update", fields=fields, limits=limits, warnings=ends_earlier(found, spec, wall))
+            return DeployDecision(
+                action="update", fields=fields, limits=limits, warnings=expires_earlier(found, spec, wall)
+            )
         raise _conflict(info, name, fields, None)
     if in_place:
-        return Decision(action="update", fields=fields, limits=limits, warnings=ends_earlier(found, spec, wall))
-    return Decision(action="recreate", fields=fields)
+        return DeployDecision(
+            action="update", fields=fields, limits=limits, warnings=expires_earlier(found, spec, wall)
+        )
+    return DeployDecision(action="recreate", fields=fields)
 
 
-def limits_to_change(info: DeploymentInfo, spec: DeploymentSpec) -> Limits:
-    """The stated limits that are not so; one that the platform does not tell is set without being a difference."""
+def limits_to_change(info: DeploymentInfo, spec: DeploymentSpec) -> LimitChange:
+    """The stated limits that differ. A limit that the platform does not return is set, but is no difference."""
     asked: dict[str, Any] = {}
     if "workers" in spec.stated and info.workers is not None and info.workers != spec.workers:
         asked["workers"] = spec.workers
@@ -121,21 +125,24 @@ def limits_to_change(info: DeploymentInfo, spec: DeploymentSpec) -> Limits:
         now: Any = info.details["scaling"]
         if now != spec.scaling.model_dump():
             asked["scaling"] = spec.scaling
-    return Limits(**asked)
+    return LimitChange(**asked)
 
 
-def ends_earlier(found: Found, spec: DeploymentSpec, wall: float) -> tuple[str, ...]:
-    """A warning where what exists ends before the ttl that was asked for."""
+def expires_earlier(found: Found, spec: DeploymentSpec, wall: float) -> tuple[str, ...]:
+    """A warning where the existing deployment expires before the requested ttl."""
     if "ttl" not in spec.stated or found.expires_at is None:
         return ()
     if spec.ttl is not None and found.expires_at >= wall + spec.ttl:
         return ()
     left = max(0.0, found.expires_at - wall)
-    asked = "no end" if spec.ttl is None else f"{spec.ttl:g} s"
-    return (f"{spec.name} existed and ends in {left:.0f} s, earlier than asked ({asked}): a ttl is fixed at create",)
+    asked = "never" if spec.ttl is None else f"{spec.ttl:g} s"
+    return (
+        f"{spec.name} already exists and expires in {left:.0f} s, earlier than requested ({asked}): "
+        "the ttl is fixed at creation",
+    )
 
 
-def _names(limits: Limits) -> tuple[str, ...]:
+def _names(limits: LimitChange) -> tuple[str, ...]:
     return tuple(n for n in ("workers", "idle_timeout", "scaling") if getattr(limits, n) is not None)
 
 
@@ -147,7 +154,7 @@ def _conflict(info: DeploymentInfo, name: str, fields: tuple[str, ...], why: str
         deployment=name,
         fields=fields,
         hint=(
-            'if_exists="replace" changes it (in place where the platform can); another name or namespace= leaves it '
-            "alone. Nothing was touched."
+            'if_exists="replace" changes it, in place where the platform can. Another name or namespace= leaves it '
+            "alone. Nothing was changed."
         ),
     )

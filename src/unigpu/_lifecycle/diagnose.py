@@ -1,4 +1,4 @@
-"""Why a worker cannot start: told before the deadline, with the log lines that were there at the time."""
+"""Why a worker cannot start: reported before the deadline, with the log lines that existed at that time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
 from unigpu.errors import UniGPUError, WorkerFailed
 from unigpu.models.job import StartFailure
 
-from ._scope import Scope
+from .scope import Scope
 
 REASONS: Final = ("image_pull", "crash_loop", "probe", "out_of_memory", "host_lost")
 
@@ -22,9 +22,11 @@ NEXT_STEP: Final = {
     "unknown": "Read the worker's log: client.logs(deployment).",
 }
 
-_LOST_POD: Final = "A pod stays on its machine, and that went away: tear it down, then deploy it again on another one."
+_LOST_POD: Final = (
+    "A pod stays on its machine, and that machine went away: tear it down, then deploy it again on another one."
+)
 
-# How platforms say it, where a driver passes their words on.
+# The platforms' own words, where a driver passes them on.
 _WORDS: Final = {
     "image_pull": ("image_pull", "imagepull", "pull", "manifest", "registry", "no such image"),
     "out_of_memory": ("out_of_memory", "out of memory", "oom"),
@@ -33,37 +35,37 @@ _WORDS: Final = {
     "crash_loop": ("crash_loop", "crash", "exit", "exited", "killed", "signal"),
 }
 FAILED_STARTS: Final = 3
-"""So many workers that failed one after another, with none ready, are no accident."""
+"""When this many workers have failed one after another, with none ready, no worker will start."""
 _TAIL: Final = 20
 
 
 class Diagnosis:
-    """Watches one wait: remembers who failed, and keeps their last words."""
+    """Observes one wait: which workers failed, and the last lines of their logs."""
 
     def __init__(self, scope: Scope, info: DeploymentInfo) -> None:
         self._scope = scope
         self._failed: dict[str, Worker] = {}
         self._before: set[str] | None = None
         self._logs: tuple[str, ...] = ()
-        self._failed_looks = 0
+        self._failed_checks = 0
 
-    async def look(self, info: DeploymentInfo, workers: Sequence[Worker], *, served: bool = False) -> None:
-        """Take in one look.
+    async def observe(self, info: DeploymentInfo, workers: Sequence[Worker], *, served: bool = False) -> None:
+        """Take in the state of the deployment and its workers.
 
         Args:
-            served: A worker was ready during this wait, so the program can run: one that died is replaced, and only
-                a deployment that stays failed is none.
+            served: A worker was ready during this wait, so the program can run. The platform replaces a worker that
+                dies, and only a deployment that stays failed counts.
 
         Raises:
             WorkerFailed: no worker will become ready by itself.
         """
         failed = {w.id: w for w in workers if w.state is WorkerState.FAILED}
         if self._before is None:
-            self._before = set(failed)  # what failed before this wait began is no news of it
+            self._before = set(failed)  # what failed before this wait began does not count
         fresh = [w for id_, w in failed.items() if id_ not in self._failed and id_ not in self._before]
         self._failed.update({w.id: w for w in fresh})
-        self._failed_looks = self._failed_looks + 1 if info.state is State.FAILED else 0
-        if self._failed_looks >= (FAILED_STARTS if served else 1):
+        self._failed_checks = self._failed_checks + 1 if info.state is State.FAILED else 0
+        if self._failed_checks >= (FAILED_STARTS if served else 1):
             last = fresh[-1] if fresh else next(reversed(failed.values()), None)
             await self._collect(info, last)
             raise self._error(info, last)
@@ -75,14 +77,14 @@ class Diagnosis:
             raise self._error(info, next(reversed(self._failed.values())))
 
     async def _collect(self, info: DeploymentInfo, worker: Worker | None) -> None:
-        """Read the log now: a platform may not keep that of a worker that it removes."""
+        """Read the log now: the platform may not keep it once it removes the worker."""
         try:
             log = self._scope.driver.logs(
                 self._scope.io, info, worker=None if worker is None else worker.id, follow=False, tail=_TAIL
             )
             lines = [line.text async for line in log]
         except UniGPUError:
-            return  # the failure itself is the news; its log is an extra
+            return  # the failure itself matters more than its log
         if lines:
             self._logs = tuple(lines[-_TAIL:])
 
@@ -103,7 +105,7 @@ class Diagnosis:
 
 
 def cannot_start(failure: StartFailure, *, provider: str, deployment: str | None) -> WorkerFailed:
-    """What a call is told where the platform could start no worker for it."""
+    """The error of a call for which the platform could start no worker."""
     reason = classify(failure.reason, failure.message)
     return WorkerFailed(
         f"no worker of {deployment} on {provider} can start: {failure.message.rstrip('.')}.",
@@ -118,12 +120,12 @@ def cannot_start(failure: StartFailure, *, provider: str, deployment: str | None
 
 
 def next_step(reason: str, info: DeploymentInfo) -> str:
-    """What to do about *reason*. A deploy of a pod's name adopts the pod, and with it the machine that went away."""
+    """What to do about *reason*. A deploy of a pod's name would adopt the pod, and the machine that went away."""
     return _LOST_POD if info.kind == "pod" and reason == "host_lost" else NEXT_STEP[reason]
 
 
 def classify(*said: str | None) -> str:
-    """`WorkerFailed.reason` from what a platform or driver said: our own word first, else theirs."""
+    """`WorkerFailed.reason` from the words of a platform or driver: our own word first, else theirs."""
     texts = [text.lower() for text in said if text]
     for text in texts:
         head = text.split(":", 1)[0].strip()

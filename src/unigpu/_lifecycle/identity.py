@@ -1,8 +1,9 @@
-"""Who a deployment is: the hash of its spec, and the constants that are written on the platform.
+"""The identity of a deployment: the hash of its spec, and the constants that are written on the platform.
 
 The hash is ``1:`` + 16 hex digits of the whole + ``,field=6 hex digits`` for each stated field whose value is not the
-default. So differing fields can be named without keeping the spec, and a later release with new fields keeps the old
-hashes. It has no space or quote: on Vast it stands in an env string. Secrets enter by name only.
+default. So the fields that differ can be named without a copy of the spec, and a later release with new fields does not
+change the hashes of old specs. The hash has no space or quote, because on Vast it is part of an env string. Of secrets
+only the names are hashed.
 """
 
 from __future__ import annotations
@@ -20,42 +21,42 @@ from unigpu.models.spec import SCALED
 
 HASH_VERSION: Final = "1"
 CODE: Final = "code"
-"""The content item that may differ without being another deployment."""
+"""The content item that may differ between two versions of one deployment."""
 
-# Not a part of what runs: the name is the identity itself, a ttl is fixed at create, what `scale` changes is compared
-# by value, and `secrets_ok` is leave to send, which changes nothing on the platform.
-_LEFT_OUT: Final = SCALED | {"name", "ttl", "secrets_ok"}
+# Not part of what runs: the name is the identity itself, the ttl is fixed at creation, what `scale` changes is compared
+# by value, and `accept` is a permission, which changes nothing on the platform.
+_LEFT_OUT: Final = SCALED | {"name", "ttl", "accept"}
 
 
 def spec_hash(spec: DeploymentSpec, content: Content, *, provider: str) -> str:
-    """The hash of *spec* on *provider*, in the form that the platform keeps."""
+    """The hash of *spec* on *provider*, in the form that is stored on the platform."""
     parts = _parts(spec, content, provider)
     whole = hashlib.sha256("\n".join(f"{k}={v}" for k, v in parts.items()).encode()).hexdigest()[:16]
     return ",".join((f"{HASH_VERSION}:{whole}", *(f"{name}={value[:6]}" for name, value in parts.items())))
 
 
 def compared(spec: DeploymentSpec, content: Content, *, provider: str) -> frozenset[str]:
-    """What of *spec* is compared with an existing deployment: what was stated, never a default."""
+    """The fields that are compared with an existing deployment: what the spec states, never a default."""
     stated = {name for name in spec.stated if name not in _LEFT_OUT}
     if "provider_options" in stated and provider not in spec.provider_options:
-        stated.discard("provider_options")  # another provider's block says nothing here
+        stated.discard("provider_options")  # a block for another provider only
     if stated & {"handler", "command"}:
-        stated.add(CODE)  # what runs is stated, so its content is, also where one of the two has none
+        stated.add(CODE)  # the program is stated, so its content counts, even where one side has none
     return frozenset(stated | set(content.items))
 
 
 def differing(old: str | None, new: str, stated: frozenset[str]) -> tuple[str, ...] | None:
     """The stated fields in which two hashes differ, sorted; ``None`` where they cannot be compared.
 
-    A stated field that equals its default is in neither hash, and is compared as such: stating the default of a field
-    that the existing deployment has otherwise is a difference.
+    A stated field that equals its default is in neither hash. It still counts: it differs where the existing deployment
+    has another value.
     """
     before, after = _parse(old), _parse(new)
     if before is None or after is None:
         return None
     fields = sorted(name for name in stated if before[1].get(name) != after[1].get(name))
     if not fields and before[0] != after[0] and before[1] == after[1]:
-        return tuple(sorted(after[1]))  # same short digests, another whole: one of these is a collision of 24 bits
+        return tuple(sorted(after[1]))  # equal short digests, different whole: one digest is a collision
     return tuple(fields)
 
 
@@ -73,7 +74,7 @@ def identity_of(
     attempt: str,
     expires_at: float | None,
 ) -> Identity:
-    """Who this call's deployment is, with the constants that another process needs to use it by name."""
+    """The identity of this call's deployment, with the constants that another process needs to use it by name."""
     route = spec.options(provider).get("route")
     constants = Tags(
         name=spec.name,
@@ -101,7 +102,7 @@ def identity_of(
 
 
 def is_own_worker(spec: DeploymentSpec, provider: str) -> bool:
-    """Whether the container runs our portable worker (protocol 1), as far as the spec tells."""
+    """Whether the container runs our portable worker (protocol 1), as far as the spec says."""
     if spec.handler is not None:
         return True
     return spec.interface == "function" and spec.command is None and "route" not in spec.options(provider)
@@ -126,7 +127,7 @@ def _parts(spec: DeploymentSpec, content: Content, provider: str) -> dict[str, s
 
 def _canonical_field(name: str, value: Any) -> Any:
     if name == "secrets":
-        return sorted(value)  # names only: a value is nobody's to recognise
+        return sorted(value)  # names only: a hash must not give away a value
     plain = _canonical(value)
     if name in ("gpu", "regions"):  # a set of acceptable ones
         return sorted(plain, key=lambda item: json.dumps(item, sort_keys=True))

@@ -1,4 +1,4 @@
-"""Everything on an account that costs money, as far as its driver can tell."""
+"""Everything on an account that costs money, as far as its driver can list it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from unigpu.driver import DeploymentInfo, Inventories, State
 from unigpu.models.inventory import InventoryItem
 
-from ._scope import Scope
-from .control import names_here
+from .listing import names_here
 from .ready import worker_rate
+from .scope import Scope
 
 
 async def inventory(scope: Scope, *, deadline: float) -> Sequence[InventoryItem]:
-    """What there is: by the driver's own account of it, else by its list of deployments.
+    """What exists: by the driver's own inventory, else by its list of deployments.
 
     Raises:
         UniGPUError: a list could not be read whole.
@@ -24,16 +24,16 @@ async def inventory(scope: Scope, *, deadline: float) -> Sequence[InventoryItem]
     else:
         listed = await driver.deployments(scope.io, deadline=deadline)
         found = [item_of(info) for info in listed if info.state is not State.GONE]
-    known = names_here(scope)  # where the platform does not tell our names
+    names = names_here(scope)  # for platforms that do not return our names
     here = scope.namespace
     return [
-        one.model_copy(update={"name": known[one.name], "namespace": here}) if one.name and one.name in known else one
+        one.model_copy(update={"name": names[one.name], "namespace": here}) if one.name and one.name in names else one
         for one in found
     ]
 
 
 def item_of(info: DeploymentInfo) -> InventoryItem:
-    """A deployment as an item, by what it tells of its rate."""
+    """A deployment as an item, by its rate."""
     return InventoryItem(
         provider=info.provider,
         id=info.id,
@@ -50,10 +50,10 @@ def item_of(info: DeploymentInfo) -> InventoryItem:
 
 
 def _now(info: DeploymentInfo) -> float | None:
-    """USD per hour at this moment: its workers that are ready, or those it always has, whichever is more."""
+    """USD per hour now: of its ready workers, or of its minimum number of workers, whichever is more."""
     idle, one = info.rate.idle_per_hour, worker_rate(info)
     if info.state is State.STOPPED:
-        return 0.0 if info.rate.max_per_hour == 0 else None  # `note` says what it still bills, in words
+        return 0.0 if info.rate.max_per_hour == 0 else None  # `note` says in words what it still bills
     if idle is None:
         return None
     return max(idle, one * info.ready_workers) if one is not None and info.ready_workers else idle

@@ -1,4 +1,4 @@
-"""Waiting until a deployment serves, and saying early why it will not."""
+"""Wait until a deployment serves calls, or say early why it will not."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from unigpu.driver import DeploymentInfo, Pauses, State, Wakes, Worker, WorkerSt
 from unigpu.errors import (
     ConflictError,
     DeadlineExceeded,
-    DeploymentGone,
     NoCapacityError,
     NoWorkerReady,
     UnsupportedError,
 )
 from unigpu.models import Progress
 
-from ._pace import state_pace
-from ._scope import Scope
+from .consistency.absence import gone, reads_to_believe
 from .diagnose import Diagnosis
-from .survey import ABSENT, ABSENT_PAUSE, any_listed
+from .scope import Scope, state_pace
 
 _WAKES: Final = 5
-"""How often a wait wakes a deployment that went back to sleep before it was ready."""
+"""How often a wait wakes a deployment that scales to zero again before it is ready."""
 
 
 async def wait_ready(
@@ -34,31 +32,38 @@ async def wait_ready(
     deadline: float,
     between: Callable[[DeploymentInfo], Awaitable[None]] | None = None,
 ) -> DeploymentInfo:
-    """Wait for READY, or for COLD where the least is no worker and *need_worker* is false.
+    """Wait for READY, or for COLD where the minimum is no worker and *need_worker* is false.
 
     Args:
-        between: Called before each look, with the deployment as last seen: pays what is due meanwhile.
+        between: Called before each step, with the deployment as last seen: it makes the checks that are due.
 
     Raises:
         WorkerFailed: a worker cannot start; raised before the deadline, with the last lines of its log.
         NoWorkerReady: it is stopped (at once, unless *wake*).
-        DeadlineExceeded: not ready by *deadline*; it is kept.
+        DeadlineExceeded: it is not ready by *deadline*; it is kept.
         DeploymentGone: it does not exist any more.
     """
-    wait = _Wait(scope, info, wake=wake, need_worker=need_worker, deadline=deadline)
-    wait.between = between
+    wait = _Wait(scope, info, wake=wake, need_worker=need_worker, deadline=deadline, between=between)
     return await wait.run()
 
 
 class _Wait:
-    between: Callable[[DeploymentInfo], Awaitable[None]] | None = None
-
-    def __init__(self, scope: Scope, info: DeploymentInfo, *, wake: bool, need_worker: bool, deadline: float) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        info: DeploymentInfo,
+        *,
+        wake: bool,
+        need_worker: bool,
+        deadline: float,
+        between: Callable[[DeploymentInfo], Awaitable[None]] | None,
+    ) -> None:
         self.scope = scope
         self.info = info
         self.wake = wake
         self.need_worker = need_worker
         self.deadline = deadline
+        self.between = between
         self.began = scope.io.now()
         self.woken = 0
         self.cold = 0
@@ -69,7 +74,7 @@ class _Wait:
         try:
             return await poll(
                 self.scope.io,
-                self._look,
+                self._step,
                 deadline=self.deadline,
                 pace=state_pace(self.scope.driver),
                 what=f"a ready worker of {self.info.name or self.info.provider_name}",
@@ -81,35 +86,35 @@ class _Wait:
                 raise
             raise self._late() from exc
 
-    async def _look(self) -> DeploymentInfo | None:
+    async def _step(self) -> DeploymentInfo | None:
         scope = self.scope
         if self.between is not None:
             await self.between(self.info)
         now = await scope.driver.read(scope.io, self.info, deadline=self.deadline)
         if now is None:
             self.absent += 1
-            if self.absent >= looks_to_believe(scope, self.info):
+            if self.absent >= reads_to_believe(scope, self.info):
                 raise gone(scope, self.info)
             return None
         if now.state is State.GONE:
             raise gone(scope, self.info)
         self.info, self.absent = now, 0
         if now.state is State.READY:
-            self._tell("ready")
+            self._report("ready")
             return now
         if now.state is State.COLD and not self.need_worker and (now.workers is None or now.workers[0] == 0):
-            self._tell("ready")
+            self._report("ready")
             return now
         self.cold = self.cold + 1 if now.state is State.COLD else 0
-        # One that should have a worker and stays cold lost it with its supervisor or host: it is paid for anyway.
+        # A deployment that should have a worker and stays cold lost it with its host. The user pays for one anyway.
         overdue = self.cold > 1 and now.workers is not None and now.workers[0] > 0 and isinstance(scope.driver, Wakes)
         if now.state is State.STOPPED or (now.state is State.COLD and (self.wake or overdue)):
             await self._wake(now)
         workers: Sequence[Worker] = ()
         if now.state not in (State.COLD, State.STOPPED):
             workers = await scope.driver.workers(scope.io, now, deadline=self.deadline)
-            await self.diagnosis.look(now, workers)
-        self._tell(phase_of(now, workers))
+            await self.diagnosis.observe(now, workers)
+        self._report(phase_of(now, workers))
         return None
 
     async def _wake(self, now: DeploymentInfo) -> None:
@@ -120,10 +125,10 @@ class _Wait:
         self.woken += 1
         await wake_once(self.scope, now, deadline=self.deadline)
 
-    def _tell(self, phase: str) -> None:
+    def _report(self, phase: str) -> None:
         elapsed = self.scope.io.now() - self.began
         rate = worker_rate(self.info)
-        self.scope.tell(
+        self.scope.report(
             Progress(
                 deployment=self.info.name or self.info.provider_name,
                 provider=self.scope.provider,
@@ -146,13 +151,13 @@ class _Wait:
             deployment=self.info.name,
             maybe_executed=True,
             may_bill=(bills(self.info),),
-            hint="It was left as it is: wait_ready() or deploy() of the same name goes on, teardown() ends it.",
+            hint="It was kept: wait_ready() or deploy() of the same name waits again, teardown() deletes it.",
             stop_reason="deadline",
         )
 
 
 async def wake_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> None:
-    """Start one worker of a cold deployment, or start a stopped one. "Already started" is success.
+    """Start one worker of a cold deployment, or start a stopped deployment. "Already started" is success.
 
     Raises:
         UnsupportedError: the platform cannot start a worker without a call.
@@ -169,15 +174,15 @@ async def wake_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> N
             provider=driver.name,
             deployment=info.name,
             capability="wake",
-            hint="Send a call, or scale the least number of workers to 1.",
+            hint="Send a call, or scale the minimum number of workers to 1.",
         )
 
 
 async def start_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> None:
-    """Start a stopped deployment; through the client's single flight where it has one.
+    """Start a stopped deployment. Where the client lets many callers share one start, use that.
 
     Raises:
-        NoCapacityError: its GPU is gone; ``may_bill`` says what it costs where it is.
+        NoCapacityError: its GPU is not available any more; ``may_bill`` says what the stopped deployment costs.
     """
     driver = scope.driver
     if scope.start is not None:
@@ -193,18 +198,18 @@ async def start_once(scope: Scope, info: DeploymentInfo, *, deadline: float) -> 
         )
     try:
         await driver.start(scope.io, info, deadline=deadline)
-    except ConflictError:  # it is stopping, or starting already: the next look tells
+    except ConflictError:  # it is stopping, or starting already: the next read shows which
         return
     except NoCapacityError as exc:
         exc.deployment = exc.deployment or info.name
         exc.may_bill = (bills(info),) if info.bills else ()
-        exc.hint = "It stays stopped. Try again later; or tear it down, with what is on its disk, and deploy it again."
+        exc.hint = "It stays stopped. Try again later, or tear it down (this deletes its disk) and deploy it again."
         raise
     scope.event("worker.woken", deployment=info.name)
 
 
 def phase_of(info: DeploymentInfo, workers: Sequence[Worker]) -> str:
-    """How far a start is: ``placing``, ``pulling``, ``starting``, ``loading`` or ``ready``."""
+    """The phase of a start: ``placing``, ``pulling``, ``starting``, ``loading`` or ``ready``."""
     if any(w.state.is_ready for w in workers):
         return "ready"
     coming = [w for w in workers if w.state in (WorkerState.PLACING, WorkerState.STARTING)]
@@ -217,13 +222,13 @@ def phase_of(info: DeploymentInfo, workers: Sequence[Worker]) -> str:
 
 
 def worker_rate(info: DeploymentInfo) -> float | None:
-    """USD per hour of one worker, as far as the deployment tells."""
+    """USD per hour of one worker; ``None``: not known."""
     most = info.rate.max_per_hour
     return None if most is None else most / max(1, info.workers[1] if info.workers else 1)
 
 
 def bills(info: DeploymentInfo) -> str:
-    """What a deployment may cost while nobody waits for it, in words."""
+    """What a deployment may cost while no call waits for it, in words."""
     name = info.name or info.provider_name
     if info.state is State.STOPPED:
         return f"{name} ({info.bills})" if info.bills else f"{name} (stopped)"
@@ -232,40 +237,8 @@ def bills(info: DeploymentInfo) -> str:
     return f"{name} on {info.provider} ({info.rate})"
 
 
-def looks_to_believe(scope: Scope, info: DeploymentInfo) -> int:
-    """How many reads in a row must say "not found" before *info* is gone: what was created a moment ago may flicker."""
-    return ABSENT if any_listed(scope.driver.parts(info)) else 1
-
-
-async def read(scope: Scope, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
-    """The deployment now.
-
-    Raises:
-        DeploymentGone: it does not exist any more.
-    """
-    for turn in range(looks_to_believe(scope, info)):
-        if turn:
-            await scope.io.sleep(ABSENT_PAUSE)
-        now = await scope.driver.read(scope.io, info, deadline=deadline)
-        if now is not None:
-            if now.state is State.GONE:
-                break
-            return now
-    raise gone(scope, info)
-
-
-def gone(scope: Scope, info: DeploymentInfo) -> DeploymentGone:
-    return DeploymentGone(
-        f"{info.name or info.provider_name} on {scope.provider} does not exist any more",
-        provider=scope.provider,
-        deployment=info.name,
-        maybe_executed=False,
-        hint="Deploy it again.",
-    )
-
-
 def is_stopped(scope: Scope, info: DeploymentInfo) -> NoWorkerReady:
-    """The error of one who may not wake what sleeps."""
+    """The error of a call that may not start a worker."""
     stopped = info.state is State.STOPPED
     return NoWorkerReady(
         f"{info.name or info.provider_name} on {scope.provider} is "

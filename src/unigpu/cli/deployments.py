@@ -1,28 +1,27 @@
-"""``python -m unigpu deployments``: those of this namespace, on every provider with a key."""
+"""``unigpu deployments``: those of this namespace, on every provider with a key."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 
-from ..models._lines import worker_range_text
+import click
+
+from . import options
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the deployments of this namespace, on every provider that has a key."
-    parser.add_argument("--provider", action="append", help="only this provider (may be given several times)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=_run)
-
-
-def _run(args: argparse.Namespace) -> int:
+@click.command()
+@options.PROVIDERS
+@options.JSON
+def command(providers: tuple[str, ...], *, as_json: bool) -> int:
+    """List the deployments of this namespace, on every provider with a key."""
     from .._client import Client
+    from ..models._lines import worker_range_text
 
     with Client() as client:
-        found = client.deployments(provider=args.provider)
+        found = client.deployments(provider=providers or None)
         infos = [one.info for one in found]
-    if args.json:
+    if as_json:
         rows = [info.model_dump(mode="json") for info in infos]
         print(json.dumps({"deployments": rows, "unreadable": {k: str(v) for k, v in found.unreadable.items()}}))
     else:

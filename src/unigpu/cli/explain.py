@@ -1,21 +1,23 @@
-"""``python -m unigpu explain NAME``: why a deployment is not ready, with evidence and the next step."""
+"""``unigpu explain NAME``: why a deployment is not ready, with evidence and the next step."""
 
 from __future__ import annotations
 
-import argparse
+import click
+
+from . import options
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Say why a deployment is not ready: what was seen, and what to do."
-    parser.add_argument("deployment", help='its name, or an address as in "summarize@runpod"')
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=_run)
+@click.command()
+@options.DEPLOYMENT
+@options.JSON
+def command(deployment: str, *, as_json: bool) -> int:
+    """Explain why a deployment is not ready, with the evidence and the next step.
 
-
-def _run(args: argparse.Namespace) -> int:
+    DEPLOYMENT is a name, or an address such as "summarize@runpod".
+    """
     from .._client import Client
 
     with Client() as client:
-        found = client.explain(args.deployment)
-    print(found.model_dump_json() if args.json else found)
+        found = client.explain(deployment)
+    print(found.model_dump_json() if as_json else found)
     return 0 if found.cause in ("ready", "cold") else 1

@@ -1,52 +1,62 @@
-"""``python -m unigpu facts``: what is known of each platform, where it is written, and how sure it is."""
+"""``unigpu facts``: what is known of each platform, where it is written, and how sure it is."""
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from . import options
 
 if TYPE_CHECKING:
     from ..elasticity.fact import Fact
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Show what is known of each platform: the four questions side by side, or every fact of one."
-    parser.add_argument("provider", nargs="*", help="one: every fact of it; several, or none: side by side")
-    parser.add_argument("--interface", choices=("function", "http"), default="function")
-    parser.add_argument("--kind", choices=("serverless", "pod"), default="serverless")
-    parser.add_argument("--older", type=int, metavar="DAYS", help="list facts that were read more than DAYS ago")
-    parser.add_argument("--json", action="store_true", help="print one JSON object with every fact")
-    parser.set_defaults(run=_run)
+@click.command()
+@click.argument("providers", nargs=-1)
+@click.option("--interface", type=click.Choice(("function", "http")), default="function")
+@click.option("--kind", type=click.Choice(("serverless", "pod")), default="serverless")
+@click.option("--older", type=int, metavar="DAYS", help="List the facts that were read more than DAYS ago.")
+@options.JSON
+def command(
+    providers: tuple[str, ...],
+    interface: Literal["function", "http"],
+    kind: Literal["serverless", "pod"],
+    older: int | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Show the facts of each platform, with the source of each.
 
-
-def _run(args: argparse.Namespace) -> int:
+    With one provider this shows every fact of it; with several, or none, the four questions side by side.
+    """
     from .. import _registry
-    from .._client._compare import compare, facts_of
+    from .._client.compare import compare, facts_of
 
-    names: list[str] = list(dict.fromkeys(args.provider)) or list(_registry.installed())
-    if args.older is not None:
-        return _older(names, args.older, as_json=args.json)
-    if args.json:
+    names: list[str] = list(dict.fromkeys(providers)) or list(_registry.installed())
+    if older is not None:
+        return _older(names, older, as_json=as_json)
+    if as_json:
         print(json.dumps({name: _whole(name) for name in names}))
-    elif len(names) == 1 and args.provider:
+    elif len(names) == 1 and providers:
         shapes, further, reading = facts_of(names[0])
         if reading:
             print(reading, end="\n\n")
-        asked = [one for one in shapes if (one.interface, one.kind) == (args.interface, args.kind)]
-        print(asked[0] if asked else compare(names[0], interface=args.interface, kind=args.kind))
+        asked = [one for one in shapes if (one.interface, one.kind) == (interface, kind)]
+        print(asked[0] if asked else compare(names[0], interface=interface, kind=kind))
         for name, fact in further.items():
             print(f"\n{fact.title}\n  {name} = {fact}\n  {fact.source}" + (f"\n  {fact.note}" if fact.note else ""))
     else:
-        print(compare(*names, interface=args.interface, kind=args.kind))
+        print(compare(*names, interface=interface, kind=kind))
     return 0
 
 
 def _every(provider: str) -> Iterator[tuple[str, str, Fact[Any]]]:
     """Each fact of a provider: which deployments, its name, and it."""
-    from .._client._compare import facts_of
+    from .._client.compare import facts_of
 
     shapes, further, _ = facts_of(provider)
     for caps in shapes:
@@ -57,7 +67,7 @@ def _every(provider: str) -> Iterator[tuple[str, str, Fact[Any]]]:
 
 
 def _whole(provider: str) -> dict[str, Any]:
-    from .._client._compare import facts_of
+    from .._client.compare import facts_of
 
     out: dict[str, Any] = {"reading": facts_of(provider)[2]}
     for where, name, fact in _every(provider):

@@ -1,40 +1,44 @@
-"""``python -m unigpu gc``: what failed deploys left, shown; with ``--delete`` it is ended."""
+"""``unigpu gc``: what failed deploys left behind; with ``--delete`` it is deleted."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
-from ..models.gc import GcReport
+import click
 
+from . import options
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Show what deploys left and nobody stands behind. With --delete, what this machine's deploys gave up, "
-        "duplicates of one name, and what has expired is ended; what is unclaimed never is. Nothing is deleted when a "
-        "provider's list could not be read."
-    )
-    parser.add_argument("--provider", action="append", help="only this provider (may be given several times)")
-    parser.add_argument("--namespace", help="the namespace (default: as configured)")
-    parser.add_argument("--all-namespaces", action="store_true", help="show those of other namespaces, too")
-    parser.add_argument("--delete", action="store_true", help="delete what may be deleted")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=_run)
+if TYPE_CHECKING:
+    from ..models.gc import GcReport
 
 
-def _run(args: argparse.Namespace) -> int:
+@click.command()
+@options.PROVIDERS
+@click.option("--namespace", metavar="NAME", help="The namespace (default: the configured one).")
+@click.option("--all-namespaces", is_flag=True, help="Show what belongs to other namespaces, too.")
+@click.option("--delete", is_flag=True, help="Delete what may be deleted.")
+@options.JSON
+def command(
+    providers: tuple[str, ...], namespace: str | None, *, all_namespaces: bool, delete: bool, as_json: bool
+) -> int:
+    """List what deploys left behind and no deployment uses.
+
+    With --delete, this deletes what deploys of this machine gave up, duplicates of one name, and what has expired. It
+    never deletes what is unclaimed, and deletes nothing when a provider's list could not be read.
+    """
     from .._client import Client
 
-    with Client(namespace=args.namespace) as client:
-        report = client.gc(provider=args.provider, delete=args.delete, all_namespaces=args.all_namespaces)
-    if args.json:
+    with Client(namespace=namespace) as client:
+        report = client.gc(provider=providers or None, delete=delete, all_namespaces=all_namespaces)
+    if as_json:
         rows = [row.model_dump(mode="json") for row in report]
         print(json.dumps({"rows": rows, "unreadable": {k: str(v) for k, v in report.unreadable.items()}}))
     else:
         _show(report)
-    # For CI: something is not known, or is still there although it should not be.
-    return 1 if report.unreadable or (args.delete and report.deletable) else 0
+    # For CI: a list is incomplete, or something that should be gone still exists.
+    return 1 if report.unreadable or (delete and report.deletable) else 0
 
 
 def _show(report: GcReport) -> None:

@@ -1,28 +1,29 @@
-"""``python -m unigpu inventory``: everything that costs money now, on every account with a key."""
+"""``unigpu inventory``: everything that costs money now, on every account with a key."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
-from ..models.deployment import usd
-from ..models.inventory import Inventory
+import click
 
+from . import options
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Show everything that costs money now on every account with a key, whoever made it."
-    parser.add_argument("--provider", action="append", help="only this provider (may be given several times)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=_run)
+if TYPE_CHECKING:
+    from ..models.inventory import Inventory
 
 
-def _run(args: argparse.Namespace) -> int:
+@click.command()
+@options.PROVIDERS
+@options.JSON
+def command(providers: tuple[str, ...], *, as_json: bool) -> int:
+    """List everything that costs money now on every account with a key, including what unigpu did not create."""
     from .._client import Client
 
     with Client() as client:
-        found = client.inventory(provider=args.provider)
-    if args.json:
+        found = client.inventory(provider=providers or None)
+    if as_json:
         items = [item.model_dump(mode="json") for item in found]
         print(json.dumps({"items": items, "unreadable": {k: str(v) for k, v in found.unreadable.items()}}))
     else:
@@ -31,6 +32,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _show(found: Inventory) -> None:
+    from ..models.deployment import usd
+
     for item in found:
         words = [f"{item.name or item.id} ({item.kind} {item.id} on {item.provider}, {item.owner})"]
         words.append(f"{item.state or '–'}, {usd(item.per_hour)}/h, {usd(item.per_month)}/month")

@@ -1,38 +1,39 @@
-"""``python -m unigpu invoke NAME JSON``: one call. The output goes to stdout as JSON, all else to stderr."""
+"""``unigpu invoke NAME JSON``: one call. The output goes to stdout as JSON, everything else to stderr."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
+import click
+
 from ..errors import ConfigurationError
+from . import options
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Call a deployment once. Its output is printed as JSON; with --stream, one line a chunk."
-    parser.add_argument("deployment", help='its name, or an address as in "summarize@runpod"')
-    parser.add_argument("input", help="the input, a JSON object; - reads it from stdin")
-    parser.add_argument("--stream", action="store_true", help="print each chunk as it comes")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds for the whole call")
-    parser.add_argument("--start-timeout", type=float, metavar="S", help="seconds without any ready worker")
-    parser.set_defaults(run=_run)
+@click.command()
+@options.DEPLOYMENT
+@click.argument("input")
+@click.option("--stream", is_flag=True, help="Print each chunk when it arrives, one JSON value a line.")
+@click.option("--timeout", type=float, metavar="S", help="Seconds for the whole call.")
+@click.option("--start-timeout", type=float, metavar="S", help="Seconds to wait while no worker is ready.")
+def command(deployment: str, input: str, *, stream: bool, timeout: float | None, start_timeout: float | None) -> int:
+    """Call a deployment once, and print its output as JSON.
 
-
-def _run(args: argparse.Namespace) -> int:
+    DEPLOYMENT is a name, or an address such as "summarize@runpod". INPUT is a JSON object; - reads it from stdin.
+    """
     from .._client import Client
 
-    given = _object(sys.stdin.read() if args.input == "-" else args.input)
-    waits = {"timeout": args.timeout, "start_timeout": args.start_timeout}
+    given = _object(sys.stdin.read() if input == "-" else input)
     with Client() as client:
-        if args.stream:
-            with client.stream(args.deployment, given, **waits) as chunks:
+        if stream:
+            with client.stream(deployment, given, timeout=timeout, start_timeout=start_timeout) as chunks:
                 for chunk in chunks:
                     print(json.dumps(chunk), flush=True)
             return 0
-        result = client.invoke(args.deployment, given, **waits)
+        result = client.invoke(deployment, given, timeout=timeout, start_timeout=start_timeout)
     print(json.dumps(result.output))
     timing = result.timing
     parts = {
@@ -41,8 +42,8 @@ def _run(args: argparse.Namespace) -> int:
         "execution": timing.execution,
         "total": timing.total,
     }
-    said = ", ".join(f"{name} {'–' if s is None else f'{s:.3f} s'}" for name, s in parts.items())
-    print(f"worker {result.worker_id or '–'}: {said}", file=sys.stderr)
+    times = ", ".join(f"{name} {'–' if s is None else f'{s:.3f} s'}" for name, s in parts.items())
+    print(f"worker {result.worker_id or '–'}: {times}", file=sys.stderr)
     return 0
 
 

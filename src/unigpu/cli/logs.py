@@ -1,23 +1,25 @@
-"""``python -m unigpu logs NAME``: what its workers print."""
+"""``unigpu logs NAME``: what its workers print."""
 
 from __future__ import annotations
 
-import argparse
+import click
+
+from . import options
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print the last lines of a deployment's workers; with --follow, new ones until Ctrl-C."
-    parser.add_argument("deployment", help='its name, or an address as in "summarize@runpod"')
-    parser.add_argument("--worker", help="only this worker's")
-    parser.add_argument("--tail", type=int, default=200, metavar="N", help="so many lines back (default: 200)")
-    parser.add_argument("--follow", action="store_true", help="go on with new lines")
-    parser.set_defaults(run=_run)
+@click.command()
+@options.DEPLOYMENT
+@click.option("--worker", metavar="ID", help="Only this worker.")
+@click.option("--tail", type=int, default=200, metavar="N", help="Start this many lines back (default: 200).")
+@click.option("--follow", is_flag=True, help="Continue with new lines until Ctrl-C.")
+def command(deployment: str, worker: str | None, tail: int, *, follow: bool) -> int:
+    """Print the last lines of a deployment's workers.
 
-
-def _run(args: argparse.Namespace) -> int:
+    DEPLOYMENT is a name, or an address such as "summarize@runpod".
+    """
     from .._client import Client
 
     with Client() as client:
-        for line in client.logs(args.deployment, worker=args.worker, follow=args.follow, tail=args.tail):
-            print(f"{line.worker_id}: {line}" if line.worker_id else line, flush=args.follow)
+        for line in client.logs(deployment, worker=worker, follow=follow, tail=tail):
+            print(f"{line.worker_id}: {line}" if line.worker_id else line, flush=follow)
     return 0

@@ -1,34 +1,46 @@
-"""``python -m unigpu offers``: what GPUs could be had now, the cheapest first."""
+"""``unigpu offers``: the GPUs that are available now, the cheapest first."""
 
 from __future__ import annotations
 
-import argparse
 import json
+from typing import Literal
+
+import click
+
+from . import options
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Show what GPUs could be had now on every provider with a key, the cheapest first."
-    parser.add_argument("gpu", nargs="*", help='acceptable GPUs, as in "RTX 4090" or "24GB" (default: any)')
-    parser.add_argument("--provider", action="append", help="only this provider (may be given several times)")
-    parser.add_argument("--max-price", type=float, help="USD per worker-hour")
-    parser.add_argument("--region", action="append", help="a country or an area (may be given several times)")
-    parser.add_argument("--kind", choices=("serverless", "pod"), default="serverless")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=_run)
+@click.command()
+@click.argument("gpu", nargs=-1)
+@options.PROVIDERS
+@click.option("--max-price", type=float, metavar="USD", help="At most this price per worker and hour.")
+@click.option("--region", "regions", multiple=True, help="A country or an area. Repeat it for several.")
+@click.option("--kind", type=click.Choice(("serverless", "pod")), default="serverless")
+@options.JSON
+def command(
+    gpu: tuple[str, ...],
+    providers: tuple[str, ...],
+    max_price: float | None,
+    regions: tuple[str, ...],
+    kind: Literal["serverless", "pod"],
+    *,
+    as_json: bool,
+) -> int:
+    """List the GPUs that are available now on every provider with a key, the cheapest first.
 
-
-def _run(args: argparse.Namespace) -> int:
+    GPU is a model or a memory size, such as "RTX 4090" or "24GB" (default: any).
+    """
     from .._client import Client
 
     with Client() as client:
         found = client.offers(
-            provider=args.provider,
-            gpu=args.gpu or None,
-            max_price=args.max_price,
-            regions=args.region,
-            kind=args.kind,
+            provider=providers or None,
+            gpu=gpu or None,
+            max_price=max_price,
+            regions=regions or None,
+            kind=kind,
         )
-    if args.json:
+    if as_json:
         listed = [one.model_dump(mode="json") for one in found]
         print(json.dumps({"offers": listed, "unreadable": {k: str(v) for k, v in found.unreadable.items()}}))
     else:

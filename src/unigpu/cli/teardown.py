@@ -1,22 +1,24 @@
-"""``python -m unigpu teardown NAME``: ended, and verified gone."""
+"""``unigpu teardown NAME``: deleted, and verified gone."""
 
 from __future__ import annotations
 
-import argparse
+import click
+
+from . import options
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "End a deployment, and verify that it is gone. Its volumes stay unless --volumes is said."
-    parser.add_argument("deployment", help='its name, or an address as in "summarize@runpod"')
-    parser.add_argument("--volumes", action="store_true", help="delete its volumes, too, with what is on them")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds (default: 600)")
-    parser.set_defaults(run=_run)
+@click.command()
+@options.DEPLOYMENT
+@click.option("--volumes", is_flag=True, help="Delete its volumes, too, with the data on them.")
+@click.option("--timeout", type=float, default=600.0, metavar="S", help="Seconds for everything (default: 600).")
+def command(deployment: str, *, volumes: bool, timeout: float) -> int:
+    """Delete a deployment, and verify that it is gone. Its volumes stay without --volumes.
 
-
-def _run(args: argparse.Namespace) -> int:
+    DEPLOYMENT is a name, or an address such as "summarize@runpod".
+    """
     from .._client import Client
 
     with Client() as client:
-        client.teardown(args.deployment, volumes=args.volumes, timeout=args.timeout)
-    print(f"{args.deployment} is gone")
+        client.teardown(deployment, volumes=volumes, timeout=timeout)
+    print(f"{deployment} is gone")
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ._push import Door
-from .contract import Launch
+from .contract import Launch, worker_number
 
 HOST: Final = "127.0.0.1"
 _MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
@@ -66,14 +66,6 @@ def environment(
     if tag is not None:
         env["UNIGPU_LOCAL"] = tag
     return env
-
-
-def worker_number(worker_id: str) -> int:
-    """A worker's id as a number, for platforms whose ids are numbers; 0 where it is none of ours."""
-    try:
-        return int(worker_id.rpartition("-")[2], 16)
-    except ValueError:
-        return 0
 
 
 def _activate(env: dict[str, str], python: str) -> None:

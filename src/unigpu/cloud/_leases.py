@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ._core import Core
-from ._queue import mark_busy, mark_idle, pick
+from ._slots import mark_busy, mark_idle, pick
 from ._state import Ask, Deployment, Ticket, Worker
 from .contract import JSON, Dropped, Forward, Hold, HttpCall, Reply
 

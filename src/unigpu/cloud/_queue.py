@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from unigpu.models.deployment import WorkerState
 from unigpu.models.job import JobStatus
 
 from ._core import Core
-from ._records import job_from, job_record, record_id
+from ._records import digest_of, job_from, job_record, record_id
+from ._slots import mark_busy, mark_idle, pick
 from ._state import Deployment, Job, Refused, Worker
 from .contract import JSON, CancelPush, Chunk, JobDone, Persist, Push
 
 _MOST_REMEMBERED: Final = 10_000
 _KEPT_LEAST: Final = 60.0  # seconds
 RESTARTED: Final = {"type": "WorkerLost", "message": "supervisor restarted"}
-
-
-def digest_of(*parts: JSON) -> str:
-    """What tells whether a repeated submit is the same."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def pick(workers: list[Worker], now: float, *, spread: bool = False) -> Worker | None:
-    """Who takes the next call: the least busy; of equals the one that worked last, so that others can leave.
-
-    *spread*: of equals the one that has been idle longest.
-    """
-    free = [worker for worker in workers if worker.free(now) > 0]
-    if not free:
-        return None
-    sign = 1 if spread else -1
-    return min(free, key=lambda one: (one.running, sign * (one.idle_since or now), one.created_at, one.id))
 
 
 class Jobs:
@@ -406,22 +386,3 @@ class Jobs:
     def _persist(self, job: Job) -> None:
         core = self._core
         core.effects.append(Persist(kind="job", id=record_id(job), record=job_record(job, core.wall)))
-
-
-def mark_busy(core: Core, worker: Worker, now: float) -> None:
-    """The worker has something to do from *now* on."""
-    worker.idle_since = None
-    if worker.state is WorkerState.IDLE:
-        worker.state = WorkerState.BUSY
-    core.meter.switch(worker.id, worker.deployment_id, "busy", now)
-
-
-def mark_idle(core: Core, worker: Worker, now: float) -> None:
-    """The worker has let go of something; it is idle where that was the last."""
-    if worker.gone or worker.load:
-        return
-    worker.idle_since = now
-    if worker.state is WorkerState.BUSY:
-        worker.state = WorkerState.IDLE
-    if worker.ready_at is not None:
-        core.meter.switch(worker.id, worker.deployment_id, "idle", now)

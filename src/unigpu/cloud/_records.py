@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -60,6 +62,12 @@ def terms_from(record: Mapping[str, JSON]) -> Terms:
         data=dict(record.get("data") or {}),
         **{name: plain[name] for name in _PLAIN if name in plain},
     )
+
+
+def digest_of(*parts: JSON) -> str:
+    """What tells whether a repeated submit is the same."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def record_id(job: Job) -> str:

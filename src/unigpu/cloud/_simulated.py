@@ -142,7 +142,7 @@ class Simulation:
                 self._emit(ForwardDone(worker_id=worker.id, lease=forward.lease), then)
                 return
             if ask is not None:
-                reply = ask.reply(_late(ask) if seconds > ask.timeout else _run(behavior, ask, seconds))
+                reply = ask.reply(_late(ask)) if seconds > ask.timeout else ask.reply(*_run(behavior, ask, seconds))
             else:
                 reply = behavior.http(call) if behavior.http is not None else _echo(call)
             answer(replace(reply, headers=(*reply.headers, *forward.marks)) if forward.marks else reply)
@@ -230,7 +230,7 @@ class Simulation:
 
         def answer(then: float) -> None:
             if still():
-                report(then, **_run(behavior, ask, seconds))
+                report(then, **_run(behavior, ask, seconds)[0])
 
         if push.stream and behavior.run is not None and _is_generator(behavior.run):
             self._stream(worker, push, now, seconds, still, report)
@@ -278,15 +278,18 @@ class Simulation:
         self._at(now, end)
 
 
-def _run(behavior: Behavior, ask: Ask, seconds: float) -> dict[str, Any]:
-    """What comes of a call."""
+def _run(behavior: Behavior, ask: Ask, seconds: float) -> tuple[dict[str, Any], list[JSON] | None]:
+    """What comes of a call, and the chunks that a generator gave, also before it failed."""
+    chunks: list[JSON] | None = None
     try:
         found = _call(behavior.run, ask.value)
         if hasattr(found, "__next__"):
-            found = list(found)
+            chunks = []
+            chunks.extend(found)
+            found = chunks
     except Exception as exc:  # the handler is the user's: what it raises is its answer
-        return ask.failed(type(exc).__name__, str(exc), seconds)
-    return ask.done(found, seconds)
+        return ask.failed(type(exc).__name__, str(exc), seconds), chunks
+    return ask.done(found, seconds), chunks
 
 
 def _late(ask: Ask) -> dict[str, Any]:

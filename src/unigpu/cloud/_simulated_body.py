@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -21,11 +21,13 @@ class Ask:
         told: ``job``: the engine's own form; ``envelope``: the worker's, inside an answer of 200; ``raw``: the bare
             output, and a failure as 500.
         timeout: Seconds that the handler may run.
+        lines: The answer is a line for each chunk, and a last one that says how it ended.
     """
 
     value: JSON
     told: Literal["job", "envelope", "raw"]
     timeout: float
+    lines: bool = False
 
     def done(self, output: JSON, seconds: float) -> dict[str, Any]:
         """The fields of `JobDone`."""
@@ -43,8 +45,10 @@ class Ask:
             return {"output": {"error": error, **timed}}
         return {"error": {"type": "HTTP500", "message": json.dumps({"error": error})}}
 
-    def reply(self, result: Mapping[str, Any]) -> Reply:
-        """The fields of `JobDone` as an answer of HTTP."""
+    def reply(self, result: Mapping[str, Any], chunks: Sequence[JSON] | None = None) -> Reply:
+        """The fields of `JobDone` as an answer of HTTP. *chunks*: what a generator gave; ``None``: there was none."""
+        if self.lines:
+            return _as_lines(result["output"], chunks)
         if "error" in result:
             return Reply(status=500, headers=_JSON, body=str(result["error"]["message"]).encode())
         return Reply.json(result["output"])
@@ -67,15 +71,29 @@ def of_call(call: HttpCall) -> Ask | None:
         body = json.loads(call.body)
     except ValueError:
         return None
-    return _of(body, float(call.headers.get("x-unigpu-timeout", "inf")))
+    lines = _NDJSON in call.headers.get("accept", "").lower()
+    return _of(body, float(call.headers.get("x-unigpu-timeout", "inf")), lines=lines)
 
 
-def _of(body: JSON, timeout: float) -> Ask:
+def _of(body: JSON, timeout: float, *, lines: bool = False) -> Ask:
     if isinstance(body, dict):
         fields = cast("dict[str, JSON]", body)
         if len(fields) == 1 and isinstance(fields.get("input"), dict):
-            return Ask(value=fields["input"], told="envelope", timeout=timeout)
+            return Ask(value=fields["input"], told="envelope", timeout=timeout, lines=lines)
     return Ask(value=body, told="raw", timeout=timeout)
 
 
+def _as_lines(said: Mapping[str, JSON], chunks: Sequence[JSON] | None) -> Reply:
+    last = {name: value for name, value in said.items() if name != "output"}
+    if "error" not in said:
+        last["done"] = True
+        if chunks is None:
+            chunks, last["single"] = [said["output"]], True
+    lines = [*({"chunk": chunk} for chunk in chunks or ()), last]
+    return Reply(
+        headers=(("content-type", _NDJSON),), body=b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    )
+
+
+_NDJSON = "application/x-ndjson"
 _JSON = (("content-type", "application/json"),)

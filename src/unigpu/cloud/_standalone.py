@@ -36,7 +36,7 @@ FACES: Final[Mapping[str, str]] = {
 _GRACE_S: Final = 2.0
 
 
-def run(faces: Sequence[str], host: str, port: int) -> int:
+def serve_main(faces: Sequence[str], host: str, port: int) -> int:
     """Serve until SIGINT or SIGTERM; prints one line of JSON: ``{"base_urls": {face: url}, "key": key}``.
 
     Raises:

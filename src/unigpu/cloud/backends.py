@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from . import _launch
 from ._http1 import Exchange, UpstreamError
@@ -29,6 +29,7 @@ from .contract import (
     Push,
     StartWorker,
     StopWorker,
+    WorkerEffect,
     WorkerExited,
     WorkerLog,
     WorkerReady,
@@ -37,29 +38,12 @@ from .contract import (
 
 log = logging.getLogger("unigpu.cloud.backends")
 
-WorkerEffect = StartWorker | StopWorker | Push | CancelPush
 _PROBE_FIRST: Final = 0.02
 _PROBE_CAP: Final = 0.25
 _PROBE_S: Final = 5.0
 _LOST_S: Final = 0.5  # how long a broken connection waits for the process's own end, which explains more
 _LAST_LINES: Final = 20
 _OUR_NEWS: Final = " unigpu.worker INFO "  # in lines of our own worker that explain no end
-
-
-class Backend(Protocol):
-    """Carries out what the engine wants done with workers, and reports events."""
-
-    def carry_out(self, effect: WorkerEffect) -> None:
-        """Begin it; never blocks, never raises."""
-        ...
-
-    def address(self, worker_id: str) -> tuple[str, int] | None:
-        """Where a worker listens; ``None``: it does not, any more."""
-        ...
-
-    async def close(self, *, grace: float) -> None:
-        """Stop every worker, and return when none is left."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

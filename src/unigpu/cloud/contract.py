@@ -184,7 +184,8 @@ class Persist:
     record: Mapping[str, JSON] = field(default_factory=dict[str, JSON], repr=False)
 
 
-Effect = StartWorker | StopWorker | Push | CancelPush | Callback | Persist
+WorkerEffect = StartWorker | StopWorker | Push | CancelPush
+Effect = WorkerEffect | Callback | Persist
 
 
 # What happened (events).
@@ -279,3 +280,27 @@ class Face(Protocol):
         ...
 
     def handle(self, call: HttpCall, now: float) -> Answer: ...
+
+
+class Backend(Protocol):
+    """Carries out what the engine wants done with workers, and reports events."""
+
+    def carry_out(self, effect: WorkerEffect) -> None:
+        """Begin it; never blocks, never raises."""
+        ...
+
+    def address(self, worker_id: str) -> tuple[str, int] | None:
+        """Where a worker listens; ``None``: it does not, any more."""
+        ...
+
+    async def close(self, *, grace: float) -> None:
+        """Stop every worker, and return when none is left."""
+        ...
+
+
+def worker_number(worker_id: str) -> int:
+    """A worker's id as a number, for platforms whose ids are numbers; 0 where it is none of ours."""
+    try:
+        return int(worker_id.rpartition("-")[2], 16)
+    except ValueError:
+        return 0

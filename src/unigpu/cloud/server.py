@@ -11,15 +11,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from . import _forward
 from ._http1 import UpstreamError, call
-from .backends import Backend
 from .contract import (
     Answer,
+    Backend,
     Callback,
     CallbackDone,
     CancelPush,
@@ -296,17 +296,6 @@ class CloudServer:
         finally:
             self.emit(ForwardDone(worker_id=answer.worker_id, lease=answer.lease, status=status))
         return None
-
-
-def serve_main(faces: Sequence[str], host: str, port: int) -> int:
-    """``python -m unigpu cloud serve``; returns the exit code.
-
-    Raises:
-        ConfigurationError: an unknown face, an address that is not loopback, or a port that is taken.
-    """
-    from ._standalone import run  # here: it is built on this file
-
-    return run(faces, host, port)
 
 
 def error(status: int, type: str, message: str) -> Reply:

@@ -300,3 +300,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _wall(now: float) -> float:
     """The epoch time of a monotonic one, by the clock as it is set now: it may be set, and a machine may sleep."""
     return time.time() + (now - time.monotonic())
+
+
+if __name__ == "__main__":  # python -m unigpu.cloud.supervisor STATE_DIR LOCK_FD IDLE_EXIT, by the local provider
+    _state_dir, _lock_fd, _idle_exit = sys.argv[1:]
+    sys.exit(supervise_main(_state_dir, int(_lock_fd), idle_exit=float(_idle_exit)))

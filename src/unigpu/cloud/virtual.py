@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from unigpu._io.clock import InstantClock
-from unigpu._io.contract import Request, Response
+from unigpu._io.contract import UNSET, Headers, Request, Response
 from unigpu._io.memory import Held
+from unigpu.errors import TransportError
 
-from ._in_memory import http_call, response
 from ._simulated import Behavior, Simulation
 from .contract import (
     Callback,
@@ -212,11 +213,11 @@ class VirtualCloud:
         Raises:
             TransportError: an injected fault closed the connection.
         """
-        pending = self.begin(http_call(request))
+        pending = self.begin(_http_call(request))
 
         def poll(now: float) -> Response | None:
             found = pending.poll(now)
-            return None if found is None else response(found, request)
+            return None if found is None else _response(found, request)
 
         found = poll(self.clock.now())
         return found if found is not None else Held(until=request.deadline, poll=poll, abandoned=pending.abandon)
@@ -235,3 +236,40 @@ class VirtualCloud:
         self.journal.pop((kind, record.id), None)
         if kind == record.kind:
             self.journal[kind, record.id] = record
+
+
+def _http_call(request: Request) -> HttpCall:
+    """A request as a face sees it."""
+    parts = urlsplit(request.url)
+    pairs = [*parse_qsl(parts.query, keep_blank_values=True), *request.params]
+    headers = dict(Headers(request.headers))
+    body = request.content or b""
+    if request.json is not UNSET:
+        body = Reply.json(request.json).body
+        headers.setdefault("content-type", "application/json")
+    query = urlencode(pairs)
+    return HttpCall(
+        method=request.method,
+        path=unquote(parts.path) or "/",
+        query=dict(pairs),
+        headers=headers,
+        body=body,
+        host=parts.hostname or "",
+        scheme=parts.scheme,
+        target=(parts.path or "/") + (f"?{query}" if query else ""),
+    )
+
+
+def _response(answer: Reply | Dropped, request: Request) -> Response | None:
+    """The reply that arrives; ``None``: none ever does.
+
+    Raises:
+        TransportError: the connection was closed without one.
+    """
+    if isinstance(answer, Reply):
+        return Response(
+            status=answer.status, headers=Headers(answer.headers), content=answer.body, operation=request.operation
+        )
+    if answer.how == "timeout":
+        return None
+    raise TransportError(f"{request.operation}: the connection was closed without a reply", operation=request.operation)

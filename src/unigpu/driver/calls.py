@@ -19,6 +19,8 @@ class Invocation:
     """One call of a function deployment.
 
     Attributes:
+        input: Put it into ``Request.json`` as it is, alone or inside of an envelope: it is encoded already, and a copy
+            would be encoded again.
         job_id: Our own id, for platforms that take one: a repeated submit is then harmless.
         deadline: On `Io.now`'s clock; the whole call.
         start_deadline: By when a worker must be ready, where the platform itself holds the call (no job API).

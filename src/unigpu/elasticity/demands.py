@@ -85,12 +85,12 @@ def _content(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
         else:
             what = 'handler="app:summarize"' if spec.interface == "function" else 'command=["python", "server.py"]'
             yield Unmet(field="handler", capability="images", message=f"say what runs: {what}.", must_say=True)
-    if spec.secrets and caps.host_trust.value == "host" and not spec.secrets_ok:
+    if spec.secrets and caps.host_trust.value == "host" and "secrets_on_shared_hosts" not in spec.accept:
         yield Unmet(
             field="secrets",
             capability="host_trust",
             message=f"secrets: on {provider} the host that runs a worker can read its disk and environment. "
-            "secrets_ok=True sends them all the same; or leave them out.",
+            'To send them all the same: accept=["secrets_on_shared_hosts"]. Or leave them out.',
         )
     if not caps.secret_store.value and any(isinstance(value, SecretRef) for value in spec.secrets.values()):
         yield Unmet(

@@ -1,8 +1,15 @@
 """A fact about a platform, and the files that hold them.
 
 A file is TOML. ``has`` lists the deployments a provider knows, as ``"function/serverless"``; ``retrieved`` is the day
-on which the sources were read; ``[sources]`` gives short names to addresses; ``reading`` and ``[more]`` are what
-`further` reads. Each other table holds flags:
+on which the sources were read; ``[sources]`` gives short names to addresses. ``reading`` says in a few honest sentences
+what "serverless" means there, and ``[more]`` holds the facts that are no flags, as in:
+
+    [more.flashboot]
+    title = "FlashBoot is on unless it is switched off"
+    value = true
+    status = "contradicted"
+
+Each other table holds flags:
 
     ["*"]                     every deployment
     ["*/pod"]                 every pod
@@ -31,6 +38,7 @@ T = TypeVar("T")
 
 Status = Literal["documented", "accepted", "observed", "contradicted"]
 Unknown = Literal["unknown"]
+Plain = bool | int | float | str | tuple[bool | int | float | str, ...]
 
 _SETTINGS = frozenset({"has", "retrieved", "sources", "reading", "more"})
 _FIELDS = frozenset({"value", "unit", "status", "source", "retrieved", "note"})
@@ -83,6 +91,18 @@ class Fact(InputModel, Generic[T]):
 
     def __str__(self) -> str:
         return f"{self.shown} ({self.status}, {self.retrieved.isoformat()})"
+
+
+class FurtherFact(Fact[Plain]):
+    """A fact that is no flag.
+
+    Attributes:
+        title: What it is about, in a line.
+        about: Which deployments, as in ``"function/serverless"`` or ``"*/pod"``; ``"*"``: all.
+    """
+
+    title: Annotated[str, Field(min_length=1)]
+    about: str = "*"
 
 
 def _plain(value: object) -> str:
@@ -179,6 +199,32 @@ def completed(
             raise _broken(provider, f"[{table!r}] {flag}: [sources] has no {source[:ends]!r}")
         given["source"] = sources[source[:ends]] + source[ends:]
     return given
+
+
+def read_reading(provider: str, facts: Mapping[str, Any] | ReadsText | None = None) -> str | None:
+    """What "serverless" means there, in the words of the facts; ``None``: they do not say."""
+    found = read_facts(provider, facts).get("reading")
+    return " ".join(found.split()) if isinstance(found, str) else None
+
+
+def read_further(provider: str, facts: Mapping[str, Any] | ReadsText | None = None) -> Mapping[str, FurtherFact]:
+    """The facts of the table ``more``, by name.
+
+    Raises:
+        ConfigurationError: one has a field or a value that cannot be, or no source or date.
+    """
+    whole = read_facts(provider, facts)
+    table: Any = whole.get("more", {})
+    if not isinstance(table, Mapping):
+        raise _broken(provider, "'more' is a table")
+    out: dict[str, FurtherFact] = {}
+    for name, given in table.items():  # pyright: ignore[reportUnknownVariableType] - a TOML table of anything
+        fact = completed(provider, "more", name, given, whole, fields=("title", "about"))  # pyright: ignore[reportUnknownArgumentType] - the same
+        try:
+            out[str(name)] = FurtherFact.model_validate(fact)  # pyright: ignore[reportUnknownArgumentType] - the same
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"facts of {provider} (more.{name}): {exc.message}", provider=provider) from None
+    return out
 
 
 def _broken(provider: str, why: str) -> ConfigurationError:

@@ -6,10 +6,11 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, Literal, cast, get_args
 
 from pydantic import Field, SecretStr
 
+from ._base import nearest
 from .identity import NAME_PATTERN
 
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
@@ -147,6 +148,31 @@ def shell_words(value: object) -> object:
             raise ValueError("a command has no NUL characters")
         return words
     return value
+
+
+Risk = Literal["secrets_on_shared_hosts"]
+"""What a user may accept with ``accept=``; the refusal of each names it."""
+
+
+def accepted_risks(value: object) -> object:
+    """``accept=`` as a sorted tuple; a text is one word.
+
+    Raises:
+        ValueError: a word that names no risk.
+    """
+    words = (value,) if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        return value
+    known: tuple[str, ...] = get_args(Risk)
+    for word in cast("list[object] | tuple[object, ...]", words):
+        if word not in known:
+            near = nearest(str(word), known)
+            raise ValueError(
+                f"{word!r} is not a risk that can be accepted"
+                + (f"; did you mean {near!r}?" if near else "")
+                + f" Known: {', '.join(known)}."
+            )
+    return tuple(sorted(set(cast("list[str] | tuple[str, ...]", words))))
 
 
 def env_map(value: object) -> object:

@@ -18,6 +18,8 @@ from ._json import check_json
 from ._regions import region_codes
 from ._values import (
     EnvName,
+    Risk,
+    accepted_risks,
     duration,
     env_map,
     handler_target,
@@ -122,7 +124,8 @@ class DeploymentSpec(InputModel):
         registry: The login for a private image.
         env: Visible configuration, as environment variables of the worker.
         secrets: Names to be read from the environment when they are sent, or a mapping to values.
-        secrets_ok: Send secrets even where the platform's facts say the host can read them.
+        accept: Risks that you accept; the refusal of each names the word to add. ``"secrets_on_shared_hosts"``: send
+            secrets to machines whose host can read them.
         volumes: Disks that outlive the deployment.
         auth: Who may call a public address: `BearerToken`, ``"none"``, or unset.
         port: The port that an http deployment's server listens on.
@@ -152,7 +155,7 @@ class DeploymentSpec(InputModel):
     registry: RegistryAuth | None = None
     env: Annotated[Mapping[str, str], BeforeValidator(env_map)] = Field(default_factory=dict)
     secrets: Annotated[Secrets, BeforeValidator(secret_map)] = Field(default_factory=dict)
-    secrets_ok: StrictBool = False
+    accept: Annotated[tuple[Risk, ...], BeforeValidator(accepted_risks)] = ()
     volumes: tuple[Volume, ...] = ()
     auth: BearerToken | Literal["none"] | None = None
     port: Annotated[int | None, Field(ge=1, le=65535, strict=True)] = None
@@ -250,7 +253,7 @@ class SpecFields(TypedDict, total=False):
     registry: RegistryAuth | Mapping[str, Any] | None
     env: Mapping[str, str]
     secrets: list[str] | tuple[str, ...] | Mapping[str, Any]
-    secrets_ok: bool
+    accept: Risk | list[Risk] | tuple[Risk, ...]
     volumes: list[Volume] | tuple[Volume, ...] | list[Mapping[str, Any]]
     auth: BearerToken | Literal["none"] | Mapping[str, Any] | None
     port: int | None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._answers import Call as Call
     from ._bench import Bench as Bench
+    from ._bench import WireBench as WireBench
     from ._benches import FaceBench as FaceBench
     from ._benches import LiveBench as LiveBench
     from ._conformance import DriverConformance as DriverConformance
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ._mock import unigpu_mock as unigpu_mock
     from ._platforms import MockPlatform as MockPlatform
     from ._provider import MockedProvider as MockedProvider
-    from ._wire_conformance import WireBench as WireBench
     from ._wire_conformance import WireConformance as WireConformance
 
 _WHERE = {
@@ -30,7 +30,7 @@ _WHERE = {
     "MockPlatform": "_platforms",
     "MockedProvider": "_provider",
     "UnigpuMock": "_mock",
-    "WireBench": "_wire_conformance",
+    "WireBench": "_bench",
     "WireConformance": "_wire_conformance",
     "isolated": "_isolation",
     "unigpu_mock": "_mock",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unigpu import _registry
-from unigpu._client._sync import Client
+from unigpu._client.sync_client import Client
 from unigpu._io.clock import InstantClock, use_clock
 from unigpu.cloud._simulated import Behavior, JobMode
 from unigpu.cloud.contract import Face, Reply

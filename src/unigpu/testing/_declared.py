@@ -98,12 +98,12 @@ PROBES: Final[tuple[Probe, ...]] = (
     Probe(
         flag="host_trust",
         change={"secrets": {"TOKEN": "a"}},
-        drop=("secrets_ok",),
+        drop=("accept",),
         allowed=lambda c: c.host_trust.value != "host",
     ),
     Probe(
         flag="secret_store",
-        change={"secrets": {"TOKEN": SecretRef(name="token")}, "secrets_ok": True},
+        change={"secrets": {"TOKEN": SecretRef(name="token")}, "accept": ["secrets_on_shared_hosts"]},
         allowed=lambda c: c.secret_store.value,
     ),
     Probe(

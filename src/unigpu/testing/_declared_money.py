@@ -7,7 +7,7 @@ same manual, and here they meet. What only a live account can tell (whose machin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,11 +15,8 @@ from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import UniGPUError
 from unigpu.models import Interface, Kind
 
-from ._bench import SHAPES, capabilities, caught
+from ._bench import SHAPES, WireBench, capabilities, caught
 from ._flavours import NAMES, Flavour, Name
-
-if TYPE_CHECKING:
-    from ._wire_conformance import WireBench
 
 _START = 40.0
 

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from unigpu.driver import WorkerState
 from unigpu.errors import JobExpired
 
-from ._bench import capabilities, caught
+from ._bench import WireBench, capabilities, caught
 from ._flavours import NAMES, Flavour, Name
-
-if TYPE_CHECKING:
-    from ._wire_conformance import WireBench
 
 _STEP = 100.0  # `heal` lets more pass than this
 

@@ -10,8 +10,8 @@ import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from typing import Any, Final, Literal, TypeVar, cast
 
-from unigpu._client._async import AsyncClient
-from unigpu._client._sync import Client
+from unigpu._client.async_client import AsyncClient
+from unigpu._client.sync_client import Client
 from unigpu._io.bridge import run_sync
 
 T = TypeVar("T")

@@ -13,9 +13,8 @@ from typing import Any, Final, cast
 import respx
 from respx.mocks import HTTPCoreMocker
 
-from unigpu._client._base import cold_starts_of
-from unigpu._client._sync import Client
-from unigpu._config import keep_state_in
+from unigpu._client.sync_client import Client
+from unigpu._config import mocked
 from unigpu._io.clock import use_clock
 from unigpu.cloud._simulated import Behavior
 from unigpu.cloud.engine import EngineSettings
@@ -86,9 +85,8 @@ class UnigpuMock:
         with ExitStack() as stack:
             world = isolated(keys, config=self._config, network="any" if self._pass_through else "here")
             self.state_dir = stack.enter_context(world)
-            stack.enter_context(keep_state_in(self.state_dir))
+            stack.enter_context(mocked(self.state_dir, self._longest_start))
             stack.enter_context(use_clock(self.clock))
-            stack.enter_context(cold_starts_of(self._longest_start))
             stack.callback(self.cloud.detach)
             for name, platform in self._platforms.items():
                 self._mount(stack, name, platform)
@@ -207,7 +205,7 @@ class UnigpuMock:
         self._behaviors[f"{name}@{provider}"] = behavior
         if not exists:
             return
-        spec: dict[str, Any] = {**content, "workers": (0, 1), **self._platforms[provider].served, **fields}
+        spec: dict[str, Any] = {**content, **self._platforms[provider].served, **fields}
         if workers is not None:
             spec["workers"] = workers
         with Client(provider, namespace=namespace, state_dir=self.state_dir) as client:

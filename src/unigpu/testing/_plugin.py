@@ -119,9 +119,9 @@ def _end(state: Path) -> None:
 
     try:
         with Client("local", state_dir=state, config=os.devnull) as client:
-            core = client._core  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the public list shows one namespace
-            deadline = core.io.now() + 30.0
-            rows = run_sync(core.home.driver("local").deployments(core.ways.near, deadline=deadline))
+            context = client._context  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the public list shows one namespace
+            deadline = context.io.now() + 30.0
+            rows = run_sync(context.session.driver("local").deployments(context.transports.near, deadline=deadline))
         for row in rows:
             with Client("local", state_dir=state, config=os.devnull, namespace=row.namespace) as client:
                 client.teardown(row.name or row.provider_name)

@@ -9,14 +9,14 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from unigpu._io.bridge import run_sync
 from unigpu.driver import State, WorkerState
 from unigpu.errors import NotFoundError, UniGPUError
 from unigpu.models import JobStatus
 
-from ._bench import Bench, caught
+from ._bench import WireBench, caught
 from ._conformance import DriverConformance
 from ._declared_money import DeclaredMoney
 from ._declared_time import DeclaredOverTime
@@ -28,59 +28,6 @@ SECRETS: Mapping[str, str] = {"key": "canary-key-5f1e", "secret": "canary-secret
 """What must never be seen."""
 ENV = "canary-env-31ef"
 """Visible configuration: shown where a deployment is looked at, and no business of logs, errors and files."""
-
-
-class WireBench(Bench, Protocol):
-    """A platform in memory, which a test can make fail. Each bench is a platform of its own, empty at first.
-
-    Attributes:
-        list_operation: The operation by which deployments are listed.
-        calls: Every operation that arrived, in order.
-        state_dir: Where the clients of `options` keep their state.
-        on_call: Called with ``"before"`` or ``"after"`` and the operation; what it raises, the client gets.
-        change_json: Changes each reply's JSON on its way; ``None``: nothing.
-        status_names: The names of fields of replies that hold a status.
-        cold_start: Seconds that a worker takes to be ready, of what is deployed with `fields` from now on.
-        crashes: So many of the next calls kill the worker that runs them.
-        runs: How often a worker was given a call.
-    """
-
-    list_operation: str
-    calls: list[str]
-    state_dir: Path
-    on_call: Callable[[str, str], object] | None
-    change_json: Callable[[str, Any], Any] | None
-    status_names: Sequence[str]
-    cold_start: float
-    crashes: int
-    runs: int
-
-    def lose(self, operation: str, when: str, *, times: int | None = 1) -> None:
-        """Close the connection without a reply, before or after the platform acted; ``None``: always."""
-        ...
-
-    def refuse(self, operation: str, status: int, *, times: int | None = 1) -> None:
-        """Answer with this HTTP status instead, before the platform acts."""
-        ...
-
-    def heal(self) -> None:
-        """No fault any more, and so much later that a client which had stopped sending tries again.
-
-        Every look that a deploy on a platform of lists still owes is due by then: three minutes do for both.
-        """
-        ...
-
-    def left(self) -> Sequence[str]:
-        """What exists on the platform now, by name: deployments, and workers that run."""
-        ...
-
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds of all workers until now, by what they did: ``loading``, ``idle`` and ``busy``."""
-        ...
-
-    def billed(self) -> Mapping[str, float]:
-        """Those of `seconds` that cost money."""
-        ...
 
 
 class WireConformance(DeclaredMoney, DeclaredOverTime, DriverConformance):

@@ -29,6 +29,6 @@ def serve(handler: str | Callable[..., Any], *, port: int | None = None, host: s
             an event loop runs in this thread already.
         WorkerFailed: The handler cannot be loaded.
     """
-    from unigpu.worker import _run
+    from unigpu.worker import _start
 
-    _run.serve(handler, port=port, host=host)
+    _start.serve(handler, port=port, host=host)

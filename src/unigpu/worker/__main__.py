@@ -28,7 +28,7 @@ def main() -> End:
     parser.add_argument("--host", help="default: UNIGPU_HOST, then 0.0.0.0")
     args = parser.parse_args()
     _prepare_output()
-    from unigpu.worker._run import run  # after the first signal handler, because this takes a while
+    from unigpu.worker._start import run  # after the first signal handler, because this takes a while
 
     try:
         return run(args.target, port=args.port, host=args.host)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from unigpu.cloud._launch import environment, worker_number
-from unigpu.cloud.contract import Launch
+from unigpu.cloud._launch import environment
+from unigpu.cloud.contract import Launch, worker_number
 
 PLATFORM = {"ID": "{number}", "NAME": "{worker}", "WAY_{port}": "{port}", "BEHIND": "{second}", "A": "the platform's"}
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -36,6 +37,10 @@ from unigpu.cloud.contract import (
 from unigpu.cloud.engine import Engine, EngineSettings
 from unigpu.cloud.faces.local import LocalFace
 from unigpu.models.identity import provider_name
+
+FULL = os.environ.get("UNIGPU_FULL") == "1"
+
+pytestmark = [pytest.mark.full] if FULL else []
 
 NAMES = ("fn", "web")
 JOBS = [f"j{n}" for n in range(6)]
@@ -471,7 +476,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 TestEngine = EngineMachine.TestCase
 TestEngine.settings = settings(
-    max_examples=2000 if os.environ.get("UNIGPU_FULL") == "1" else 60,
+    max_examples=2000 if FULL else 60,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -58,10 +58,9 @@ class Client:
         assert made.status_code == 201, made.text
 
 
-def supervise(state: Path, use: Callable[[Client], Any] | None = None, **how: Any) -> float:
-    """Run one to its end beside *use*; returns the seconds from the end of *use* to the supervisor's."""
+def supervise(state: Path, use: Callable[[Client], Any] | None = None, **how: Any) -> None:
+    """Run one to its end beside *use*."""
     state.mkdir(exist_ok=True, mode=0o700)
-    ended: list[float] = []
 
     async def main() -> None:
         up = asyncio.Event()
@@ -75,7 +74,6 @@ def supervise(state: Path, use: Callable[[Client], Any] | None = None, **how: An
         try:
             if use is not None:
                 await use(client)
-            ended.append(time.monotonic())
             async with asyncio.timeout(30):
                 await running
         finally:
@@ -83,7 +81,6 @@ def supervise(state: Path, use: Callable[[Client], Any] | None = None, **how: An
 
     asyncio.run(main())
     assert not (state / "supervisor.json").exists(), "supervisor.json"
-    return time.monotonic() - ended[0]
 
 
 def test_it_can_be_found_once_it_listens_and_by_its_owner_only(tmp_path: Path) -> None:

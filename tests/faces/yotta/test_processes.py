@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from unigpu import errors
 pytestmark = pytest.mark.processes
 
 WORKER = "python -m unigpu.worker app:"
-OWN = f"{sys.executable} own_server.py"
+OWN = shlex.join([sys.executable, "own_server.py"])
 
 
 def test_a_queue_endpoint_from_deploy_to_teardown(served: Any) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+from plain_path import plain
 
 from unigpu import Client
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAMS = Path(__file__).parent / "programs"
+ROOT = plain(Path(__file__).resolve().parents[3])
+PROGRAMS = ROOT / "tests" / "official" / "vast" / "programs"
 PYTHON = ROOT / ".venvs" / "vast" / "bin" / "python"
 WAIT = 60.0
 

@@ -43,6 +43,11 @@ def slow(input):
     open("began-" + str(input.get("n", "")), "w").close()
     time.sleep(input["s"])
     return os.getpid()
+def gate(input):
+    open("began-" + str(input["n"]), "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return os.getpid()
 async def forever(input):
     open("began", "w").close()
     try:
@@ -184,7 +189,7 @@ class World:
                     continue
                 marked = f"UNIGPU_LOCAL={tag}".encode() in (entry / "environ").read_bytes().split(b"\0")
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if marked or (b"supervise" in words and str(self.home).encode() in words):
+                if marked or (b"unigpu.cloud.supervisor" in words and str(self.home).encode() in words):
                     found.add(int(entry.name))
         return found
 

@@ -100,9 +100,11 @@ def test_it_scales_to_zero_when_idle_and_back_on_a_call_which_is_held(world: Any
 
 
 def test_never_fewer_than_the_least_nor_more_than_the_most(world: Any) -> None:
-    info = world.deploy(handler="app.py:slow", workers=(1, 2), idle_timeout=0.3)
+    info = world.deploy(handler="app.py:gate", workers=(1, 2), idle_timeout=0.3)
     world.until(lambda: len(world.ready(info)) == 1, "the least is there without a call")
-    jobs = [world.submit(info, {"s": 0.3, "n": n}) for n in range(6)]
+    jobs = [world.submit(info, {"n": n}) for n in range(6)]
+    world.until(lambda: len(list(world.project.glob("began-*"))) == 2, "two workers are busy")
+    (world.project / "go").touch()
     most = 0
     while not all(
         world.do(world.driver.status(world.io, info, job.id, deadline=world.by())).status.is_terminal for job in jobs
@@ -243,7 +245,7 @@ def test_logs_are_told_in_order_followed_and_kept_after_the_worker(world: Any) -
 
 def test_a_deployment_ends_at_its_ttl_and_so_does_the_supervisor_when_nothing_is_left(world: Any) -> None:
     spec = DeploymentSpec(name="hello", handler="app.py:echo", workers=(1, 1))
-    end = time.time() + 1.0
+    end = time.time() + 3.0  # long enough to start a supervisor on a busy machine
     (resource,) = world.driver.resources(spec, world.identity(spec, expires_at=end))
     found = world.do(resource.create_cold(world.io, {}, deadline=world.by()))
     assert found.expires_at == pytest.approx(end)

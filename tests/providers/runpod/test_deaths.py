@@ -25,7 +25,10 @@ PARTS: dict[str, Any] = {
     "registry": {"username": "me", "password": SecretStr("pass")}, "volumes": [{"name": "models", "size_gb": 10}],
 }  # fmt: skip
 WAYS = ("again", "gc")
-STEP = 1 if os.environ.get("UNIGPU_FULL") == "1" else 6  # of some forty points
+FULL = os.environ.get("UNIGPU_FULL") == "1"
+STEP = 1 if FULL else 6  # of some forty points
+
+pytestmark = [pytest.mark.full] if FULL else []
 
 
 class Dead(BaseException):

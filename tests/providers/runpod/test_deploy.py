@@ -290,7 +290,7 @@ def test_secrets_do_not_go_to_strangers_hosts_unless_the_spec_says_so(
         client.deploy(**pod, **strangers)
     assert refused.value.capability == "host_trust"
     assert account.count("POST", ".*") == 0
-    client.deploy(**pod, **strangers, secrets_ok=True)
+    client.deploy(**pod, **strangers, accept=["secrets_on_shared_hosts"])
     client.deploy(**{**pod, "name": "other"})
 
 

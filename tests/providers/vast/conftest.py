@@ -44,8 +44,8 @@ def script(account: Account) -> Script:
 
 
 @pytest.fixture
-def connect(tmp_path: Path) -> Iterator[Callable[..., Client]]:
-    """Makes clients of a world; they are closed at the end."""
+def connect(tmp_path: Path, clock: InstantClock) -> Iterator[Callable[..., Client]]:
+    """Makes clients of a world; they are closed at the end, while the clock still jumps."""
     made: list[Client] = []
     config = tmp_path / "unigpu.toml"
     config.touch()

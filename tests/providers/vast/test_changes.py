@@ -71,10 +71,10 @@ def test_a_secret_that_would_be_read_as_docker_flags_is_refused_unseen(
     client: Client, account: Account, value: str
 ) -> None:
     with pytest.raises(ConfigurationError, match="TOKEN") as caught:
-        client.deploy(**FIELDS, secrets={"TOKEN": value}, secrets_ok=True, wait=False)
+        client.deploy(**FIELDS, secrets={"TOKEN": value}, accept="secrets_on_shared_hosts", wait=False)
     assert value not in str(caught.value)
     assert account.of("POST", "/api/v0/template/") == []
-    app = client.deploy(**FIELDS, secrets={"TOKEN": "plain"}, secrets_ok=True, wait=False)
+    app = client.deploy(**FIELDS, secrets={"TOKEN": "plain"}, accept="secrets_on_shared_hosts", wait=False)
     with pytest.raises(ConfigurationError, match="TOKEN"):
         client.update(app, secrets={"TOKEN": value}, wait=False)
     assert account.of("PUT", "/api/v1/template/") == []
@@ -82,7 +82,7 @@ def test_a_secret_that_would_be_read_as_docker_flags_is_refused_unseen(
 
 def test_a_secret_that_is_too_long_for_a_pod_is_refused_unseen(client: Client, account: Account) -> None:
     pod = {"name": "chat", "kind": "pod", "interface": "http", "image": "me/chat:1", "gpu": "RTX 4090",
-           "max_price": 1.0, "ttl": 3600, "auth": "none", "secrets_ok": True}  # fmt: skip
+           "max_price": 1.0, "ttl": 3600, "auth": "none", "accept": ["secrets_on_shared_hosts"]}  # fmt: skip
     with pytest.raises(ConfigurationError, match=r"TOKEN.*256"):
         client.deploy(**pod, secrets={"TOKEN": "x" * 300}, wait=False)
     assert [one for one in account.sent if one.method == "PUT"] == []

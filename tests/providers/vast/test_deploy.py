@@ -47,7 +47,7 @@ def when(method: str, path: str, status: int, body: Any, **headers: str) -> Call
     [
         ({"workers": (2, 5)}, "load, not a number of hot workers"),
         ({"idle_timeout": 0}, "1 s is the least"),
-        ({"secrets": {"TOKEN": "x"}, "secrets_ok": False}, "host that runs a worker can read"),
+        ({"secrets": {"TOKEN": "x"}, "accept": []}, "host that runs a worker can read"),
         ({"env": {"PROMPT": "say 'hello' now"}}, "no blanks, quotes"),
         ({"env": {"A": "x\n-e B=1"}}, "no blanks, quotes"),
         ({"command": ["sh", "-c", "serve --all"], "handler": None}, "no blanks or quotes"),

@@ -41,7 +41,7 @@ def test_it_is_rented_called_at_its_own_port_paused_and_ended(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHAT_TOKEN", "canary-token")
-    app = client.deploy(**{**POD, "auth": BearerToken(env="CHAT_TOKEN")}, secrets_ok=True)
+    app = client.deploy(**{**POD, "auth": BearerToken(env="CHAT_TOKEN")}, accept=["secrets_on_shared_hosts"])
     assert app.state is State.READY
     (rental,) = rentals(account)
     body = json.loads(rental.content)
@@ -305,7 +305,7 @@ def test_a_request_goes_to_the_machine_with_the_callers_token_and_nothing_else(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHAT_TOKEN", "canary-token")
-    app = client.deploy(**{**POD, "auth": BearerToken(env="CHAT_TOKEN")}, secrets_ok=True)
+    app = client.deploy(**{**POD, "auth": BearerToken(env="CHAT_TOKEN")}, accept=["secrets_on_shared_hosts"])
     refuse = [True, True]
 
     def before(request: httpx.Request) -> httpx.Response | None:

@@ -120,7 +120,7 @@ def test_every_request_of_a_pods_life_is_as_vast_documents_it(
         "name": "chat", "kind": "pod", "interface": "http", "image": "ghcr.io/me/chat:2", "gpu": "RTX 4090",
         "max_price": 1.0, "ttl": None, "auth": BearerToken(env="CHAT_TOKEN"), "command": ["serve", "--port", "8000"],
     }  # fmt: skip
-    app = client.deploy(**fields, secrets_ok=True)
+    app = client.deploy(**fields, accept=["secrets_on_shared_hosts"])
     client.stop(app)
     client.start(app)
     list(client.logs(app))

@@ -202,7 +202,7 @@ def test_a_root_of_ones_own_replaces_vasts(tls_worker: Callable[[], tuple[int, l
 
 def test_nothing_that_reaches_a_worker_holds_the_key(client: Client, account: Account) -> None:
     """Not its variables, not its command, not a call: `Kept` looks at every request, and this counts them."""
-    app = client.deploy(**FIELDS, wait="worker", secrets={"TOKEN": "canary-secret"}, secrets_ok=True)
+    app = client.deploy(**FIELDS, wait="worker", secrets={"TOKEN": "canary-secret"}, accept=["secrets_on_shared_hosts"])
     for n in range(5):
         client.invoke(app, {"n": n})
     with client.stream(app, {"n": 1}) as stream:

@@ -10,7 +10,7 @@ import pytest
 import unigpu
 from unigpu import _registry, cli
 from unigpu.elasticity.capabilities import FLAGS
-from unigpu.elasticity.further import read_further, read_reading
+from unigpu.elasticity.fact import read_further, read_reading
 from unigpu.elasticity.questions import QUESTIONS
 from unigpu.errors import ConfigurationError
 from unigpu.testing.reference import ReferenceDriver

@@ -136,11 +136,11 @@ def test_secrets_are_refused_where_the_host_can_read_them(cloud: Cloud) -> None:
     exc = error([refused], caps)
     assert isinstance(exc, UnsupportedError)
     assert "the host that runs a worker can read its disk and environment" in str(exc)
-    assert "secrets_ok=True" in str(exc)
+    assert 'accept=["secrets_on_shared_hosts"]' in str(exc)
     assert "host_trust = host" in (exc.fact or "")
     assert exc.source
     assert "canary-value" not in repr(exc) + str(exc) + repr(refused)
-    assert demands(made.with_changes(secrets_ok=True), caps) == ()
+    assert demands(made.with_changes(accept=["secrets_on_shared_hosts"]), caps) == ()
     assert demands(spec(**RUNS), caps) == ()
 
 

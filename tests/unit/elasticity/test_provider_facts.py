@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from unigpu._client._compare import facts_of
+from unigpu._client.compare import facts_of
 from unigpu.elasticity.capabilities import FLAGS, VERBS, load, refuse
-from unigpu.elasticity.fact import Fact, read_facts
-from unigpu.elasticity.further import FurtherFact, read_reading
+from unigpu.elasticity.fact import Fact, FurtherFact, read_facts, read_reading
 
 PROVIDERS = ("local", "runpod", "vast", "yotta")
 ROOT = Path(__file__).parents[3]

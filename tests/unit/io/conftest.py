@@ -127,6 +127,7 @@ class Server:
     ) -> None:
         self._script = script
         self.connections = 0
+        self.finished = 0  # scripts that came to their end, and not by a client who left
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.lock = threading.Lock()
         self.stopping = threading.Event()
@@ -158,6 +159,8 @@ class Server:
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError), sock:
             self._script(Conn(sock, self))
+            with self.lock:
+                self.finished += 1
 
     def close(self) -> None:
         self.stopping.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 import zlib
 from typing import Any
 
@@ -14,26 +13,31 @@ from unigpu import errors
 from unigpu._io.contract import CallClass
 from unigpu._io.http import HttpConfig
 
-PATIENCE = 20.0  # far above any deadline below: reaching it means that the deadline did not hold
+PATIENCE = 40.0  # far above any deadline below: a server that comes to its end means that the deadline did not hold
 
 
 def drip(conn: Any) -> None:
     conn.request()
     conn.sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
-    while not conn.server.stopping.wait(0.02):
-        conn.sock.sendall(b"x")
+    _drops(conn)
 
 
 def drip_headers(conn: Any) -> None:
     conn.request()
     conn.sock.sendall(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    while not conn.server.stopping.wait(0.02):
+    _drops(conn)
+
+
+def _drops(conn: Any) -> None:
+    for _ in range(int(PATIENCE / 0.02)):
+        if conn.server.stopping.wait(0.02):
+            return
         conn.sock.sendall(b"x")
 
 
 def silent(conn: Any) -> None:
     conn.request()
-    conn.server.stopping.wait(PATIENCE * 2)
+    conn.server.stopping.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("script", [drip, drip_headers, silent])
@@ -41,10 +45,9 @@ def test_the_total_deadline_holds_against_a_slow_server(flavour: Any, ask: Any, 
     server = serve(script)
 
     async def work(io: Any) -> None:
-        start = time.monotonic()
         with pytest.raises(errors.TransportTimeout) as caught:
             await io.send(ask(io, server.url, seconds=0.3, method="POST", json={}))
-        assert time.monotonic() - start < PATIENCE
+        assert server.finished == 0
         assert not caught.value.never_sent
         assert "deadline has passed" in str(caught.value)
 
@@ -61,7 +64,7 @@ def test_the_total_deadline_holds_for_each_request_on_a_reused_connection(flavou
     server = serve(script)
 
     async def work(io: Any) -> None:
-        assert (await io.send(ask(io, server.url, seconds=0.5))).status == 200
+        assert (await io.send(ask(io, server.url, seconds=10))).status == 200
         assert (await io.send(ask(io, server.url, seconds=30))).status == 200
         with pytest.raises(errors.TransportTimeout):
             await io.send(ask(io, server.url, seconds=0.3))
@@ -77,7 +80,7 @@ def test_the_total_deadline_holds_in_a_stream(flavour: Any, ask: Any, serve: Any
         got = list[bytes]()
 
         async def read() -> None:
-            async with io.stream(ask(io, server.url, seconds=0.3)) as reply:
+            async with io.stream(ask(io, server.url, seconds=1)) as reply:
                 async for chunk in reply.chunks():
                     got.append(chunk)
 
@@ -89,13 +92,12 @@ def test_the_total_deadline_holds_in_a_stream(flavour: Any, ask: Any, serve: Any
 
 
 def test_the_deadline_holds_against_a_server_that_never_reads(flavour: Any, ask: Any, serve: Any) -> None:
-    server = serve(lambda conn: conn.server.stopping.wait(PATIENCE * 2), receive_buffer=4096)
+    server = serve(lambda conn: conn.server.stopping.wait(PATIENCE), receive_buffer=4096)
 
     async def work(io: Any) -> None:
-        start = time.monotonic()
         with pytest.raises(errors.TransportTimeout) as caught:
             await io.send(ask(io, server.url, seconds=0.3, method="POST", content=b"x" * 16_000_000))
-        assert time.monotonic() - start < PATIENCE
+        assert server.finished == 0
         assert not caught.value.never_sent
 
     flavour.with_io(work)
@@ -111,7 +113,7 @@ def test_the_deadline_holds_in_the_line_for_a_connection(loop_flavour: Any, ask:
 
             async def hog() -> None:
                 with pytest.raises(errors.TransportTimeout):
-                    await io.send(ask(io, server.url, seconds=2))
+                    await io.send(ask(io, server.url, seconds=60))
 
             group.start_soon(hog)
             while server.connections == 0:

@@ -210,7 +210,7 @@ def test_whole_numbers_are_whole_numbers(field: str, wrong: Any) -> None:
     refused({field: wrong}, match=f"^{field}: ")
 
 
-@pytest.mark.parametrize("field", ["idempotent", "secrets_ok"])
+@pytest.mark.parametrize("field", ["idempotent"])
 def test_yes_and_no_are_true_and_false(field: str) -> None:
     refused({field: "yes"}, match=f"^{field}: ")
 
@@ -389,3 +389,11 @@ def test_whose_worker_runs_is_told_by_the_spec() -> None:
     routed = spec(image="vllm/vllm", provider_options={"vast": {"route": "/v1/completions"}})
     assert not routed.runs_our_worker("vast")
     assert routed.runs_our_worker("runpod")
+
+
+def test_a_risk_is_accepted_by_its_name_and_a_mistyped_one_is_named() -> None:
+    assert DeploymentSpec.model_validate({"name": "a", "accept": "secrets_on_shared_hosts"}).accept == (
+        "secrets_on_shared_hosts",
+    )
+    with pytest.raises(ConfigurationError, match="did you mean 'secrets_on_shared_hosts'"):
+        DeploymentSpec.model_validate({"name": "a", "accept": ["secret_on_shared_hosts"]})

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import JSON, HttpCall, Launch, Reply
+from unigpu.cloud.contract import JSON, HttpCall, Launch, Reply, worker_number
 from unigpu.cloud.engine import Deployment, Refused, Terms
 
 from ._vast_market import BadQuery, filters_of, offers, select
@@ -29,7 +29,6 @@ from ._vast_state import (
     number_of,
     whole,
     words,
-    worker_number,
 )
 
 USER: Final = 7
@@ -331,7 +330,7 @@ class Console:
         living = [
             worker for worker in self._engine.workers(endpoint.id) if not worker.gone or worker.id in endpoint.shelf
         ]
-        return [worker_number(worker) for worker in living]
+        return [worker_number(worker.id) for worker in living]
 
     # -- offers
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import JSON, Answer, Forward, Hold, HttpCall, Reply
+from unigpu.cloud.contract import JSON, Answer, Forward, Hold, HttpCall, Reply, worker_number
 from unigpu.cloud.engine import Deployment, Refused, Terms, Worker
 from unigpu.elasticity.policy import Declared
 from unigpu.models.deployment import WorkerState
@@ -31,7 +31,6 @@ from ._vast_state import (
     number_of,
     whole,
     words,
-    worker_number,
 )
 
 _PAGE: Final = 25
@@ -233,7 +232,7 @@ class Instances:
             WorkerState.STOPPED: "stopped",
             WorkerState.FAILED: "exited",
         }
-        row = self._common(worker_number(worker), endpoint, offer, self._account.address(worker.id))
+        row = self._common(worker_number(worker.id), endpoint, offer, self._account.address(worker.id))
         stopped = worker.state is WorkerState.STOPPED
         env = endpoint.terms.launch.env
         return row | {
@@ -300,7 +299,7 @@ class Instances:
             return Reply.json({"success": True})
         for endpoint in self._serving(now):
             for worker in present(self._engine, endpoint):
-                if worker_number(worker) == id and worker.id not in self._destroyed:
+                if worker_number(worker.id) == id and worker.id not in self._destroyed:
                     if worker.state is WorkerState.FAILED:  # its machine is all that is left of it
                         self._destroyed.add(worker.id)
                     else:

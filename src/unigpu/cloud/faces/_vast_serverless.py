@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import JSON, HttpCall, Reply, WorkerReady
+from unigpu.cloud.contract import JSON, HttpCall, Reply, WorkerReady, worker_number
 from unigpu.cloud.engine import Deployment, Engine, Worker
 from unigpu.models.deployment import WorkerState
 
@@ -25,7 +25,6 @@ from ._vast_state import (
     number,
     number_of,
     whole,
-    worker_number,
 )
 
 PORT: Final = 33526
@@ -185,7 +184,7 @@ class Serverless:
         perf = self.perf(endpoint, worker) if worker.ready_at is not None else 0.0
         wall = self._engine.wall
         row: dict[str, JSON] = {
-            "id": worker_number(worker),
+            "id": worker_number(worker.id),
             "status": status,
             "cur_load": report.cur_load or worker.load * COST,
             "new_load": report.new_load,
@@ -235,7 +234,7 @@ class Serverless:
         tail = whole(body, "tail", 10_000)
         lines: list[tuple[float, str]] = [(endpoint.created_at, f"endpoint {endpoint.terms.data['name']} created")]
         for worker in self._engine.workers(endpoint.id):
-            id = worker_number(worker)
+            id = worker_number(worker.id)
             lines.append((worker.created_at, f"recruiting worker {id}"))
             if worker.ready_at is not None:
                 lines.append((worker.ready_at, f"worker {id} is loaded, perf {self.perf(endpoint, worker):g}"))

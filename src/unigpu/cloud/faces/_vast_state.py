@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import JSON, HttpCall, Reply
+from unigpu.cloud.contract import JSON, HttpCall, Reply, worker_number
 from unigpu.cloud.engine import Deployment, Engine, Refused, Worker
 
 TEMPLATE: Final = "vast.template"
@@ -157,7 +157,7 @@ class Account:
         """A serverless worker by its instance's number, also one that has ended lately."""
         for endpoint in self.all(ENDPOINT, now):
             for worker in self.engine.workers(endpoint.id):
-                if worker_number(worker) == number:
+                if worker_number(worker.id) == number:
                     return endpoint, worker
         return None
 
@@ -184,11 +184,6 @@ def engine_id(platform: str, number: int) -> str:
 
 def number_of(one: Deployment) -> int:
     return int(one.id.rpartition("-")[2])
-
-
-def worker_number(worker: Worker) -> int:
-    """A worker's number is its instance's: ids of the engine are hexadecimal numbers."""
-    return int(worker.id.rpartition("-")[2], 16)
 
 
 # What is asked.

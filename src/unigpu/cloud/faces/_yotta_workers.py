@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from unigpu.cloud._launch import worker_number
-from unigpu.cloud.contract import JSON, HttpCall
+from unigpu.cloud.contract import JSON, HttpCall, worker_number
 from unigpu.cloud.engine import Deployment, Engine, LogRecord, Worker
 from unigpu.models.deployment import WorkerState
 

@@ -1,13 +1,13 @@
 """Yotta Labs' protocol over the engine: the v2 API, the gateway of ALB endpoints, and of v1 what tasks need.
 
 =============================================================  ==================================================
-``POST|GET /v2/serverless``, ``GET|PATCH|DELETE …/{id}``       endpoints: `_yotta_endpoints`
+``POST|GET /v2/serverless``, ``GET|PATCH|DELETE …/{id}``       endpoints: `Endpoints`
 ``POST …/{id}/stop``, ``POST …/{id}/start``
 ``PUT …/{id}/workers?count=N``                                 scale; also ``PUT …/workers/N`` (the client's OpenAPI
                                                                file) and ``POST …/workers`` with a body (a tutorial)
 ``GET …/{id}/workers``, ``GET …/workers/{worker}/logs``        `_yotta_workers`
 ``POST|GET …/{id}/tasks``, ``GET …/tasks/count|{task}``        `_yotta_tasks`
-``/v2/pods``, ``…/{id}``, ``…/{id}/pause|resume``              `_yotta_pods`
+``/v2/pods``, ``…/{id}``, ``…/{id}/pause|resume``              `Pods`
 ``/v2/container-registry-auths``, ``/v2/volumes``, ``/v2/vms``,  `_yotta_account`
 ``GET /v2/vms/types``
 ``/openapi/v1/skywalker/tasks``                                `_yotta_v1`
@@ -32,11 +32,13 @@ from typing import Final
 from unigpu.cloud.contract import JSON, Answer, HttpCall, Reply
 from unigpu.cloud.engine import Deployment, Engine, Refused
 
-from . import _yotta_endpoints, _yotta_pods, _yotta_v1
+from . import _yotta_v1
 from . import _yotta_wire as wire
 from ._yotta_account import Account
+from ._yotta_endpoints import PLATFORM as ENDPOINTS
 from ._yotta_endpoints import Endpoints
 from ._yotta_gateway import DOMAIN, Gateway, is_called, nobody
+from ._yotta_pods import PLATFORM as PODS
 from ._yotta_pods import Pods
 from ._yotta_quirks import Quirks
 from ._yotta_tasks import Tasks
@@ -132,7 +134,7 @@ class YottaFace:
         self.pods: Final = Pods(engine, self.quirks, self._new_id)
         self.workers: Final = Workers(engine, self.quirks)
         self.account: Final = Account(engine, self.quirks, self._new_id, self._in_use)
-        self._gateway = Gateway(engine, (_yotta_endpoints.PLATFORM, _yotta_pods.PLATFORM))
+        self._gateway = Gateway(engine, (ENDPOINTS, PODS))
 
     def operation(self, call: HttpCall) -> str | None:
         if is_called(call):
@@ -295,7 +297,7 @@ class YottaFace:
         one, inner = self._gateway.find(call, now)
         if one is None:
             return Reply(status=404, headers=(("content-type", "text/plain"),), body=b"no such host")
-        if one.platform == _yotta_pods.PLATFORM:
+        if one.platform == PODS:
             return self._gateway.forward(one, inner, now)
         scheme, _, given = call.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not self._is_known(given.strip()):
@@ -317,7 +319,7 @@ class YottaFace:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
     def _in_use(self, credential: int, now: float) -> bool:
-        ours = (_yotta_endpoints.PLATFORM, _yotta_pods.PLATFORM)
+        ours = (ENDPOINTS, PODS)
         return any(
             one.terms.data.get("credential") == credential and not one.deleting
             for platform in ours

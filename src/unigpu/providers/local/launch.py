@@ -191,10 +191,10 @@ def _spawn(directory: SupervisorDirectory, fd: int) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise ConfigurationError("this program has no Python interpreter to start others with", provider="local")
     # -P: a json.py in somebody's folder must not take the standard library's place.
-    python = (sys.executable, "-P", "-m", "unigpu")
+    python = (sys.executable, "-P", "-m", "unigpu.cloud.supervisor")
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*python, "cloud", "supervise", f"--idle-exit={directory.idle_exit!r}", str(directory.path), str(fd)],
+            [*python, str(directory.path), str(fd), repr(directory.idle_exit)],
             pass_fds=[fd],
             cwd=directory.path,
             env={name: os.environ[name] for name in _INHERITED if name in os.environ},

@@ -51,10 +51,16 @@ def _content(spec: DeploymentSpec) -> Iterator[Refusal]:
     if spec.kind == "serverless" and options.route is not None:
         text = "route: RunPod hands a job to the worker's own loop, not to a route; leave it out."
         yield Refusal(field="provider_options", capability="request", message=text)
-    if spec.kind == "pod" and "COMMUNITY" in options.cloud and spec.secrets and not spec.secrets_ok:
+    if (
+        spec.kind == "pod"
+        and "COMMUNITY" in options.cloud
+        and spec.secrets
+        and "secrets_on_shared_hosts" not in spec.accept
+    ):
         text = (
             "secrets: a pod of the COMMUNITY cloud runs on a stranger's machine, whose host can read its disk and "
-            "environment. secrets_ok=True sends them all the same; or take COMMUNITY out of provider_options."
+            'environment. To send them all the same: accept=["secrets_on_shared_hosts"]. Or take COMMUNITY out of '
+            "provider_options."
         )
         yield Refusal(field="secrets", capability="host_trust", message=text)
     braces = sorted(name for name, text in spec.env.items() if "{{" in text)

@@ -31,7 +31,7 @@ def job_body(call: Invocation) -> dict[str, Any]:
     longest = call.execution_timeout + DEFAULT_TTL
     if call.execution_timeout > DEFAULT_TTL / 2:
         policy["ttl"] = round(min(LONGEST_RUN, longest) * 1000)
-    return {"input": dict(call.input), "policy": policy}
+    return {"input": call.input, "policy": policy}
 
 
 WAKE: Final = "__unigpu_wake__"

@@ -334,7 +334,7 @@ def envelope(route: Mapping[str, Any], payload: Mapping[str, Any], secrets: Sequ
         and "token" not in name.lower()
         and not any(secret and secret in str(value) for secret in secrets)
     }
-    return {"auth_data": {"request_idx": 0, **signed}, "session_id": None, "payload": dict(payload)}
+    return {"auth_data": {"request_idx": 0, **signed}, "session_id": None, "payload": payload}
 
 
 def to_worker(

@@ -207,10 +207,10 @@ class Whole:
 # -- what is sent -----------------------------------------------------------------------------------------------------
 
 
-def _payload(info: DeploymentInfo, call: Invocation, *, stream: bool) -> tuple[str, dict[str, Any]]:
+def _payload(info: DeploymentInfo, call: Invocation, *, stream: bool) -> tuple[str, Mapping[str, Any]]:
     """PyWorker takes a path and a JSON object. A header does not pass it, so streaming is asked for in the body."""
     if is_own(info):
-        return info.route or INVOKE, {"input": dict(call.input), **({"stream": True} if stream else {})}
+        return info.route or INVOKE, {"input": call.input, **({"stream": True} if stream else {})}
     if info.route is None:
         raise ConfigurationError(
             f"{info.name}: its image is not unigpu's, so say where calls go.",
@@ -218,7 +218,7 @@ def _payload(info: DeploymentInfo, call: Invocation, *, stream: bool) -> tuple[s
             deployment=info.name,
             hint='provider_options={"vast": {"route": "/generate"}}: a path that the image\'s PyWorker has.',
         )
-    return info.route, {**call.input, **({"stream": True} if stream else {})}
+    return info.route, {**call.input, "stream": True} if stream else call.input
 
 
 def _packed(call: HTTPCall) -> dict[str, Any]:

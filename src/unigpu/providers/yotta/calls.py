@@ -62,7 +62,7 @@ def task_body(info: DeploymentInfo, call: Invocation) -> dict[str, Any]:
     }
     if is_ours(info):
         headers = {"X-Unigpu-Job": call.job_id, "X-Unigpu-Timeout": f"{call.execution_timeout:g}"}
-        return {**body, "input": {"input": dict(call.input)}, "headers": headers}
+        return {**body, "input": {"input": call.input}, "headers": headers}
     if not call.input:
         raise UnsupportedError(
             "An empty input ({}) is not possible on yotta for an image that is not ours.",
@@ -71,7 +71,7 @@ def task_body(info: DeploymentInfo, call: Invocation) -> dict[str, Any]:
             capability="empty_input",
             hint="Send at least one key.",
         )
-    return {**body, "input": dict(call.input)}
+    return {**body, "input": call.input}
 
 
 def job_of(wire: TaskWire, info: DeploymentInfo) -> JobInfo:

@@ -12,4 +12,4 @@ def face(name):
 
 
 _standalone._face = face
-sys.exit(_standalone.run(["vast"], "127.0.0.1", 0))
+sys.exit(_standalone.serve_main(["vast"], "127.0.0.1", 0))

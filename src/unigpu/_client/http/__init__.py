@@ -1,0 +1,1 @@
+"""Calls of an http deployment: requests, streams, and the transport for openai."""

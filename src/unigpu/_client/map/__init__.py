@@ -1,0 +1,1 @@
+"""`map`: many calls of one deployment, a window at a time."""

@@ -1,0 +1,1 @@
+"""Lists that show late what was created or deleted: what counts, what is absent, and the checks that follow."""
