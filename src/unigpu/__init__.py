@@ -266,16 +266,16 @@ def __getattr__(name: str) -> Any:
         # `name` and `obj` are what Python finds "did you mean" by.
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
     if name in _CLIENT:
-        room = "._client"
+        module = "._client"
     elif name in _MODELS:
-        room = ".models"
+        module = ".models"
     elif name in ("Comparison", "compare"):
-        room = "._client.compare"
+        module = "._client.compare"
     elif name == "Capabilities":
-        room = ".elasticity.capabilities"
+        module = ".elasticity.capabilities"
     else:
-        room = ".errors"
-    value = getattr(import_module(room, __name__), name)
+        module = ".errors"
+    value = getattr(import_module(module, __name__), name)
     globals()[name] = value
     return value
 

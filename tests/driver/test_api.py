@@ -26,6 +26,7 @@ from unigpu.driver import (
     Request,
     Response,
     Tokens,
+    WireModel,
     as_kind,
     bearer,
     gone,
@@ -220,6 +221,22 @@ def test_a_list_that_does_not_end_is_an_error() -> None:
 
     with pytest.raises(InvalidResponseError, match="to its end"):
         run_sync(ACME.rows(MemoryIo(endless, sync=True), "/x", "x.list", under="items", pages=Tokens(), deadline=1e12))
+
+
+def test_each_row_of_a_list_has_the_same_shape_and_the_platforms_pages() -> None:
+    class Row(WireModel):
+        n: int
+
+    @dataclass(frozen=True, kw_only=True)
+    class PagedAPI(AcmeAPI):
+        pages = Tokens()
+
+    world = World((200, {"items": [{"n": 1}], "next": "t"}), (200, {"items": [{"n": 2}]}))
+    api = PagedAPI(base="https://acme.test")
+    listed = api.listed(world.io, Row, "/x", "x.list", under="items", deadline=1e12)
+    assert run_sync(listed) == [Row(n=1), Row(n=2)]
+    with pytest.raises(InvalidResponseError, match=r"acme\.x\.list: .*\(n\)"):
+        run_sync(api.listed(World((200, {"items": [{}]})).io, Row, "/x", "x.list", under="items", deadline=1e12))
 
 
 def test_an_error_that_says_there_is_nothing_is_an_empty_list() -> None:

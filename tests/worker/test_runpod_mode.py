@@ -116,7 +116,7 @@ def test_what_a_handler_raises_is_the_jobs_error_in_runpods_own_form(run: Any) -
 
 
 def test_a_job_that_only_wakes_a_worker_does_not_reach_the_handler(run: Any) -> None:
-    from unigpu.providers.runpod._jobs import wake_body
+    from unigpu.providers.runpod.calls import wake_body
 
     calls: list[Job] = []
 

@@ -78,7 +78,7 @@ class Gate:
             settings.blame(exc, merged["name"] if isinstance(given, str) else None, where, stated)
             raise
 
-    def pass_spec(
+    def admit(
         self, spec: DeploymentSpec, provider: str, *, adapt: bool
     ) -> tuple[DeploymentSpec, tuple[Adaptation, ...], UniGPUError | None]:
         """The gate of a spec: what is stated and cannot be is refused, or replaced by the nearest thing.
@@ -133,7 +133,7 @@ class Gate:
         _flags.require(caps, flag, doing=doing, instead=instead)
         return caps
 
-    def workers(
+    def admit_workers(
         self, info: DeploymentInfo, workers: tuple[int, int], *, adapt: bool
     ) -> tuple[tuple[int, int], tuple[Adaptation, ...]]:
         """The gate of ``scale``.
@@ -149,7 +149,7 @@ class Gate:
         got, changed = self._settle(asked, (refused,), caps, adapt=adapt)
         return got.workers, changed
 
-    def no_workers(self, info: DeploymentInfo) -> Adaptation:
+    def admit_zero(self, info: DeploymentInfo) -> Adaptation:
         """The gate of ``scale(0)``: where workers are declared and a deployment can be stopped, that is what it means.
 
         Raises:

@@ -67,10 +67,10 @@ class Lookup:
             NotFoundError: there is no such deployment; names the nearest.
             DeadlineExceeded: it was not found in time.
         """
-        with in_time():
-            if isinstance(given, DeploymentView):
-                seen = self.own(given)
-            else:
+        if isinstance(given, DeploymentView):
+            seen = self.own(given)
+        else:
+            with in_time():
                 seen = await self.find(*self.address(given), deadline)
         return Target(given, seen, self._context.scope_of(seen.info, report), deadline, report)
 

@@ -74,7 +74,7 @@ async def _planned(
     }
     deadline = context.soon()
     try:
-        spec, adaptations, unsaid = context.gate.pass_spec(asked, where, adapt=adapt)
+        spec, adaptations, unsaid = context.gate.admit(asked, where, adapt=adapt)
         scope = replace(context.scope(where, spec.interface, spec.kind), unsaid=unsaid)
         done = await dry_run(scope, spec, if_exists=if_exists, deadline=deadline)
     except _EXCLUDES as exc:

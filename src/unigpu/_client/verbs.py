@@ -90,7 +90,7 @@ class Verbs:
         if ephemeral and if_exists != "adopt":
             raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
         asked, where, adapt = gate.spec(given, provider, fields)
-        spec, adaptations, unsaid = gate.pass_spec(asked, where, adapt=adapt or on_unsupported == "adapt")
+        spec, adaptations, unsaid = gate.admit(asked, where, adapt=adapt or on_unsupported == "adapt")
         try:
             with in_time():
                 scope = context.scope(where, spec.interface, spec.kind, reporter)
@@ -158,7 +158,7 @@ class Verbs:
         seen, scope = target.seen, target.scope
         seen.info = await _lifecycle.read(scope, seen.info, deadline=target.deadline)
         asked = arguments.whole_spec(seen).with_changes(**changes)
-        spec, adaptations, unsaid = self._gate.pass_spec(asked, seen.info.provider, adapt=adapt)
+        spec, adaptations, unsaid = self._gate.admit(asked, seen.info.provider, adapt=adapt)
         if unsaid is not None:
             raise unsaid
         done = await _lifecycle.update(
@@ -200,7 +200,7 @@ class Verbs:
 
     async def _scale(self, target: Target, limits: tuple[int, int], *, adapt: bool) -> None:
         seen = target.seen
-        got, adaptations = self._gate.workers(seen.info, limits, adapt=adapt or self._gate.adapts(seen.info))
+        got, adaptations = self._gate.admit_workers(seen.info, limits, adapt=adapt or self._gate.adapts(seen.info))
         seen.info = await _lifecycle.scale(target.scope, seen.info, workers=got, deadline=target.deadline)
         seen.change, seen.adaptations = "scaled", adaptations
         if seen.spec is not None:
@@ -211,7 +211,7 @@ class Verbs:
 
     async def _scale_to_none(self, target: Target) -> None:
         seen = target.seen
-        seen.adaptations = (self._gate.no_workers(seen.info),)
+        seen.adaptations = (self._gate.admit_zero(seen.info),)
         self._is_now(seen, await _lifecycle.stop(target.scope, seen.info, deadline=target.deadline))
         seen.change = "scaled"
 

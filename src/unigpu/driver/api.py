@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, TypedDict, Unpack
+from typing import Any, ClassVar, Final, TypedDict, TypeVar, Unpack
 
 from pydantic import SecretStr
 
@@ -16,11 +16,13 @@ from .._io.contract import UNSET, CallClass, Io, Request, Response, Role
 from .._io.limits import Limit
 from .._io.status import error_for
 from ..errors import APIStatusError, DeploymentGone, InvalidResponseError, NotFoundError, UniGPUError
-from ..models import DeploymentInfo
+from ..models import DeploymentInfo, WireModel
 from .pages import Pages, Params
-from .parse import mapping, rows_in
+from .parse import mapping, rows_in, shaped
 
 __all__ = ["API", "Meaning", "RequestOptions", "as_kind", "bearer", "gone"]
+
+W = TypeVar("W", bound=WireModel)
 
 _MOST_PAGES: Final = 1000
 
@@ -82,6 +84,7 @@ class API:
         read_timeout: Seconds without a byte before an attempt is given up.
         limits: The documented rates by full operation; the client keeps to them.
         meanings: The error table; the first row that fits decides.
+        pages: How its lists are cut into pages; ``None``: they are not.
         none_words: Words of an error that a list answers where there is nothing to list.
         base: The address, without a slash at its end.
     """
@@ -90,6 +93,7 @@ class API:
     read_timeout: ClassVar[float] = 30.0
     limits: ClassVar[Mapping[str, Limit]] = {}
     meanings: ClassVar[tuple[Meaning, ...]] = ()
+    pages: ClassVar[Pages | None] = None
     none_words: ClassVar[tuple[str, ...]] = ()
 
     base: str
@@ -240,13 +244,14 @@ class API:
 
         Args:
             under: The field that holds the rows; ``None``: the reply is the list itself.
-            pages: How to go on; ``None``: the list comes in one reply.
+            pages: Where this list is cut otherwise than the platform's others (`API.pages`).
 
         Raises:
             InvalidResponseError: the list cannot be read to its end, or its route is not there.
         """
         found: list[Mapping[str, Any]] = []
         given = options.get("params", ())
+        pages = pages or self.pages
         query = () if pages is None else pages.first
         for number in range(1, _MOST_PAGES + 1):
             options["params"] = (*given, *query)
@@ -274,6 +279,22 @@ class API:
             provider=self.provider,
             operation=f"{self.provider}.{operation}",
         )
+
+    async def listed(
+        self,
+        io: Io,
+        shape: type[W],
+        path: str,
+        operation: str,
+        *,
+        deadline: float,
+        under: str | None = None,
+        pages: Pages | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> list[W]:
+        """All rows of a list, each as *shape*; raises as `rows` and `unigpu.driver.shaped`."""
+        found = await self.rows(io, path, operation, deadline=deadline, under=under, pages=pages, **options)
+        return [shaped(shape, row, f"{self.provider}.{operation}") for row in found]
 
     def checked(
         self,

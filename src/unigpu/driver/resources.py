@@ -143,7 +143,7 @@ class ListedResource(Generic[W]):
         tag: The field of a row that begins with `name`. A row with another name is not read further, so a stranger's
             odd row hides nothing; ``None``: every row is read.
         under: The field of a list that holds its rows; ``None``: the reply is the list.
-        pages: How the list is cut into pages.
+        pages: Where its list is cut otherwise than the platform's others.
         spec: What it is created from; ``None``, with `identity`, for one that exists.
     """
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, cast
 
 WAKE: Final = "__unigpu_wake__"
-"""The one key of a job's input that only wakes; the driver sends it (``providers/runpod/_jobs.py``)."""
+"""The one key of a job's input that only wakes; the driver sends it (``providers/runpod/calls.py``)."""
 _AGAIN_S: Final = 0.25
 _LINE: Final = 64_000_000
 

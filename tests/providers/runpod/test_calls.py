@@ -25,8 +25,8 @@ from unigpu.errors import (
     WorkerFailed,
 )
 from unigpu.models import JobStatus
-from unigpu.providers.runpod import _jobs
-from unigpu.providers.runpod._wire import JobWire
+from unigpu.providers.runpod import calls
+from unigpu.providers.runpod.wire import JobWire
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_a_worker_error_is_parsed(client: Client, account: Account, app: Any) ->
     ],
 )
 def test_every_form_of_an_error_is_read(said: object, type: str, message: str) -> None:
-    job = _jobs.job_of(JobWire(id="j", status="FAILED", error=said))
+    job = calls.job_of(JobWire(id="j", status="FAILED", error=said))
     assert job.error is not None
     assert (job.error.type, job.error.message) == (type, message)
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from openapi import OpenAPI
 
+from unigpu.driver import shaped
 from unigpu.models import JobStatus, State
-from unigpu.providers.runpod import _jobs, _map
-from unigpu.providers.runpod._options import LB_URL, PROXY_URL
-from unigpu.providers.runpod._wire import (
+from unigpu.providers.runpod import calls, pods, translate
+from unigpu.providers.runpod.options import LB_URL, PROXY_URL
+from unigpu.providers.runpod.wire import (
     BalanceWire,
     DataCentersWire,
     EndpointWire,
@@ -24,7 +25,6 @@ from unigpu.providers.runpod._wire import (
     StreamWire,
     VolumeWire,
     WorkerListWire,
-    shaped,
 )
 
 
@@ -73,11 +73,11 @@ def test_every_example_endpoint_and_pod_becomes_a_deployment() -> None:
         if example.status not in ("200", "201") or not isinstance(example.value, dict):
             continue
         if example.path == "/v2/serverless/{id}":
-            info = _map.endpoint_info(shaped(EndpointWire, example.value, "test"), lb_url=LB_URL)
+            info = translate.endpoint_info(shaped(EndpointWire, example.value, "test"), lb_url=LB_URL)
             assert not info.ours
             assert info.created_at
         if example.path == "/v2/pods/{id}":
-            assert _map.pod_info(shaped(PodWire, example.value, "test"), proxy_url=PROXY_URL).kind == "pod"
+            assert pods.pod_info(shaped(PodWire, example.value, "test"), proxy_url=PROXY_URL).kind == "pod"
 
 
 # From the manual's pages and from what RunPod's staff wrote that they saw; the job service has no OpenAPI file.
@@ -89,14 +89,14 @@ HEALTH = {
 
 def test_the_job_services_replies_are_read_in_both_documented_forms() -> None:
     health = shaped(HealthWire, HEALTH, "test")
-    assert _map.state_of((0, 3), health) == (State.READY, None)
+    assert translate.state_of((0, 3), health) == (State.READY, None)
     assert shaped(HealthWire, {"jobs": {}, "workers": {"idle": 2, "running": 0}}, "test").workers.idle == 2
     job = {"id": "j-u1", "status": "COMPLETED", "delayTime": 824, "executionTime": 3391, "output": [1], "retries": 1}
-    assert _jobs.job_of(shaped(JobWire, job, "test")).status is JobStatus.DONE
+    assert calls.job_of(shaped(JobWire, job, "test")).status is JobStatus.DONE
     cancelled = shaped(JobWire, {"id": "j", "status": "CANCELLED"}, "test")  # cancelled in the queue: nothing else
-    assert _jobs.job_of(cancelled).status is JobStatus.CANCELLED
+    assert calls.job_of(cancelled).status is JobStatus.CANCELLED
     page = shaped(StreamWire, {"status": "IN_PROGRESS", "stream": [{"output": {"a": 1}}]}, "test")
-    assert _jobs.page_of(page, 3).after == 4
+    assert calls.page_of(page, 3).after == 4
 
 
 def test_replies_newer_than_the_file_are_read() -> None:
@@ -124,8 +124,8 @@ def test_the_state_follows_from_limits_workers_and_queue(
     limits: tuple[int, int], workers: dict[str, int], queued: int, state: State
 ) -> None:
     health = shaped(HealthWire, {"jobs": {"inQueue": queued}, "workers": workers}, "test")
-    found, reason = _map.state_of(limits, health)
+    found, reason = translate.state_of(limits, health)
     assert found is state
     if workers == {"running": 1} and limits[1]:
-        assert _map.state_of(limits, health, balanced=True)[0] is State.STARTING  # it runs, and is not routed to
+        assert translate.state_of(limits, health, balanced=True)[0] is State.STARTING  # it runs, and is not routed to
     assert (reason is None) == (state in (State.READY, State.COLD) or workers.get("initializing", 0) > 0)

@@ -12,10 +12,10 @@ from runpod_script import KEY
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.driver import DeploymentSpec
+from unigpu.driver import DeploymentSpec, EventParser, ServerSentEvent
 from unigpu.errors import NoCapacityError, UniGPUError
-from unigpu.providers.runpod import _gpus, _jobs, _logs
-from unigpu.providers.runpod._wire import GpuTypeWire, JobWire, PriceWire
+from unigpu.providers.runpod import calls, gpus
+from unigpu.providers.runpod.wire import GpuTypeWire, JobWire, PriceWire
 
 TYPES = {
     "NVIDIA GeForce RTX 4090": ("ADA_24", 24), "NVIDIA L4": ("AMPERE_24", 24), "NVIDIA RTX A5000": ("AMPERE_24", 24),
@@ -45,12 +45,12 @@ def test_an_endpoint_may_run_on_exactly_what_is_acceptable_and_cheap_enough(
         one.id
         for one in catalogue
         if one.pool is not None
-        and any(_gpus.is_wanted(one, request) for request in spec.gpu or ())
-        and (price := _gpus.serverless_price(one, 1)) is not None
+        and any(gpus.is_wanted(one, request) for request in spec.gpu or ())
+        and (price := gpus.serverless_price(one, 1)) is not None
         and price <= cap
     }
     try:
-        choice = _gpus.choose(spec, catalogue)
+        choice = gpus.choose(spec, catalogue)
     except NoCapacityError:
         assert not fine
         return
@@ -120,7 +120,7 @@ def test_whatever_the_service_answers_only_errors_of_ours_come_out(
 
 @given(JSON)
 def test_any_error_of_a_worker_is_read(said: Any) -> None:
-    job = _jobs.job_of(JobWire(id="j", status="FAILED", error=said))
+    job = calls.job_of(JobWire(id="j", status="FAILED", error=said))
     assert job.error is not None
     assert job.error.type
 
@@ -129,8 +129,8 @@ def test_any_error_of_a_worker_is_read(said: Any) -> None:
 def test_log_events_are_the_same_however_their_bytes_are_cut(lines: list[str], data: st.DataObject) -> None:
     whole = "".join(f"id: {n}\ndata: {line}\n\n" for n, line in enumerate(lines)).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    events, out = _logs.Events(), list[str]()
+    events, out = EventParser(), list[ServerSentEvent]()
     for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         out += events.feed(whole[start:end])
-    assert out == lines
-    assert events.last_id == (str(len(lines) - 1) if lines else None)
+    assert [event.data for event in out] == lines
+    assert [event.id for event in out] == [str(n) for n in range(len(lines))]

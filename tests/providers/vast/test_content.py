@@ -15,9 +15,9 @@ from vast_world import FIELDS, Account, Script, ready
 from unigpu import Client
 from unigpu.driver import State, WorkerState
 from unigpu.errors import InvalidRequestError, InvalidResponseError, UnsupportedError, WorkerLost
-from unigpu.providers.vast import VastDriver, _env, _map, _search
-from unigpu.providers.vast._options import SpecOptions
-from unigpu.providers.vast._wire import EndpointWire, InstanceWire, WorkerWire
+from unigpu.providers.vast import VastDriver, docker_flags, instances, market, translate
+from unigpu.providers.vast.options import SpecOptions
+from unigpu.providers.vast.wire import EndpointWire, InstanceWire, WorkerWire
 
 NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,20}", fullmatch=True)
 TEXTS = st.text(max_size=60) | st.sampled_from(
@@ -27,30 +27,30 @@ TEXTS = st.text(max_size=60) | st.sampled_from(
 
 @given(st.dictionaries(NAMES, TEXTS, max_size=6))
 def test_a_variable_comes_back_as_it_was_or_is_refused(env: dict[str, str]) -> None:
-    bad = _env.fragile(env)
+    bad = docker_flags.fragile(env)
     good = {name: text for name, text in env.items() if name not in bad}
-    assert _env.read(_env.flags(good, (3000,))) == good
+    assert docker_flags.read(docker_flags.flags(good, (3000,))) == good
     for name in bad:
         assert any(not (c.isalnum() and c.isascii()) for c in env[name])
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", min_codepoint=32, max_codepoint=126), max_size=1500))
 def test_a_long_constant_of_an_instance_comes_back_whole(text: str) -> None:
-    env = _env.parted({"UNIGPU_SPEC": text, "UNIGPU_NAME": "x"})
-    assert all(len(name) + len(value) + 1 <= _env.ENTRY for name, value in env.items())
+    env = docker_flags.parted({"UNIGPU_SPEC": text, "UNIGPU_NAME": "x"})
+    assert all(len(name) + len(value) + 1 <= docker_flags.ENTRY for name, value in env.items())
     for shown in (env, [[name, value] for name, value in env.items()], [f"{n}={v}" for n, v in env.items()]):
-        assert _env.read(shown) == {"UNIGPU_SPEC": text, "UNIGPU_NAME": "x"}
+        assert docker_flags.read(shown) == {"UNIGPU_SPEC": text, "UNIGPU_NAME": "x"}
 
 
 @pytest.mark.parametrize("shown", [None, 3, [], {}, "", [1, [2], ["a"]], "-e", "-p 3000:3000 -e"])
 def test_what_is_no_environment_has_no_variables(shown: Any) -> None:
-    assert _env.read(shown) == {}
+    assert docker_flags.read(shown) == {}
 
 
 def test_both_of_vasts_languages_say_the_same_in_their_own_units() -> None:
-    conditions = [_search.Condition("gpu_ram", "gte", 79000), _search.Condition("gpu_name", "in", ["A100 SXM4"])]
-    assert _search.as_json(conditions) == {"gpu_ram": {"gte": 79000}, "gpu_name": {"in": ["A100 SXM4"]}}
-    assert _search.as_text(conditions) == "gpu_ram>=79 gpu_name=A100_SXM4"
+    conditions = [market.Condition("gpu_ram", "gte", 79000), market.Condition("gpu_name", "in", ["A100 SXM4"])]
+    assert market.as_json(conditions) == {"gpu_ram": {"gte": 79000}, "gpu_name": {"in": ["A100 SXM4"]}}
+    assert market.as_text(conditions) == "gpu_ram>=79 gpu_name=A100_SXM4"
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_both_of_vasts_languages_say_the_same_in_their_own_units() -> None:
     ],
 )  # fmt: skip
 def test_a_price_that_was_read_otherwise_is_seen(told: Any, wrong: bool) -> None:
-    conditions = _search.machines(None, max_price=1.0, regions=None, options=SpecOptions())
-    assert (_search.contradicts(told, conditions) is not None) == wrong
+    conditions = market.machines(None, max_price=1.0, regions=None, options=SpecOptions())
+    assert (market.contradicts(told, conditions) is not None) == wrong
 
 
 STATES = {
@@ -75,14 +75,14 @@ STATES = {
 
 @pytest.mark.parametrize(("word", "state"), STATES.items())
 def test_each_state_of_a_worker_is_one_of_ours(word: str, state: str) -> None:
-    assert _map.worker_state(WorkerWire(id=1, status=word)) is WorkerState(state)
+    assert translate.worker_state(WorkerWire(id=1, status=word)) is WorkerState(state)
 
 
 def test_an_idle_worker_without_a_benchmark_is_not_ready() -> None:
-    assert _map.worker_state(WorkerWire(id=1, status="idle", measured_perf=0.0)) is WorkerState.STARTING
+    assert translate.worker_state(WorkerWire(id=1, status="idle", measured_perf=0.0)) is WorkerState.STARTING
     busy = WorkerWire(id=1, status="idle", measured_perf=9.0, reqs_working=2)
-    assert _map.worker_of(busy).jobs_running == 2
-    assert _map.worker_of(busy).state is WorkerState.BUSY
+    assert translate.worker_of(busy).jobs_running == 2
+    assert translate.worker_of(busy).state is WorkerState.BUSY
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_an_endpoints_state_is_its_own_word_and_its_workers(
     word: str, least: int, workers: list[str] | None, state: str
 ) -> None:
     wires = None if workers is None else [WorkerWire(id=n, status=one) for n, one in enumerate(workers)]
-    assert _map.endpoint_state(word, least, wires)[0] is State(state)
+    assert translate.endpoint_state(word, least, wires)[0] is State(state)
 
 
 def test_an_endpoint_that_vast_will_delete_says_so() -> None:
     wire = EndpointWire(
         id=1, endpoint_name="x", max_workers=1, auto_delete_due_24h=True, created_at="2026-01-02T03:04:05Z"
     )
-    info = _map.endpoint_info(wire, template=None, group=None, workers=())
+    info = translate.endpoint_info(wire, template=None, group=None, workers=())
     assert "24 h" in (info.reason or "")
     assert info.created_at == 1767323045.0
     assert not info.ours
@@ -126,14 +126,14 @@ def test_an_endpoint_that_vast_will_delete_says_so() -> None:
     ],
 )
 def test_a_machines_address_is_in_its_port_map(ports: Any, ip: str | None, url: str | None) -> None:
-    assert _map.address_of(InstanceWire(id=1, ports=ports, public_ipaddr=ip), 8000) == url
+    assert instances.address_of(InstanceWire(id=1, ports=ports, public_ipaddr=ip), 8000) == url
 
 
 @pytest.mark.parametrize(
     ("place", "code"), [("Texas, US", "US"), (", US", "US"), ("Sweden, SE", "SE"), ("", None), (None, None)]
 )
 def test_a_country_is_the_last_word_of_a_place(place: str | None, code: str | None) -> None:
-    assert _map.country(place) == code
+    assert market.country(place) == code
 
 
 def test_every_console_call_keeps_vasts_interval(client: Client, account: Account) -> None:

@@ -25,7 +25,7 @@ from unigpu._io.retry import RetryingIo
 from unigpu.driver import DeploymentInfo, DriverConfig, Headers, Invocation, Request, Response
 from unigpu.errors import TransportError, UniGPUError
 from unigpu.providers.vast import VastDriver
-from unigpu.providers.vast._tls import FINGERPRINT, shipped, trust_of
+from unigpu.providers.vast.tls import FINGERPRINT, shipped, trust_of
 
 INFO = DeploymentInfo(
     provider="vast", name="summarize", provider_name="summa-ugaaaaaaaaaaaa", id="12345", attempt="a" * 32,

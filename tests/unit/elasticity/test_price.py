@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from unigpu.driver.prices import worker_hour, workers_hour
 from unigpu.models import Rate
 from unigpu.models.deployment import usd
-from unigpu.providers.runpod._gpus import serverless_price
-from unigpu.providers.runpod._wire import GpuTypeWire
+from unigpu.providers.runpod.gpus import serverless_price
+from unigpu.providers.runpod.wire import GpuTypeWire
 from unigpu.providers.yotta import translate as yotta
 from unigpu.providers.yotta.options import Options
 from unigpu.providers.yotta.wire import EndpointWire

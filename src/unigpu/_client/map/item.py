@@ -22,7 +22,7 @@ from ..lookup import DeploymentLike, Target
 from ..progress import ProgressMode, Reporter
 from .checkpoint import Checkpoint
 from .inputs import Intake, Item, Order
-from .window import Call, MapPlan, OnError
+from .window import MapPlan, OnError, RunItem
 
 _MOST: Final = 1000
 """The largest window that is chosen by itself."""
@@ -33,7 +33,7 @@ _ON_ERROR: Final[tuple[OnError, ...]] = ("raise", "return")
 
 def plan_map(
     calls: Calls,
-    engine: Callable[[], AbstractAsyncContextManager[Calls]],
+    inner: Callable[[], AbstractAsyncContextManager[Calls]],
     deployment: DeploymentLike,
     inputs: Iterable[Mapping[str, Any]],
     *,
@@ -50,7 +50,7 @@ def plan_map(
     """Check everything that was given, and say what is to be done. Nothing is sent.
 
     Args:
-        engine: Gives the calls that the engine uses: another flavor's, for the sync `map`.
+        inner: Gives the calls that the map makes: another flavor's, for the sync `map`.
     """
     session = calls.session
     session.open()
@@ -71,8 +71,8 @@ def plan_map(
         raise
 
     @contextlib.asynccontextmanager
-    async def prepare() -> AsyncGenerator[tuple[Call, int]]:
-        async with engine() as inside:
+    async def prepare() -> AsyncGenerator[tuple[RunItem, int]]:
+        async with inner() as inside:
             target = await inside.lookup.target(deployment, inside.context.soon())
             inside.gate.require("invoke", target.info, doing="map()")
             yield ItemCall(inside, target, asked, file).run, window or _window(target.info)

@@ -17,8 +17,8 @@ from ..progress import Reporter
 from .checkpoint import Checkpoint
 from .inputs import Arrivals, Intake, Item, Order, replaced_key
 
-Call = Callable[[Item], Awaitable[Result]]
-Prepare = Callable[[], AbstractAsyncContextManager[tuple[Call, int]]]
+RunItem = Callable[[Item], Awaitable[Result]]
+Prepare = Callable[[], AbstractAsyncContextManager[tuple[RunItem, int]]]
 OnError = Literal["raise", "return"]
 
 
@@ -66,11 +66,11 @@ class Window:
             if self._cancelled:
                 scope.cancel()
             try:
-                async with self._prepare() as (call, window):
+                async with self._prepare() as (run, window):
                     self._sized(window)
                     async with anyio.create_task_group() as group:
                         for _ in range(window):
-                            group.start_soon(self._work, call, group.cancel_scope)
+                            group.start_soon(self._work, run, group.cancel_scope)
             except Exception as exc:
                 self.failure = self.failure or exc
 
@@ -80,17 +80,17 @@ class Window:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def _work(self, call: Call, scope: anyio.CancelScope) -> None:
+    async def _work(self, run: RunItem, scope: anyio.CancelScope) -> None:
         try:
             while (item := await self._feed()) is not None:
-                self._deliver(item.index, item.outcome or await self._one(call, item))
+                self._deliver(item.index, item.outcome or await self._one(run, item))
         except Exception as exc:  # the user's input iterator, or a fault of ours: it ends the map
             self.failure = self.failure or exc
             scope.cancel()
 
-    async def _one(self, call: Call, item: Item) -> Result:
+    async def _one(self, run: RunItem, item: Item) -> Result:
         try:
-            return replaced_key(await call(item), item.key)
+            return replaced_key(await run(item), item.key)
         except (StateError, ClientClosed):
             raise  # nothing more can be recorded, or sent
         except UniGPUError as exc:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .workflows import RunPodDriver
+from .driver import RunPodDriver
 
 __all__ = ["RunPodDriver"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .workflows import VastDriver
+from .driver import VastDriver
 
 __all__ = ["VastDriver"]

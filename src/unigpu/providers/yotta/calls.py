@@ -164,7 +164,7 @@ async def invoke(gateway: Gateway, call: Invocation) -> Result:
         url=f"{where.origin}{info.route or _PATH}",
         operation=INVOKE,
         headers=(*credentials, *headers),
-        json={"input": dict(call.input)} if ours else dict(call.input),
+        json={"input": call.input} if ours else call.input,
         role="worker",
         call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
         deadline=call.deadline,

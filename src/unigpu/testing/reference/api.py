@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unigpu.driver import API, DeploymentInfo, Meaning
+from unigpu.driver import API, DeploymentInfo, Meaning, Tokens
 from unigpu.errors import JobExpired, NoCapacityError, NotFoundError, UniGPUError
 
 PROVIDER = "reference"
@@ -15,6 +15,7 @@ class ReferenceAPI(API):
     """It keeps no connection: that is the `Io`'s."""
 
     provider = PROVIDER
+    pages = Tokens()  # each page names the next one
     # Which status means "no such GPU is free", a platform's manual must say.
     meanings = (Meaning((409,), words=("no_capacity",), kind=NoCapacityError),)
 

@@ -30,15 +30,13 @@ from unigpu.driver import (
     Refusal,
     Resource,
     Scaling,
-    Tokens,
     Worker,
     parse,
     read_logs,
-    rows,
 )
 
 from . import translate
-from .api import PROVIDER, ReferenceAPI
+from .api import ReferenceAPI
 from .wire import EndpointWire, JobWire, LinesWire, TemplateWire, WorkersWire
 
 BASE: Final = "https://api.reference.test/v1"
@@ -58,7 +56,7 @@ class SpecOptions(InputModel):
 def template(api: ReferenceAPI, name: str, **made_from: Any) -> Resource:
     """What runs. Nothing calls it, so it carries no `Found.info`."""
     return ListedResource(
-        api=api, kind="template", name=name, path="/templates", under="items", pages=Tokens(), consistency=LISTED,
+        api=api, kind="template", name=name, path="/templates", under="items", consistency=LISTED,
         shape=TemplateWire, found=translate.found_template, body=translate.template_body, **made_from,
     )  # fmt: skip
 
@@ -66,7 +64,7 @@ def template(api: ReferenceAPI, name: str, **made_from: Any) -> Resource:
 def endpoint(api: ReferenceAPI, name: str, **made_from: Any) -> ListedResource[EndpointWire]:
     """What is called."""
     return ListedResource(
-        api=api, kind="endpoint", name=name, path="/endpoints", under="items", pages=Tokens(), consistency=LISTED,
+        api=api, kind="endpoint", name=name, path="/endpoints", under="items", consistency=LISTED,
         shape=EndpointWire, found=translate.found_endpoint, body=translate.endpoint_body, **made_from,
     )  # fmt: skip
 
@@ -120,9 +118,10 @@ class ReferenceDriver:
         return tuple(make(self._api, info.provider_name) for make in (template, endpoint))
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
-        path, what = "/endpoints", "endpoint.list"
-        listed = await self._api.rows(io, path, what, under="items", pages=Tokens(), deadline=deadline)
-        return tuple(map(translate.info_of, rows(EndpointWire, listed, f"{PROVIDER}.{what}")))
+        found = await self._api.listed(
+            io, EndpointWire, "/endpoints", "endpoint.list", under="items", deadline=deadline
+        )
+        return tuple(map(translate.info_of, found))
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         found = await endpoint(self._api, info.provider_name).read(io, info.id, deadline=deadline)

@@ -7,12 +7,11 @@ Sources: https://github.com/runpod/docs (api-reference-v2/openapi.json; serverle
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from unigpu.driver import Response, WireModel
-from unigpu.errors import InvalidResponseError
+from unigpu.driver import WireModel
 
 PROVIDER = "runpod"
 
@@ -209,29 +208,3 @@ class LogWire(WireModel):
     line: str
     source: str | None = None
     ts: str | None = None
-
-
-W = TypeVar("W", bound=WireModel)
-
-
-def shaped(model: type[W], value: object, operation: str) -> W:
-    """*value* as *model*.
-
-    Raises:
-        InvalidResponseError: it is not of that shape. Fields are named, values are not: one may be a secret.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as exc:
-        fields = sorted({".".join(map(str, error["loc"])) or "the whole" for error in exc.errors(include_input=False)})
-    raise InvalidResponseError(
-        f"{operation}: RunPod's reply has not the expected shape ({', '.join(fields)})",
-        provider=PROVIDER,
-        operation=operation,
-        maybe_executed=True,
-    )
-
-
-def parse(model: type[W], response: Response) -> W:
-    """The body of a reply as *model*; raises as `shaped`."""
-    return shaped(model, response.json(), response.operation)

@@ -7,11 +7,11 @@ from typing import Final
 
 from unigpu.driver import Adaptation, BearerToken, Checked, DeploymentSpec, Refusal, spelling
 
-from . import _env
-from ._body import command_words, options_of, port_of
-from ._options import WORKER_PORT, Options
-from ._search import memory_of
-from ._wire import PROVIDER
+from .bodies import command_words, options_of, port_of
+from .docker_flags import ENTRY, PLAIN, TOTAL, fragile, too_long
+from .market import memory_of
+from .options import WORKER_PORT, Options
+from .wire import PROVIDER
 
 LEAST_IDLE: Final = 1.0
 """Seconds: 0 turns the gate off, and a negative one means never (docs, ``managing-scale``)."""
@@ -87,14 +87,14 @@ def _limits(spec: DeploymentSpec) -> Iterator[Refusal]:
 
 
 def _template(spec: DeploymentSpec) -> Iterator[Refusal]:
-    bad = _env.fragile(spec.env)
+    bad = fragile(spec.env)
     if bad:
         text = (
             f"env: {', '.join(bad)}: a template of Vast's keeps variables as one text of docker flags, so a value has "
             "no blanks, quotes or other marks of a shell. Encode it (base64), or put it into the image."
         )
         yield Refusal(field="env", capability="images", message=text)
-    words = [word for word in command_words(spec) if not _env.PLAIN.fullmatch(word) or not word]
+    words = [word for word in command_words(spec) if not PLAIN.fullmatch(word) or not word]
     if words and options_of(spec).runtype == "args":
         text = (
             "command: a template of Vast's keeps it as one text, so its words have no blanks or quotes. Put it into a "
@@ -112,9 +112,9 @@ def _template(spec: DeploymentSpec) -> Iterator[Refusal]:
 
 
 def _instance(spec: DeploymentSpec) -> Iterator[Refusal]:
-    long = _env.too_long(spec.env)
-    if long or sum(len(k) + len(v) + 1 for k, v in spec.env.items()) > _env.TOTAL - 4096:
-        text = f"env: a variable of an instance has {_env.ENTRY} characters at most, all together {_env.TOTAL}."
+    long = too_long(spec.env)
+    if long or sum(len(k) + len(v) + 1 for k, v in spec.env.items()) > TOTAL - 4096:
+        text = f"env: a variable of an instance has {ENTRY} characters at most, all together {TOTAL}."
         yield Refusal(
             field="env", capability="images", message=f"{text} Too long: {', '.join(long) or 'all together'}."
         )

@@ -1,6 +1,7 @@
-"""Calls of a function on a pod: one held exchange with the worker itself, through RunPod's public proxy.
+"""Pods: how one is read, what it costs, and calls of a function on one.
 
-There is no queue and there are no jobs. The proxy ends an exchange that sends nothing for 100 s
+A call is one held exchange with the worker itself, through RunPod's public proxy. There is no queue and there are no
+jobs. The proxy ends an exchange that sends nothing for 100 s
 (https://docs.runpod.io/pods/configuration/expose-ports); the account's key never goes there.
 
 A 502 of the proxy says that the worker could not be reached, or that it died with the call in hand. So a call that must
@@ -10,21 +11,33 @@ not run twice first asks whether the worker is there: after a yes, a 502 is a ca
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, cast
 
 from unigpu.driver import (
+    DEFAULT_PORT,
     CallClass,
     DeploymentInfo,
+    Found,
+    InventoryItem,
     Invocation,
     Io,
+    Rate,
     Request,
     Response,
     Result,
-    StreamResponse,
+    State,
+    Tags,
     Timing,
+    Worker,
+    WorkerState,
+    canonical,
     check,
+    epoch,
+    found_of,
+    is_ours,
+    json_object,
+    lines_of,
 )
 from unigpu.errors import (
     InvalidResponseError,
@@ -36,15 +49,118 @@ from unigpu.errors import (
     WorkerLost,
 )
 
-from ._jobs import error_of
-from ._wire import PROVIDER
+from .calls import error_of
+from .gpus import DISK_GB_MONTH
+from .translate import ids_of
+from .wire import PROVIDER, PodWire
 
+STOPPED_GB_MONTH: Final = 0.20
+"""USD a month for a gigabyte of a stopped pod's own disk: https://docs.runpod.io/pods/pricing (2026-08)."""
 PROXY_S: Final = 100.0
 _PROBE_S: Final = 10.0
 _OPERATION: Final = "runpod.pod.invoke"
 NDJSON: Final = "application/x-ndjson"
-_LONGEST_LINE: Final = 64_000_000
-"""Bytes. A chunk above it is no answer but a mistake."""
+
+
+# -- its state ---------------------------------------------------------------------------------------------------------
+
+
+def found_pod(wire: PodWire, proxy_url: str) -> Found:
+    return found_of("pod", pod_info(wire, proxy_url=proxy_url))
+
+
+def pod_info(wire: PodWire, *, proxy_url: str, answers: bool | None = None) -> DeploymentInfo:
+    """A pod; *answers*: whether its port was seen to answer, where that was tried."""
+    tags = Tags.read(wire.env)
+    port = tags.port or DEFAULT_PORT
+    state, reason = _pod_state(wire, answers)
+    mounted = (mount.volumeId for mount in (wire.mounts and wire.mounts.network) or ())
+    cost = wire.cost if state is not State.STOPPED else None
+    price = cost or tags.price
+    return DeploymentInfo(
+        provider=PROVIDER,
+        provider_name=wire.name,
+        id=wire.id,
+        ours=is_ours(wire.name),
+        ids={"pod": wire.id, **ids_of(wire.env, wire.registry, tuple(mounted))},
+        state=state,
+        raw_state=wire.status,
+        reason=reason,
+        kind="pod",
+        workers=(1, 1),
+        ready_workers=1 if state is State.READY else 0,
+        url=proxy_url.replace("{id}", wire.id).replace("{port}", str(port)),
+        created_at=epoch(wire.createdAt),
+        rate=Rate(idle_per_hour=price, max_per_hour=price, source="the pod's own cost" if cost else None),
+        bills=stopped_bills(wire) if state is State.STOPPED else None,
+        details={"cloud": wire.cloud, "data_center": wire.dataCenterId, "gpu": wire.gpu and wire.gpu.id},
+        **tags.info(port=port),
+    )
+
+
+def pod_worker(wire: PodWire, state: State) -> Worker:
+    """The one worker that a pod is."""
+    states = {
+        State.READY: WorkerState.IDLE,
+        State.STARTING: WorkerState.STARTING,
+        State.CREATING: WorkerState.PLACING,
+        State.STOPPED: WorkerState.STOPPED,
+        State.FAILED: WorkerState.FAILED,
+    }
+    return Worker(
+        id=wire.id,
+        state=states.get(state, WorkerState.UNKNOWN),
+        raw_state=wire.status,
+        reason="crash_loop: the pod is in RunPod's state ERROR" if wire.status == "ERROR" else None,
+        gpu=None if wire.gpu is None else canonical(PROVIDER, wire.gpu.id) or wire.gpu.id,
+        gpu_count=None if wire.gpu is None else wire.gpu.count,
+        region=wire.dataCenterId,
+        started_at=epoch(wire.startedAt),
+        price_per_hour=wire.cost,
+    )
+
+
+def stopped_bills(wire: PodWire) -> str:
+    """What a stopped pod costs: its GPU is given back, and its own persistent disk is not."""
+    return f"its volume disk, where it has one, at ${STOPPED_GB_MONTH:.2f} per GB and month; no GPU is kept for it"
+
+
+def _pod_state(wire: PodWire, answers: bool | None) -> tuple[State, str | None]:
+    plain = {"PROVISIONING": State.CREATING, "STARTING": State.STARTING, "EXITED": State.STOPPED}
+    if wire.status == "RUNNING":
+        if wire.runtime is not None and answers is None:
+            return State.UNKNOWN, None  # a list: whether its port answers was not tried
+        if wire.runtime is None or not answers:
+            return State.STARTING, "its container runs; its port does not answer yet" if wire.runtime else None
+        return State.READY, None
+    if wire.status == "ERROR":
+        return State.FAILED, "crash_loop: RunPod cannot start its container"
+    if wire.status == "TERMINATED":
+        return State.GONE, None
+    return plain.get(wire.status, State.UNKNOWN), None
+
+
+def pod_item(wire: PodWire, info: DeploymentInfo) -> InventoryItem:
+    """A pod with its disks: the container's ends with a stop, a persistent one then costs twice as much."""
+    stopped = info.state is State.STOPPED
+    kept = wire.mounts.persistent.size if wire.mounts is not None and wire.mounts.persistent is not None else 0.0
+    month = kept * STOPPED_GB_MONTH if stopped else ((wire.disk or 0) + kept) * DISK_GB_MONTH
+    return InventoryItem(
+        provider=PROVIDER,
+        id=wire.id,
+        kind="pod",
+        owner="ours" if info.ours else "foreign",
+        name=info.name or info.provider_name,
+        namespace=info.namespace,
+        state=wire.status,
+        per_hour=0.0 if stopped else wire.cost,
+        per_month=round(month, 4),
+        created_at=info.created_at,
+        note=info.bills or (None if wire.cluster is None else "one machine of a cluster"),
+    )
+
+
+# -- its calls ---------------------------------------------------------------------------------------------------------
 
 
 async def invoke(io: Io, info: DeploymentInfo, call: Invocation) -> Result:
@@ -86,9 +202,9 @@ async def stream(io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterato
             _refuse(
                 Response(status=reply.status, headers=reply.headers, content=whole, operation=_OPERATION), info, call
             )
-        async with contextlib.aclosing(_lines(reply)) as lines:
+        async with contextlib.aclosing(lines_of(reply.chunks())) as lines:
             async for text in lines:
-                line = _object(text)
+                line = json_object(text)
                 if "chunk" in line:
                     yield line["chunk"]
                 elif "error" in line:
@@ -194,26 +310,6 @@ def _result(said: Response, info: DeploymentInfo) -> Result:
     if isinstance(ran, int | float):
         timing = Timing(execution=float(ran), source="execution: worker")
     return Result(output=fields["output"], worker_id=info.id, timing=timing)
-
-
-async def _lines(reply: StreamResponse) -> AsyncGenerator[bytes]:
-    rest = b""
-    async for piece in reply.chunks():
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line
-        if len(rest) > _LONGEST_LINE:
-            raise InvalidResponseError(
-                f"{_OPERATION}: a line of the stream is too long", provider=PROVIDER, maybe_executed=True
-            )
-
-
-def _object(line: bytes) -> Mapping[str, Any]:
-    try:
-        found: object = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _common(info: DeploymentInfo) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from unigpu.driver import Adaptation, BearerToken, Checked, DeploymentSpec, Refusal
 
-from ._body import (
+from .bodies import (
     LEAST_DELAY,
     LONGEST_IDLE,
     LONGEST_RUN,
@@ -20,7 +20,7 @@ from ._body import (
     secret_names,
     type_of,
 )
-from ._map import volume_month
+from .translate import volume_month
 
 _LONGEST_NAME = 191 - 55
 """An account secret's name has at most 191 characters, of which our tag takes its share."""

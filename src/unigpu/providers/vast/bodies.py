@@ -13,14 +13,14 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from unigpu.driver import DEFAULT_PORT, DeploymentSpec, Identity, Scaling
+from unigpu.driver import DEFAULT_PORT, DeploymentSpec, Identity, Scaling, Tags
 from unigpu.errors import ConfigurationError
 
-from . import _env
-from ._map import MAX_PRICE, tag_of
-from ._options import PYWORKER, TUNNEL, WORKER_PORT, SpecOptions
-from ._search import as_text, disk_of, of_spec
-from ._wire import PROVIDER
+from .docker_flags import ENTRY, flags, fragile, parted, too_long
+from .market import as_text, disk_of, of_spec
+from .options import PYWORKER, TUNNEL, WORKER_PORT, SpecOptions
+from .translate import tag_of
+from .wire import PROVIDER
 
 COST: Final = 100.0
 """Workload of one call: PyWorker's own default (vastai 1.9.1, ``serverless/server/worker.py``)."""
@@ -66,12 +66,9 @@ def env_of(spec: DeploymentSpec, identity: Identity) -> dict[str, str]:
     for name, value in spec.secrets.items():
         if isinstance(value, SecretStr):
             env[name] = value.get_secret_value()
-    env |= identity.constants
-    if spec.max_price is not None:
-        env[MAX_PRICE] = f"{spec.max_price:g}"
-    if is_tunnelled(spec):
-        env["UNIGPU_ROUTE"] = TUNNEL
-    return env
+    route = TUNNEL if is_tunnelled(spec) else None
+    port = port_of(spec) if spec.kind == "pod" or spec.interface == "http" else None
+    return {**env, **identity.constants, **Tags(max_price=spec.max_price, route=route, port=port).write()}
 
 
 def registry_host(image: str) -> str:
@@ -90,14 +87,14 @@ def template_body(spec: DeploymentSpec, identity: Identity, *, engine: str) -> d
         "USE_SSL": "true" if options.tls else "false",
     }
     if spec.interface == "http":
-        env["PORT"] = env["UNIGPU_PORT"] = str(port_of(spec))
+        env["PORT"] = str(port_of(spec))
     elif spec.runs_our_worker(PROVIDER):
         env["UNIGPU_VAST"] = "serverless"  # our worker knows where it is, with or without a token of Vast's
     words = command_words(spec)
     body: dict[str, Any] = {
         "name": identity.provider_name,
         "image": image,
-        "env": _env.flags(env, (WORKER_PORT,)),
+        "env": flags(env, (WORKER_PORT,)),
         "runtype": options.runtype,
         "recommended_disk_space": disk_of(spec),
         "private": True,
@@ -176,12 +173,15 @@ def must_be_sendable(spec: DeploymentSpec) -> None:
     """
     values = {name: value.get_secret_value() for name, value in spec.secrets.items() if isinstance(value, SecretStr)}
     if spec.kind == "pod":
-        bad, why = _env.too_long(values), f"a variable of an instance has {_env.ENTRY} characters at most"
+        bad, why = (
+            too_long(values),
+            f"a variable of an instance has {ENTRY} characters at most",
+        )
         login = "" if spec.registry is None else spec.registry.username + spec.registry.password.get_secret_value()
         if re.search(r"[\s'\"\\]", login):
             raise _unsendable(spec, "registry", "an instance takes a login as one text, without blanks and quotes")
     else:
-        bad = _env.fragile(values)
+        bad = fragile(values)
         why = "a template of Vast's keeps variables as one text of docker flags, so a value has no blanks or quotes"
     if bad:
         raise _unsendable(spec, f"secrets: {', '.join(bad)}", why)
@@ -256,8 +256,8 @@ def instance_body(spec: DeploymentSpec, identity: Identity) -> dict[str, Any]:
     """A rental: on demand (no ``price``), or not at all (``cancel_unavail``)."""
     options, port = options_of(spec), port_of(spec)
     env: dict[str, str] = env_of(spec, identity)
-    env = {name: text for name, text in env.items() if name not in identity.constants} | _env.parted(identity.constants)
-    env |= {"PORT": str(port), "UNIGPU_PORT": str(port), f"-p {port}:{port}": "1"}
+    env = {name: text for name, text in env.items() if name not in identity.constants} | parted(identity.constants)
+    env |= {"PORT": str(port), f"-p {port}:{port}": "1"}
     words = command_words(spec)
     body: dict[str, Any] = {
         "client_id": "me",

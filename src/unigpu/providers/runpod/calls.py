@@ -1,4 +1,9 @@
-"""Jobs, as RunPod tells of them. Pure."""
+"""Calls of an endpoint: jobs, as RunPod takes and shows them, and their chunks, by ``GET /stream/{job}``.
+
+https://docs.runpod.io/serverless/endpoints/operation-reference. A stream is held while there is nothing new, and
+drained by reading. RunPod forgets what it has sent, so a reply that is lost on the way is never passed over: the rest
+is then taken from the job's whole output, once it has ended.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,37 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.driver import ChunkPage, Invocation, JobError, JobInfo, JobStatus, Timing
+from unigpu.driver import (
+    CallClass,
+    ChunkPage,
+    DeploymentInfo,
+    Invocation,
+    Io,
+    JobError,
+    JobInfo,
+    JobStatus,
+    Pace,
+    Timing,
+    parse,
+    poll,
+)
+from unigpu.errors import (
+    InvalidResponseError,
+    NotFoundError,
+    ProviderUnavailableError,
+    TransportError,
+    UniGPUError,
+)
 
-from ._body import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
-from ._wire import JobWire, StreamWire
+from .api import RunPodAPI
+from .bodies import DEFAULT_TTL, LONGEST_RUN, run_milliseconds
+from .wire import PROVIDER, JobWire, StreamWire
 
+HELD: Final = 10.0
+"""Seconds for which RunPod holds a request by itself."""
+LEAST: Final = 1.0
+"""Seconds that it may be asked to hold one at least."""
+_REST_PACE: Final = Pace(floor=0.5, cap=5.0)
 _CLASS: Final = re.compile(r"^<class '(?:[\w.]+\.)?(\w+)'>$")
 _STATUS: Final[Mapping[str, JobStatus]] = {
     "IN_QUEUE": JobStatus.QUEUED,
@@ -22,6 +53,18 @@ _STATUS: Final[Mapping[str, JobStatus]] = {
     "CANCELLED": JobStatus.CANCELLED,
     "TIMED_OUT": JobStatus.FAILED,
 }
+
+
+def held_for(call: Invocation, now: float) -> float:
+    """Seconds for which ``/runsync`` may hold a submit: only one that may run twice, and whose caller waits anyway;
+    0: ``/run``."""
+    hold = min(call.hold, call.deadline - now - LEAST)
+    return hold if call.idempotent and hold >= LEAST else 0.0
+
+
+def wait_of(hold: float) -> tuple[tuple[str, str], ...]:
+    """The query that asks RunPod to hold a request for so many seconds."""
+    return (("wait", str(int(hold * 1000))),) if hold else ()
 
 
 def job_body(call: Invocation) -> dict[str, Any]:
@@ -67,6 +110,19 @@ def job_of(wire: JobWire) -> JobInfo:
             execution=None if wire.executionTime is None else wire.executionTime / 1000,
             source=None if wire.executionTime is None else "execution: platform",
         ),
+    )
+
+
+def not_known(info: DeploymentInfo, error: NotFoundError) -> InvalidResponseError:
+    """The job service does not know an endpoint that exists."""
+    return InvalidResponseError(
+        f"RunPod's job service does not know {info.name or info.id}, which exists",
+        provider=PROVIDER,
+        operation=error.operation,
+        deployment=info.name,
+        maybe_executed=False,
+        retryable=True,
+        hint="An endpoint that was just made may take a moment; try again.",
     )
 
 
@@ -120,3 +176,77 @@ def page_of(wire: StreamWire, after: int) -> ChunkPage:
 
 def _text(fields: Mapping[str, object], *names: str) -> str | None:
     return next((value for name in names if isinstance(value := fields.get(name), str)), None)
+
+
+# -- the chunks of a job -----------------------------------------------------------------------------------------------
+
+
+async def chunks(
+    api: RunPodAPI,
+    io: Io,
+    info: DeploymentInfo,
+    job_id: str,
+    *,
+    after: int,
+    wait: float,
+    deadline: float,
+) -> ChunkPage:
+    """As `unigpu.driver.StreamsJobs.chunks`.
+
+    Raises:
+        InvalidResponseError: a reply was lost, and the worker keeps no whole output.
+    """
+    hold = max(LEAST, min(wait, HELD, deadline - io.now() - LEAST))
+    try:
+        reply = await api.job(
+            io,
+            "GET",
+            info,
+            "/stream",
+            "job.stream",
+            job_id=job_id,
+            params=wait_of(hold),
+            call=CallClass.USER_DECIDES,
+            limit_key="runpod.status",
+            read_timeout=hold + api.read_timeout,
+            deadline=deadline,
+        )
+        return page_of(parse(StreamWire, reply), after)
+    except (TransportError, ProviderUnavailableError, InvalidResponseError) as exc:
+        if exc.maybe_executed is False or (isinstance(exc, TransportError) and exc.never_sent):
+            raise
+        return await _rest(api, io, info, job_id, after=after, lost=exc, deadline=deadline)
+
+
+async def _rest(
+    api: RunPodAPI,
+    io: Io,
+    info: DeploymentInfo,
+    job_id: str,
+    *,
+    after: int,
+    lost: UniGPUError,
+    deadline: float,
+) -> ChunkPage:
+    """Every chunk from *after* on, when the job has ended."""
+
+    async def tick() -> JobInfo | None:
+        reply = await api.job(
+            io, "GET", info, "/status", "job.get", job_id=job_id, limit_key="runpod.status", deadline=deadline
+        )
+        job = job_of(parse(JobWire, reply))
+        return job if job.status.is_terminal else None
+
+    what = f"the end of job {job_id}"
+    job = await poll(io, tick, deadline=deadline, pace=_REST_PACE, what=what, provider=PROVIDER, deployment=info.name)
+    rest = rest_of(job, after)
+    if rest is None:
+        raise InvalidResponseError(
+            f"a part of the stream of job {job_id} was lost on the way ({lost.message})",
+            provider=PROVIDER,
+            operation="runpod.job.stream",
+            deployment=info.name,
+            maybe_executed=True,
+            hint="RunPod sends each chunk once, and this worker returns no whole.",
+        ) from lost
+    return ChunkPage(chunks=rest, after=after + len(rest), end=True)

@@ -14,14 +14,14 @@ from pydantic import SecretStr
 from unigpu.driver import CallClass, DeploymentSpec, Found, Identity, Io
 from unigpu.errors import ConflictError
 
-from . import _body
-from ._line import Line
-from ._part import Part
-from ._wire import PROVIDER, SecretWire, shaped
+from . import bodies
+from .api import RunPodAPI
+from .resources import RunPodResource
+from .wire import PROVIDER, SecretWire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecretsPart(Part):
+class SecretsResource(RunPodResource):
     """The account secrets of one create, as one: their names begin with our tag and the create's attempt.
 
     Names are unique at RunPod, so making one again writes its value anew: harmless.
@@ -38,8 +38,8 @@ class SecretsPart(Part):
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         spec, identity = self.made_from()
-        await write_secrets(self.line, io, spec, identity, deadline=deadline)
-        return self._found(_body.secret_group(identity))
+        await write_secrets(self.api, io, spec, identity, deadline=deadline)
+        return self._found(bodies.secret_group(identity))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         there = any(_group(one.name) == id for one in await self._all(io, deadline=deadline))
@@ -51,47 +51,49 @@ class SecretsPart(Part):
                 await self._delete(io, f"/account/secrets/{quote(one.id, safe='')}", "secret.delete", deadline=deadline)
 
     async def _all(self, io: Io, *, deadline: float) -> Sequence[SecretWire]:
-        rows = await self.line.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
-        return [shaped(SecretWire, row, "runpod.secret.list") for row in rows]
+        return await _secrets(self.api, io, deadline=deadline)
 
     def _found(self, group: str) -> Found:
         return Found(kind=self.kind, id=group, name=self.name, attempt=group.rpartition("_")[2])
 
 
-async def write_secrets(line: Line, io: Io, spec: DeploymentSpec, identity: Identity, *, deadline: float) -> None:
+async def write_secrets(api: RunPodAPI, io: Io, spec: DeploymentSpec, identity: Identity, *, deadline: float) -> None:
     """Write each value: into the secret of its name where that is there, else into a new one.
 
     Rotation reaches workers that boot later.
     """
-    rows = await line.rows(io, "/account/secrets", "secrets", "secret.list", deadline=deadline)
-    there = {one.name.lower(): one for one in (shaped(SecretWire, row, "runpod.secret.list") for row in rows)}
-    for name in _body.secret_names(spec):
+    there = {one.name.lower(): one for one in await _secrets(api, io, deadline=deadline)}
+    for name in bodies.secret_names(spec):
         value = spec.secrets.get(name)
         if not isinstance(value, SecretStr):
             raise AssertionError(f"{name}: values are filled in before anything is sent")
-        full = f"{_body.secret_group(identity)}_{name}"
+        full = f"{bodies.secret_group(identity)}_{name}"
         text = {"value": value.get_secret_value()}
         found = there.get(full.lower())
         if found is None:
             try:
                 body = {"name": full, **text, "description": f"unigpu: {identity.namespace}/{identity.name}"}
-                await line.send(
+                await api.send(
                     io, "POST", "/account/secrets", "secret.create", json=body, role="create", deadline=deadline
                 )
                 continue
             except ConflictError:  # it was made meanwhile: an answer that was lost, or a list that is late
-                found = await _secret(line, io, full, deadline=deadline)
-        await line.send(
+                found = await _secret(api, io, full, deadline=deadline)
+        await api.send(
             io, "PATCH", f"/account/secrets/{quote(found.id, safe='')}", "secret.patch", json=text, deadline=deadline
         )
 
 
-async def _secret(line: Line, io: Io, name: str, *, deadline: float) -> SecretWire:
-    rows = await line.rows(
-        io, "/account/secrets", "secrets", "secret.list", params=(("name", name),), deadline=deadline
+async def _secrets(
+    api: RunPodAPI, io: Io, *, deadline: float, params: tuple[tuple[str, str], ...] = ()
+) -> list[SecretWire]:
+    return await api.listed(
+        io, SecretWire, "/account/secrets", "secret.list", under="secrets", params=params, deadline=deadline
     )
-    for row in rows:
-        found = shaped(SecretWire, row, "runpod.secret.list")
+
+
+async def _secret(api: RunPodAPI, io: Io, name: str, *, deadline: float) -> SecretWire:
+    for found in await _secrets(api, io, params=(("name", name),), deadline=deadline):
         if found.name.lower() == name.lower():
             return found
     raise ConflictError(
@@ -104,5 +106,5 @@ async def _secret(line: Line, io: Io, name: str, *, deadline: float) -> SecretWi
 
 def _group(name: str) -> str:
     """The group of a secret's name; empty: it is not one of ours."""
-    found = _body.GROUP.match(name)
+    found = bodies.GROUP.match(name)
     return found.group(1) if found else ""

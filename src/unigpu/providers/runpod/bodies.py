@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Identity, Scaling, SecretRef
+from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Identity, Scaling, SecretRef, Tags
 
-from ._gpus import Candidate, Choice
-from ._options import SpecOptions
-from ._wire import PROVIDER, EndpointWire
+from .gpus import Candidate, Choice
+from .options import SpecOptions
+from .wire import PROVIDER, EndpointWire
 
 MOUNT: Final = "/runpod-volume"
 """Where RunPod mounts a network volume in serverless workers: https://docs.runpod.io/storage/network-volumes."""
@@ -28,11 +28,6 @@ LONGEST_IDLE: Final = 3600.0
 LEAST_DELAY: Final = 0.5
 DEFAULT_TTL: Final = 86400.0
 """Seconds for which a job lives, its run included, unless its policy says otherwise."""
-
-PRICE: Final = "UNIGPU_PRICE"
-MAX_PRICE: Final = "UNIGPU_MAX_PRICE"
-MOST: Final = "UNIGPU_MAX_WORKERS"
-"""The most workers that an endpoint was deployed with: RunPod itself may lower what it keeps of them."""
 
 GROUP: Final = re.compile(r"([a-z][a-z0-9_]{0,4}_ug[a-z2-7]{12}_[0-9a-f]{32})_")
 """How the name of an account secret of ours begins: whose it is, and of which create."""
@@ -91,7 +86,7 @@ def env_of(spec: DeploymentSpec, identity: Identity, *, price: float | None = No
     """The environment: the user's, references to secrets, the constants, and where to listen.
 
     Args:
-        price: USD of the dearest worker-hour: kept there, because an endpoint does not tell what it costs.
+        price: USD of the dearest worker-hour: kept there, because an endpoint does not show what it costs.
     """
     mount = mount_of(spec)
     env = {name: _VOLUME.sub(mount, text) for name, text in spec.env.items()}
@@ -100,13 +95,8 @@ def env_of(spec: DeploymentSpec, identity: Identity, *, price: float | None = No
             env[name] = secret_reference(value.name)
     group = secret_group(identity)
     env |= {name: secret_reference(f"{group}_{name}") for name in secret_names(spec)}
-    env |= identity.constants
-    if price is not None:
-        env[PRICE] = f"{price:g}"
-    if spec.max_price is not None:
-        env[MAX_PRICE] = str(spec.max_price)
-    if spec.kind == "serverless":
-        env[MOST] = str(spec.workers[1])
+    most = spec.workers[1] if spec.kind == "serverless" else None
+    env |= {**identity.constants, **Tags(price=price, max_price=spec.max_price, max_workers=most).write()}
     if spec.kind == "pod" or type_of(spec) == "LOAD_BALANCER":
         # Set together: where one is left to RunPod its documents disagree on the default, and workers stay unready.
         env["PORT"] = env["UNIGPU_PORT"] = str(port_of(spec))

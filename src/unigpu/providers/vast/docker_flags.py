@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from ._wire import items, mapping
+from unigpu.driver import Tags, items, mapping
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,=@%+~^-]*")
 """What no shell and no splitting changes."""
@@ -76,6 +76,11 @@ def read(env: Any) -> dict[str, str]:
                 name, _, value = pair.partition("=")
                 found[name] = value
     return _joined(found)
+
+
+def tags_in(env: Any) -> Tags:
+    """Our constants in what a template or an instance shows."""
+    return Tags.read(read(env))
 
 
 def _joined(env: dict[str, str]) -> dict[str, str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request
+from unigpu.driver import CallClass, DeploymentInfo, Io, LogLine, Request, mapping
 from unigpu.errors import InvalidResponseError, NotFoundError, TransportError
 
-from ._line import Line, said_no
-from ._wire import PROVIDER, mapping
+from .api import VastAPI, said_no
+from .wire import PROVIDER
 
 MOST: Final = 1000
 _TRIES: Final = 20
@@ -21,14 +21,14 @@ _PAUSE: Final = 0.5
 _LEVELS: Final = ("info0", "info1")
 
 
-async def of_machine(line: Line, io: Io, info: DeploymentInfo, id: str, *, tail: int, deadline: float) -> list[str]:
+async def of_machine(api: VastAPI, io: Io, info: DeploymentInfo, id: str, *, tail: int, deadline: float) -> list[str]:
     """The last lines of a machine's log.
 
     Raises:
         NotFoundError: there is no such machine.
         InvalidResponseError: Vast names no address, or nothing comes there.
     """
-    reply = await line.done(
+    reply = await api.send(
         io, "PUT", f"/api/v0/instances/request_logs/{id}/", "instance.logs.get", json={"tail": str(tail)},
         deadline=deadline, deployment=info.name,
     )  # fmt: skip
@@ -66,10 +66,10 @@ async def of_machine(line: Line, io: Io, info: DeploymentInfo, id: str, *, tail:
     )
 
 
-async def of_engine(line: Line, io: Io, info: DeploymentInfo, *, tail: int, deadline: float) -> list[LogLine]:
+async def of_engine(api: VastAPI, io: Io, info: DeploymentInfo, *, tail: int, deadline: float) -> list[LogLine]:
     """What the engine says about an endpoint: which machines it looks for, and why it takes none."""
     try:
-        reply = await line.ask(
+        reply = await api.ask(
             io, "/get_endpoint_logs/", "endpoint.logs.get", info.id, json={"id": int(info.id), "tail": tail},
             deadline=deadline, deployment=info.name,
         )  # fmt: skip

@@ -11,13 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from unigpu.driver import CallClass, Consistency, DeploymentSpec, Found, Identity, Io, is_rehearsal
+from unigpu.driver import (
+    CallClass,
+    Consistency,
+    DeploymentSpec,
+    Found,
+    Identity,
+    Io,
+    Tags,
+    found_of,
+    is_rehearsal,
+    mapping,
+    parse,
+    shaped,
+)
 from unigpu.errors import ConflictError, InvalidRequestError, InvalidResponseError, NotFoundError, UniGPUError
 
-from . import _body, _ending, _map
-from ._line import Line
-from ._search import contradicts, of_spec
-from ._wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire, mapping, parse, shaped
+from . import bodies, ending, translate
+from .api import VastAPI
+from .market import contradicts, of_spec
+from .wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire
 
 LISTED: Final = Consistency(kind="listed", settle=60.0)
 _TAKEN: Final = ("already exist", "already in use", "already has", "duplicate")
@@ -27,7 +40,7 @@ _STILL_S: Final = 5.0
 
 
 @dataclass(slots=True)
-class Look:
+class ListCache:
     """The lists that parts of one deployment read for each other: each list has an interval of seconds at Vast, and an
     endpoint is described by three of them.
 
@@ -46,12 +59,12 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class VastResource:
     """What the parts have in common. *spec* and *identity* are there where it may be created."""
 
-    line: Line
+    api: VastAPI
     name: str
-    look: Look = field(default_factory=Look)
+    lists: ListCache = field(default_factory=ListCache)
     spec: DeploymentSpec | None = None
     identity: Identity | None = None
     call: CallClass = CallClass.RECONCILE
@@ -70,36 +83,36 @@ class Part:
 
     async def templates(self, io: Io, *, deadline: float) -> Sequence[TemplateWire]:
         """Those of this name, as they are now."""
-        self.look.templates = None
-        found = await self.line.templates(io, [self.name], deadline=deadline)
-        self.look.templates = io.now(), found
+        self.lists.templates = None
+        found = await self.api.templates(io, [self.name], deadline=deadline)
+        self.lists.templates = io.now(), found
         return found
 
     async def groups(self, io: Io, *, deadline: float) -> Sequence[GroupWire]:
         """All of the account, as they are now."""
-        self.look.groups = None
-        found = await self.line.groups(io, deadline=deadline)
-        self.look.groups = io.now(), found
+        self.lists.groups = None
+        found = await self.api.groups(io, deadline=deadline)
+        self.lists.groups = io.now(), found
         return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TemplatePart(Part):
+class TemplateResource(VastResource):
     """It carries all that another process must know, in its variables."""
 
     kind: str = "template"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        return [_map.found_template(one) for one in await self.templates(io, deadline=deadline)]
+        return [translate.found_template(one) for one in await self.templates(io, deadline=deadline)]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """One that is identical is given back, with ``success: false`` beside it: it is the same."""
         spec, identity = self.made_from()
         if not is_rehearsal(io):
-            _body.must_be_sendable(spec)
-        body = _body.template_body(spec, identity, engine=self.line.engine)
-        self.look.forget()
-        reply = await self.line.send(
+            bodies.must_be_sendable(spec)
+        body = bodies.template_body(spec, identity, engine=self.api.engine)
+        self.lists.forget()
+        reply = await self.api.send(
             io, "POST", "/api/v0/template/", "template.create", json=body, role="create", call=self.call,
             deadline=deadline, deployment=self.label,
         )  # fmt: skip
@@ -115,24 +128,24 @@ class TemplatePart(Part):
             )
         wire = shaped(TemplateWire, {"name": identity.provider_name, **told}, reply.operation)
         if wire.hash_id is not None:
-            self.look.hashes[str(wire.id)] = wire.hash_id
+            self.lists.hashes[str(wire.id)] = wire.hash_id
         return Found(
             kind=self.kind,
             id=str(wire.id),
             name=identity.provider_name,
             attempt=identity.attempt,
             spec_hash=identity.spec_hash,
-            created_at=_map.epoch(wire.created_at),
+            created_at=wire.created_at,
         )
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         found = await self.templates(io, deadline=deadline)
-        return next((_map.found_template(one) for one in found if str(one.id) == id), None)
+        return next((translate.found_template(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        self.look.forget()
+        self.lists.forget()
         try:
-            await self.line.done(
+            await self.api.send(
                 io, "DELETE", "/api/v0/template/", "template.delete", json={"template_id": int(id)}, deadline=deadline
             )
         except NotFoundError:
@@ -140,28 +153,28 @@ class TemplatePart(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointPart(Part):
+class EndpointResource(VastResource):
     """The limits, and the name that calls are routed by."""
 
     kind: str = "endpoint"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        endpoints = await self.line.endpoints(io, deadline=deadline)
-        mine = [one for one in endpoints if (_map.untag(one.endpoint_name) or ("",))[0] == self.name]
+        endpoints = await self.api.endpoints(io, deadline=deadline)
+        mine = [one for one in endpoints if (translate.untag(one.endpoint_name) or ("",))[0] == self.name]
         return [] if not mine else await self._shown(io, mine, deadline=deadline)
 
     async def _shown(self, io: Io, wires: Sequence[EndpointWire], *, deadline: float) -> list[Found]:
         since = io.now() - _STILL_S
-        look = self.look
-        if look.groups is None or look.groups[0] < since:
+        lists = self.lists
+        if lists.groups is None or lists.groups[0] < since:
             await self.groups(io, deadline=deadline)
-            look.handed = True
-        if look.templates is None or look.templates[0] < since:
+            lists.handed = True
+        if lists.templates is None or lists.templates[0] < since:
             await self.templates(io, deadline=deadline)
-        templates, groups = look.templates, look.groups
+        templates, groups = lists.templates, lists.groups
         if templates is None or groups is None:
             raise AssertionError("both were read")
-        return [_map.found_endpoint(shown(one, templates[1], groups[1])) for one in wires]
+        return [found_of("endpoint", shown(one, templates[1], groups[1])) for one in wires]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """Without load and without machines to keep.
@@ -170,10 +183,10 @@ class EndpointPart(Part):
             ConflictError: there is one of this name: this very attempt's, by an answer that was lost.
         """
         spec, identity = self.made_from()
-        body = _body.endpoint_body(spec, identity)
-        self.look.forget()
+        body = bodies.endpoint_body(spec, identity)
+        self.lists.forget()
         try:
-            reply = await self.line.done(
+            reply = await self.api.send(
                 io, "POST", "/api/v0/endptjobs/", "endpoint.create", json=body, role="create", call=self.call,
                 deadline=deadline, deployment=self.label,
             )  # fmt: skip
@@ -192,36 +205,36 @@ class EndpointPart(Part):
                 "inactivity_timeout": body["inactivity_timeout"],
             }
         )  # fmt: skip
-        env = {name: text for name, text in _body.env_of(spec, identity).items() if name.startswith("UNIGPU_")}
-        info = _map.endpoint_info(seen, template=None, group=None, workers=(), env=env)
+        tags = Tags.read(bodies.env_of(spec, identity))
+        info = translate.endpoint_info(seen, template=None, group=None, workers=(), tags=tags)
         ids = {kind: one.id for kind, one in made.items()} | {self.kind: str(id_)}
-        return _map.found_endpoint(info.model_copy(update={"ids": ids}))
+        return found_of("endpoint", info.model_copy(update={"ids": ids}))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        wire = await endpoint_of(self.line, io, id, deadline=deadline)
+        wire = await self.api.endpoint(io, id, deadline=deadline)
         return None if wire is None else (await self._shown(io, [wire], deadline=deadline))[0]
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """With its workergroups and workers, by Vast's word; that its machines are gone is looked at besides."""
-        self.look.forget()
-        await _ending.end(self.line, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
+        self.lists.forget()
+        await ending.end(self.api, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupPart(Part):
+class GroupResource(VastResource):
     """What may be rented, at which price."""
 
     kind: str = "workergroup"
     bills_cold: str | None = "perhaps one machine, which an older service rents to measure it"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        last, handed = self.look.groups, self.look.handed
-        self.look.handed = False
+        last, handed = self.lists.groups, self.lists.handed
+        self.lists.handed = False
         if last is None or not handed or last[0] < io.now() - _STILL_S:
             rows = await self.groups(io, deadline=deadline)
         else:
             rows = last[1]
-        return [found for one in rows if (found := _map.found_group(one)).name == self.name]
+        return [found for one in rows if (found := translate.found_group(one)).name == self.name]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """By the endpoint's id, never its name: with an unknown name Vast makes an endpoint of its own.
@@ -231,13 +244,13 @@ class GroupPart(Part):
         """
         spec, identity = self.made_from()
         template = made["template"]
-        told = self.look.hashes.get(template.id)
+        told = self.lists.hashes.get(template.id)
         if told is None:
             known = await self.templates(io, deadline=deadline)
             told = next((one.hash_id for one in known if str(one.id) == template.id), None)
-        body = _body.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
-        self.look.forget()
-        reply = await self.line.done(
+        body = bodies.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
+        self.lists.forget()
+        reply = await self.api.send(
             io, "POST", "/api/v0/workergroups/", "workergroup.create", json=body, role="create", call=self.call,
             deadline=deadline, deployment=self.label,
         )  # fmt: skip
@@ -249,37 +262,22 @@ class GroupPart(Part):
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         found = await self.groups(io, deadline=deadline)
-        return next((_map.found_group(one) for one in found if str(one.id) == id), None)
+        return next((translate.found_group(one) for one in found if str(one.id) == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        self.look.forget()
-        await _ending.end(
-            self.line, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
+        self.lists.forget()
+        await ending.end(
+            self.api, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
         )  # fmt: skip
 
 
 # -- what several of them do ------------------------------------------------------------------------------------------
 
 
-async def endpoint_of(line: Line, io: Io, id: str, *, deadline: float) -> EndpointWire | None:
-    """An endpoint by its id; ``None``: Vast says that there is none."""
-    if not id.isdecimal():  # a plan's, of what is not made yet: Vast would call the request wrong
-        return None
-    try:
-        reply = await line.done(io, "GET", f"/api/v0/endptjobs/{id}/", "endpoint.get", deadline=deadline)
-    except NotFoundError:
-        return None
-    data: object = reply.json()
-    row = mapping(data).get("result", data)
-    return line.remember(
-        shaped(EndpointWire, row, reply.operation)
-    )  # `null` is no "not found": an error, like any other shape
-
-
 def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:
     """An endpoint with what stands beside it, as a deployment."""
     group = next((one for one in groups if one.endpoint_id == wire.id), None)
-    return _map.endpoint_info(wire, template=_map.its_template(wire, templates, group), group=group)
+    return translate.endpoint_info(wire, template=translate.its_template(wire, templates, group), group=group)
 
 
 def must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: str | None = None) -> None:
@@ -290,7 +288,7 @@ def must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: s
     """
     wrong = None
     if group is not None:
-        wrong = contradicts(group.search_query, of_spec(spec, _body.options_of(spec)))
+        wrong = contradicts(group.search_query, of_spec(spec, bodies.options_of(spec)))
     if wrong is not None:
         raise InvalidResponseError(
             f"{spec.name}: {wrong}; " + ("no worker was replaced" if endpoint else "nothing was rented"),

@@ -9,10 +9,10 @@ https://docs.runpod.io/serverless/load-balancing/build-a-worker, .../load-balanc
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
+from urllib.parse import quote
 
 from unigpu.driver import (
     CallClass,
@@ -25,12 +25,14 @@ from unigpu.driver import (
     Role,
     State,
     StreamResponse,
-    check,
+    bearer,
+    gone,
+    json_object,
 )
 from unigpu.errors import ConfigurationError, NoWorkerReady, TransportError, UniGPUError, WorkerLost
 
-from ._line import Line, gone, meaning
-from ._wire import PROVIDER
+from .api import RunPodAPI
+from .wire import PROVIDER
 
 OPERATION: Final = "runpod.http"
 HOLD: Final = 120.0
@@ -42,7 +44,7 @@ _GATEWAY: Final = frozenset({502, 503, 504, 524})
 
 
 @dataclass(frozen=True, slots=True)
-class _Whole:
+class BufferedReply:
     """A reply that was read already, as one that is on its way."""
 
     response: Response
@@ -64,9 +66,9 @@ class _Whole:
 
 
 @contextlib.asynccontextmanager
-async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
+async def request(api: RunPodAPI, io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGenerator[StreamResponse]:
     """As `unigpu.driver.Requests.request`."""
-    asked = _pod_request(info, call) if info.kind == "pod" else _edge_request(line, info, call)
+    asked = _pod_request(info, call) if info.kind == "pod" else _edge_request(api, info, call)
     async with io.stream(asked) as reply:
         if reply.status < 400 or _WORKER in reply.headers:
             yield reply
@@ -74,25 +76,25 @@ async def request(line: Line, io: Io, info: DeploymentInfo, call: HTTPCall) -> A
         said = Response(
             status=reply.status, headers=reply.headers, content=await reply.read(), operation=asked.operation
         )
-    error = _pod_error(said, info, idempotent=call.idempotent) if info.kind == "pod" else _edge_error(said, info)
+    error = _pod_error(said, info, idempotent=call.idempotent) if info.kind == "pod" else _edge_error(api, said, info)
     if error is not None:
         raise error
-    yield _Whole(said)
+    yield BufferedReply(said)
 
 
-async def knock(line: Line, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+async def knock(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
     """Make the edge start a worker, and do not wait for it."""
     call = HTTPCall(method="GET", target="/ping", deadline=min(deadline, io.now() + _KNOCK), hold=0.0)
     with contextlib.suppress(TransportError):  # it holds the request while a worker starts: that was the purpose
-        async with io.stream(_edge_request(line, info, call)) as reply:
+        async with io.stream(_edge_request(api, info, call)) as reply:
             if reply.status in (401, 403, 404):
                 said = Response(status=reply.status, headers=reply.headers, content=await reply.read())
-                error = _edge_error(said, info)
+                error = _edge_error(api, said, info)
                 if error is not None and not isinstance(error, NoWorkerReady):
                     raise error
 
 
-def _edge_request(line: Line, info: DeploymentInfo, call: HTTPCall) -> Request:
+def _edge_request(api: RunPodAPI, info: DeploymentInfo, call: HTTPCall) -> Request:
     """With the account's key, to RunPod's edge.
 
     Raises:
@@ -106,9 +108,9 @@ def _edge_request(line: Line, info: DeploymentInfo, call: HTTPCall) -> Request:
             hint="Send your own token in a header of another name.",
         )
     queue = info.details.get("type") == "QUEUE"
-    base = f"{line.jobs}/{info.id}/openai" if queue else str(info.url)
+    base = f"{api.jobs}/{quote(info.id, safe='')}/openai" if queue else str(info.url)
     role: Role = "jobs"
-    return _request(info, call, f"{base}{call.target}", role, (*call.headers, *line.headers[:1]))
+    return _request(info, call, f"{base}{call.target}", role, (*call.headers, *bearer(api.key)))
 
 
 def _pod_request(info: DeploymentInfo, call: HTTPCall) -> Request:
@@ -134,7 +136,7 @@ def _request(
     )
 
 
-def _edge_error(said: Response, info: DeploymentInfo) -> UniGPUError | None:
+def _edge_error(api: RunPodAPI, said: Response, info: DeploymentInfo) -> UniGPUError | None:
     """What the edge says by itself; ``None``: it is the server's own answer.
 
     Which of its errors carry no worker's header is documented for "no worker" only; the rest is unverified.
@@ -151,9 +153,9 @@ def _edge_error(said: Response, info: DeploymentInfo) -> UniGPUError | None:
         )
     problem = _problem(said)
     if said.status in (401, 403) and problem:
-        return _typed(said, info)
+        return api.error_of(said, deployment=info.name)
     if said.status == 404 and problem:
-        return gone(info, OPERATION)
+        return gone(info, operation=OPERATION)
     if said.status in _GATEWAY and not words:
         return _lost(said, info)
     return None
@@ -190,31 +192,15 @@ def _lost(said: Response, info: DeploymentInfo) -> WorkerLost:
     )
 
 
-def _typed(said: Response, info: DeploymentInfo) -> UniGPUError | None:
-    try:
-        check(said, PROVIDER, deployment=info.name)
-    except UniGPUError as exc:
-        return meaning(exc, said)
-    return None
-
-
 def _problem(said: Response) -> bool:
     """Whether it is RunPod's form of an error: ``{"status": 401, "title": …}``."""
-    body = _body(said)
+    body = json_object(said.content)
     return body.get("status") == said.status and "title" in body
 
 
 def _words(said: Response) -> str:
-    body = _body(said)
+    body = json_object(said.content)
     text: Any = body.get("error") or body.get("detail") or body.get("message")
     if isinstance(text, str):
         return text
     return said.content[:500].decode("utf-8", "replace").strip()
-
-
-def _body(said: Response) -> Mapping[str, Any]:
-    try:
-        found: object = json.loads(said.content)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}

@@ -1,4 +1,5 @@
-"""The account: what it may spend, and why RunPod would start nothing. Both reads are optional.
+"""The account: what it may spend, why RunPod would start nothing, and what costs money now. The reads of the first two
+are optional.
 
 https://docs.runpod.io/api-reference-v2/billing/get-the-account-balance and .../account/get-account-limits, both of
 2026-11-18. Their paths, and the inner fields of the limits, are unverified: the paths are options, and of the fields
@@ -7,15 +8,16 @@ only plain numbers with a telling name are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.driver import Io
+from unigpu.driver import InventoryItem, Io, parse
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
-from ._line import Line
-from ._options import Options
-from ._wire import PROVIDER, BalanceWire, parse
+from . import pods, translate
+from .api import RunPodAPI
+from .options import Options
+from .wire import PROVIDER, BalanceWire, EndpointWire, PodWire, VolumeWire
 
 _CAPS: Final = ("limit", "max", "cap", "quota", "allowed")
 _USED: Final = ("used", "current", "usage", "allocated", "inuse")
@@ -25,7 +27,7 @@ _NAMES: Final = {
 }
 
 
-async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, workers: int = 0) -> str | None:
+async def obstacle(api: RunPodAPI, options: Options, io: Io, *, deadline: float, workers: int = 0) -> str | None:
     """Why RunPod would not start a worker now, as far as the key may know; ``None``: nothing is known against it.
 
     Args:
@@ -33,7 +35,7 @@ async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, wor
     """
     if not options.account_checks:
         return None
-    limits = await _read(line, io, options.limits_path, "account.limits.get", deadline=deadline)
+    limits = await _read(api, io, options.limits_path, "account.limits.get", deadline=deadline)
     for name, words in _NAMES.items():
         inner = limits.get(name)
         if not isinstance(inner, dict):
@@ -42,13 +44,13 @@ async def obstacle(line: Line, options: Options, io: Io, *, deadline: float, wor
         more = workers if name == "serverlessWorkers" else 0
         if cap is not None and used is not None and (used >= cap if not more else used + more > cap):
             return f"{words} is used up ({used:g} of {cap:g})"
-    balance = await _balance(line, options, io, deadline=deadline)
+    balance = await _balance(api, options, io, deadline=deadline)
     if balance is not None and balance.billingMode == "PREPAID" and balance.balanceAmount <= 0:
         return f"the account's balance is ${balance.balanceAmount:.2f}, and it is prepaid"
     return None
 
 
-async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: str, deadline: float) -> None:
+async def must_have_funds(api: RunPodAPI, options: Options, io: Io, *, deployment: str, deadline: float) -> None:
     """Before something is created.
 
     Raises:
@@ -56,7 +58,7 @@ async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: s
     """
     if not options.account_checks:
         return
-    balance = await _balance(line, options, io, deadline=deadline)
+    balance = await _balance(api, options, io, deadline=deadline)
     if balance is None or balance.billingMode != "PREPAID" or balance.balanceAmount > 0:
         return  # invoiced accounts run on whatever the balance is
     raise InsufficientBalanceError(
@@ -70,17 +72,39 @@ async def must_have_funds(line: Line, options: Options, io: Io, *, deployment: s
     )
 
 
-async def _balance(line: Line, options: Options, io: Io, *, deadline: float) -> BalanceWire | None:
+async def inventory(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
+    """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
+    items: list[InventoryItem] = []
+    for wire in await api.listed(
+        io, EndpointWire, "/serverless", "endpoint.list", under="endpoints", deadline=deadline
+    ):
+        info = translate.endpoint_info(wire, lb_url=options.lb_url)
+        items.append(translate.endpoint_item(wire, info, await api.health(io, info, deadline=deadline)))
+    # Members of clusters are left out unless they are asked for, and cost as much.
+    also = (("includeClusterPods", "true"),)
+    found = await api.listed(io, PodWire, "/pods", "pod.list", under="pods", params=also, deadline=deadline)
+    items += [
+        pods.pod_item(pod, pods.pod_info(pod, proxy_url=options.proxy_url))
+        for pod in found
+        if pod.status != "TERMINATED"
+    ]
+    volumes = await api.listed(
+        io, VolumeWire, "/network-volumes", "volume.list", under="networkVolumes", deadline=deadline
+    )
+    return [*items, *map(translate.volume_item, volumes)]
+
+
+async def _balance(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> BalanceWire | None:
     try:
-        reply = await line.send(io, "GET", options.balance_path, "account.balance.get", deadline=deadline)
+        reply = await api.send(io, "GET", options.balance_path, "account.balance.get", deadline=deadline)
         return parse(BalanceWire, reply)
     except (APIStatusError, InvalidResponseError):
         return None  # a key without the scope billing:read, or another path: nothing is known
 
 
-async def _read(line: Line, io: Io, path: str, operation: str, *, deadline: float) -> Mapping[str, Any]:
+async def _read(api: RunPodAPI, io: Io, path: str, operation: str, *, deadline: float) -> Mapping[str, Any]:
     try:
-        found: object = (await line.send(io, "GET", path, operation, deadline=deadline)).json()
+        found: object = (await api.send(io, "GET", path, operation, deadline=deadline)).json()
     except (APIStatusError, InvalidResponseError):
         return {}
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}

@@ -19,49 +19,64 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from unigpu.driver import CallClass, DeploymentInfo, Io, Request, Response, State, WorkerState
+from unigpu.driver import (
+    CallClass,
+    DeploymentInfo,
+    Io,
+    Request,
+    Response,
+    State,
+    StreamResponse,
+    WorkerState,
+    gone,
+    mapping,
+    shaped,
+)
 from unigpu.errors import (
     APIStatusError,
     DeadlineExceeded,
-    InvalidRequestError,
     InvalidResponseError,
     NotFoundError,
     NoWorkerReady,
     TransportError,
     UniGPUError,
     WorkerFailed,
+    WorkerLost,
 )
 
-from . import _map
-from ._body import COST
-from ._line import Line, gone, said_no
-from ._parts import endpoint_of
-from ._wire import PROVIDER, RouteWire, mapping, shaped
+from . import translate
+from .api import VastAPI, said_no
+from .bodies import COST
+from .wire import PROVIDER, RouteWire
 
 ROUTE: Final = "job.route.get"
+CALL: Final = "vast.job.call"
 ROUTE_S: Final = 10.0
 """Seconds for one answer of ``/route/``."""
 REPLAY_S: Final = 60.0
 """``replay_timeout``: what Vast's own client sends."""
-_FIRST: Final = 1.0
-_LONGEST: Final = 5.0
+_FIRST_S: Final = 1.0
+_LONGEST_S: Final = 5.0
 _SAME: Final = 2
 """So often one address may be unreachable before a new request is asked for."""
 _UNSIGNED: Final = 3
-_LOOK: Final = 20.0
+_CHECK_S: Final = 20.0
 _FAILED: Final = 3
 _CONSOLE_S: Final = 5.0
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 
 
-@dataclass(slots=True)
-class Way:
-    """The way of one call to a worker. Made for one call, and used by it alone."""
+E = TypeVar("E", bound=UniGPUError)
 
-    line: Line
+
+@dataclass(slots=True)
+class Route:
+    """One call on its way to a worker. Made for one call, and used by it alone."""
+
+    api: VastAPI
     io: Io
     info: DeploymentInfo
     start_deadline: float
@@ -72,14 +87,8 @@ class Way:
     unsigned: int = 0
     unreachable: str | None = None
     status: str | None = None
-    looked_at: float | None = None
+    checked_at: float | None = None
     is_ready: bool = False
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What must not reach a worker, should an answer of the engine's hold it."""
-        own = self.line.own.get(self.info.id)
-        return (self.line.secret, *(() if own is None else (own.get_secret_value(),)))
 
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
@@ -90,8 +99,8 @@ class Way:
             DeploymentGone, AuthenticationError, ...: as the engine says.
             WorkerFailed: workers cannot start.
         """
-        if self.looked_at is None:
-            self.looked_at = self.io.now()
+        if self.checked_at is None:
+            self.checked_at = self.io.now()
         while True:
             reply, body = await self.ask()
             route = shaped(RouteWire, body, reply.operation)
@@ -99,7 +108,7 @@ class Way:
             if route.url:
                 return self._address(route.url), body
             self.status = route.status or self.status
-            await self._look()
+            await self._check_workers()
             await self.pause()
 
     async def pause(self) -> None:
@@ -108,28 +117,92 @@ class Way:
         Raises:
             NoWorkerReady, DeadlineExceeded: there is no time for another one.
         """
-        seconds = min(_LONGEST, _FIRST * 1.5**self.waits) * (0.8 + 0.4 * self.io.random())
+        seconds = min(_LONGEST_S, _FIRST_S * 1.5**self.waits) * (0.8 + 0.4 * self.io.random())
         self.waits += 1
         now = self.io.now()
         if not self.is_ready and now >= self.start_deadline:
-            await self._look(at_last=True)  # they may all be busy: that is another wait
+            await self._check_workers(at_last=True)  # they may all be busy: that is another wait
             if not self.is_ready:
-                raise self._nobody()
+                raise self._no_worker()
         if now >= self.deadline:
             raise self.late()
         left = (self.deadline if self.is_ready else min(self.deadline, self.start_deadline)) - now
         await self.io.sleep(min(seconds, max(0.0, left)))
 
-    async def unreached(self, url: str, exc: TransportError) -> None:
-        """Nothing was sent to that address: pause, and ask again; after two misses as a new request."""
+    async def open(
+        self,
+        stack: contextlib.AsyncExitStack,
+        path: str,
+        payload: Mapping[str, Any],
+        *,
+        idempotent: bool,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> StreamResponse:
+        """The reply of the first worker that has one, while its body is still on its way. Leaving *stack* closes it.
+
+        Raises:
+            As `next` and `unreached`.
+        """
+        while True:
+            url, signed = await self.next()
+            try:
+                return await stack.enter_async_context(
+                    self.io.stream(self.request(url, path, signed, payload, headers=headers))
+                )
+            except TransportError as exc:
+                await self.unreached(url, exc, idempotent=idempotent)
+
+    def request(
+        self,
+        url: str,
+        path: str,
+        signed: Mapping[str, Any],
+        payload: Mapping[str, Any],
+        *,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Request:
+        """The second hop: the worker's own TLS root, no key, no proxy, and never sent twice by itself."""
+        return Request(
+            method="POST",
+            url=f"{url}{path}",
+            operation=CALL,
+            headers=headers,
+            json=envelope(signed, payload, self.api.secrets),
+            role="worker",
+            call=CallClass.USER_DECIDES,
+            deadline=self.deadline,
+            deployment=self.info.name,
+            reroutes=True,
+            foreign=True,
+            trust=self.api.trust,
+        )
+
+    async def unreached(self, url: str, exc: TransportError, *, idempotent: bool) -> None:
+        """A worker gave no answer. Where nothing was sent to it: pause, and ask again; after two misses at one address
+        as a new request.
+
+        Raises:
+            DeadlineExceeded: at the deadline.
+            WorkerLost: a worker had it, and the call may run twice: its caller sends it again.
+            TransportError: a worker had it; or its address will never do.
+        """
+        if self.is_late(exc):
+            raise self.late(ran=not exc.never_sent) from exc
+        if not exc.never_sent:
+            if not idempotent:
+                raise exc
+            raise self.lost(exc.message, operation=exc.operation) from exc
         self.missed = self.missed + 1 if self.unreachable == url else 1
         self.unreachable, self.status = url, f"a worker could not be reached ({exc.message})"
         if not exc.retryable:
             raise exc  # its certificate, or its address, was refused: the same would come again
         if self.missed >= _SAME:
             self.idx, self.missed = 0, 0
-        await self._look()
+        await self._check_workers()
         await self.pause()
+
+    def is_late(self, exc: TransportError) -> bool:
+        return exc.stop_reason == "deadline" or self.io.now() >= self.deadline
 
     async def refused(self, why: str) -> None:
         """A worker is busy, or draining: it did not run."""
@@ -144,13 +217,8 @@ class Way:
         """
         self.unsigned += 1
         if self.unsigned >= _UNSIGNED:
-            raise InvalidResponseError(
-                f"workers of {self.info.name} refuse Vast's signature (HTTP {reply.status})",
-                provider=PROVIDER,
-                operation=reply.operation,
-                deployment=self.info.name,
-                maybe_executed=False,
-            )
+            text = f"workers of {self.info.name} refuse Vast's signature (HTTP {reply.status})"
+            raise self._failure(InvalidResponseError, text, operation=reply.operation)
         self.idx = 0
         await self.pause()
 
@@ -164,7 +232,7 @@ class Way:
         if until <= now:
             raise self.late()
         try:
-            reply = await self.line.ask(
+            reply = await self.api.ask(
                 self.io,
                 "/route/",
                 ROUTE,
@@ -182,17 +250,12 @@ class Way:
         body: object = reply.json()
         refusal = None if mapping(body).get("url") else said_no(reply)
         if refusal is not None:
-            error = self.line.refused(reply, refusal, self.info.name)
+            error = self.api.refused(reply, refusal, self.info.name)
             await self._must_exist(error)
             raise error
         if not isinstance(body, Mapping):
-            raise InvalidResponseError(
-                f"{reply.operation}: Vast's reply is neither a worker nor a status",
-                provider=PROVIDER,
-                operation=reply.operation,
-                deployment=self.info.name,
-                maybe_executed=False,
-            )
+            text = f"{reply.operation}: Vast's reply is neither a worker nor a status"
+            raise self._failure(InvalidResponseError, text)
         return reply, mapping(cast("object", body))
 
     async def _must_exist(self, exc: UniGPUError, *, seconds: float = math.inf) -> None:
@@ -203,9 +266,9 @@ class Way:
             NoWorkerReady: it is stopped.
         """
         until = min(self.deadline, self.io.now() + seconds)
-        wire = await endpoint_of(self.line, self.io, self.info.id, deadline=until)
+        wire = await self.api.endpoint(self.io, self.info.id, deadline=until)
         if wire is None:
-            raise gone(self.info, exc.operation) from exc
+            raise gone(self.info, operation=exc.operation) from exc
         if wire.endpoint_state == "stopped":
             raise self._stopped() from exc
 
@@ -217,96 +280,91 @@ class Way:
         """
         scheme = _scheme(url)
         if scheme is None:
-            raise self._bad_address("the engine named a worker by something that is no address; it was not called")
-        if scheme == "http" and not self.line.http_workers:
-            raise self._bad_address(
-                "the engine named a worker that is called without TLS; it was not called",
-                'To call such workers all the same: driver_options={"vast": {"http_workers": True}}.',
+            text = f"{self.info.name}: the engine named a worker by something that is no address; it was not called"
+            raise self._failure(InvalidResponseError, text)
+        if scheme == "http" and not self.api.http_workers:
+            raise self._failure(
+                InvalidResponseError,
+                f"{self.info.name}: the engine named a worker that is called without TLS; it was not called",
+                hint='To call such workers all the same: driver_options={"vast": {"http_workers": True}}.',
             )
         return url.rstrip("/")
 
-    def _bad_address(self, text: str, hint: str | None = None) -> InvalidResponseError:
-        return InvalidResponseError(
-            f"{self.info.name}: {text}",
-            provider=PROVIDER,
-            operation=f"vast.{ROUTE}",
-            deployment=self.info.name,
-            maybe_executed=False,
-            hint=hint,
-        )
-
     # -- is anything coming? ------------------------------------------------------------------------------------------
 
-    async def _look(self, *, at_last: bool = False) -> None:
-        """Now and then, at the workers: are they ready and busy, failing, or is it stopped?
+    async def _check_workers(self, *, at_last: bool = False) -> None:
+        """Now and then: are workers ready and busy, do they fail, or is the endpoint stopped?
 
         Raises:
             WorkerFailed: so many failed, and none is ready.
             NoWorkerReady: it is stopped.
         """
         now = self.io.now()
-        soon = self.looked_at is not None and now - self.looked_at < _LOOK * (0.8 + 0.4 * self.io.random())
+        soon = self.checked_at is not None and now - self.checked_at < _CHECK_S * (0.8 + 0.4 * self.io.random())
         if soon and not at_last:
             return
-        self.looked_at = now
+        self.checked_at = now
         try:
-            workers = await self.line.workers(self.io, self.info.id, deadline=self.deadline)
+            workers = await self.api.workers(self.io, self.info.id, deadline=self.deadline)
         except NotFoundError:
             workers = ()
         except (TransportError, APIStatusError, InvalidResponseError):
             return  # the call's own questions decide whether the engine can be reached
-        states = [_map.worker_state(one) for one in workers]
+        states = [translate.worker_state(one) for one in workers]
         self.is_ready = any(one.is_ready for one in states)
         failed = [one for one, state in zip(workers, states, strict=True) if state is WorkerState.FAILED]
         if self.is_ready:
             return
         if len(failed) >= _FAILED:
             said = next((one.error_msg for one in failed if one.error_msg), None) or "Vast tells no reason"
-            raise WorkerFailed(
-                f"{len(failed)} workers of {self.info.name} failed, and none is ready: {said}",
-                provider=PROVIDER,
-                deployment=self.info.name,
-                maybe_executed=False,
-            )
+            text = f"{len(failed)} workers of {self.info.name} failed, and none is ready: {said}"
+            raise self._failure(WorkerFailed, text, operation=None)
         if not at_last and all(state is WorkerState.STOPPED for state in states):
-            with contextlib.suppress(
-                TransportError
-            ):  # many wait, and the console is asked seldom: it is looked at later
-                await self._must_exist(self._nobody(), seconds=_CONSOLE_S)
+            # Many calls wait, and the console has a rate limit: where it does not answer now, a later check asks again.
+            with contextlib.suppress(TransportError):
+                await self._must_exist(self._no_worker(), seconds=_CONSOLE_S)
+
+    # -- errors -------------------------------------------------------------------------------------------------------
 
     def _stopped(self) -> NoWorkerReady:
-        return NoWorkerReady(
-            f"{self.info.name} is stopped",
-            state=str(State.STOPPED),
-            reason="stopped",
-            provider=PROVIDER,
-            operation=f"vast.{ROUTE}",
-            deployment=self.info.name,
-            maybe_executed=False,
-        )
+        return self._failure(NoWorkerReady, f"{self.info.name} is stopped", state=str(State.STOPPED), reason="stopped")
 
-    def _nobody(self) -> NoWorkerReady:
-        return NoWorkerReady(
-            f"no worker of {self.info.name} was ready in time: {self.status or 'Vast gives no reason'}",
-            state=None,
-            reason=self.status,
-            provider=PROVIDER,
-            operation=f"vast.{ROUTE}",
-            deployment=self.info.name,
-            maybe_executed=False,
-            stop_reason="deadline",
-        )
+    def _no_worker(self) -> NoWorkerReady:
+        text = f"no worker of {self.info.name} was ready in time: {self.status or 'Vast gives no reason'}"
+        return self._failure(NoWorkerReady, text, state=None, reason=self.status, stop_reason="deadline")
 
     def late(self, *, ran: bool = False) -> DeadlineExceeded:
         """*ran*: a worker had it; the connection was closed, which ends it there."""
-        return DeadlineExceeded(
-            f"the call of {self.info.name} did not end in time"
-            + (": it was running, and was cancelled" if ran else f": {self.status or 'no worker took it'}"),
-            provider=PROVIDER,
-            operation="vast.job.call" if ran else f"vast.{ROUTE}",
-            deployment=self.info.name,
+        why = "it was running, and was cancelled" if ran else self.status or "no worker took it"
+        return self._failure(
+            DeadlineExceeded,
+            f"the call of {self.info.name} did not end in time: {why}",
+            operation=CALL if ran else f"vast.{ROUTE}",
             maybe_executed=ran,
             stop_reason="deadline",
+        )
+
+    def lost(self, why: str, *, operation: str | None) -> WorkerLost:
+        """A worker had it, and gave no answer."""
+        text = f"a worker of {self.info.name} gave no answer: {why}"
+        return self._failure(WorkerLost, text, operation=operation, maybe_executed=True)
+
+    def _failure(
+        self,
+        kind: type[E],
+        text: str,
+        *,
+        operation: str | None = f"vast.{ROUTE}",
+        maybe_executed: bool = False,
+        **more: Any,
+    ) -> E:
+        return kind(
+            text,
+            provider=PROVIDER,
+            operation=operation,
+            deployment=self.info.name,
+            maybe_executed=maybe_executed,
+            **more,
         )
 
 
@@ -335,41 +393,3 @@ def envelope(route: Mapping[str, Any], payload: Mapping[str, Any], secrets: Sequ
         and not any(secret and secret in str(value) for secret in secrets)
     }
     return {"auth_data": {"request_idx": 0, **signed}, "session_id": None, "payload": payload}
-
-
-def to_worker(
-    way: Way, url: str, path: str, body: Mapping[str, Any], *, headers: tuple[tuple[str, str], ...] = ()
-) -> Request:
-    """The second hop: the worker's own TLS root, no key, no proxy, and never sent twice by itself."""
-    return Request(
-        method="POST",
-        url=f"{url}{path}",
-        operation="vast.job.call",
-        headers=headers,
-        json=body,
-        role="worker",
-        call=CallClass.USER_DECIDES,
-        deadline=way.deadline,
-        deployment=way.info.name,
-        reroutes=True,
-        foreign=True,
-        trust=way.line.trust,
-    )
-
-
-def is_late(way: Way, exc: TransportError) -> bool:
-    return exc.stop_reason == "deadline" or way.io.now() >= way.deadline
-
-
-def wrong_call(way: Way, reply: Response, words: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"a worker of {way.info.name} does not take the call: HTTP {reply.status}{': ' + words if words else ''}",
-        status=reply.status,
-        provider=PROVIDER,
-        operation=reply.operation,
-        deployment=way.info.name,
-        maybe_executed=False,
-        hint='The path is the one that the image\'s PyWorker has: provider_options={"vast": {"route": "/..."}}.'
-        if reply.status in (404, 405)
-        else None,
-    )

@@ -11,38 +11,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from unigpu.driver import Io, Response
+from unigpu.driver import Io, Response, items, mapping
 from unigpu.errors import AuthenticationError, DeadlineExceeded, InvalidRequestError, NotFoundError
 
-from ._line import Line
-from ._wire import PROVIDER, items, mapping
+from .api import VastAPI
+from .wire import PROVIDER
 
 _PASSES: Final = 2
 _LOOK_S: Final = 2.0
 _LONGEST_S: Final = 10.0
 
 
-async def end(line: Line, io: Io, path: str, operation: str, id: str, *, deadline: float, group: bool = False) -> None:
+async def end(
+    api: VastAPI, io: Io, path: str, operation: str, id: str, *, deadline: float, group: bool = False
+) -> None:
     """Delete it and all of its machines. One that is gone already is success.
 
     Raises:
         DeadlineExceeded: machines of it are still there; `may_bill` names them.
     """
-    machines = await _workers(line, io, id, group=group, deadline=deadline)
+    machines = await _workers(api, io, id, group=group, deadline=deadline)
     try:
-        reply = await line.done(io, "DELETE", path, operation, deadline=deadline)
+        reply = await api.send(io, "DELETE", path, operation, deadline=deadline)
     except NotFoundError:
         reply = None
     if not group:
-        line.own.pop(id, None)  # it ended with the endpoint, and is not asked with again
+        api.own.pop(id, None)  # it ended with the endpoint, and is not asked with again
     machines |= _named(reply)
     seen_none = 0
     pause = _LOOK_S
     while machines and seen_none < _PASSES:
-        machines |= await _workers(line, io, id, group=group, deadline=deadline)
-        there = {one.id for one in await line.instances(io, deadline=deadline)} & machines
+        machines |= await _workers(api, io, id, group=group, deadline=deadline)
+        there = {one.id for one in await api.instances(io, deadline=deadline)} & machines
         for one in sorted(there):
-            await destroy(line, io, str(one), deadline=deadline)
+            await destroy(api, io, str(one), deadline=deadline)
         seen_none = 0 if there else seen_none + 1
         if seen_none >= _PASSES:
             return
@@ -52,17 +54,17 @@ async def end(line: Line, io: Io, path: str, operation: str, id: str, *, deadlin
         pause = min(pause * 1.5, _LONGEST_S)
 
 
-async def destroy(line: Line, io: Io, id: str, *, deadline: float) -> None:
+async def destroy(api: VastAPI, io: Io, id: str, *, deadline: float) -> None:
     """Destroy one instance; its disk goes with it."""
     try:
-        await line.done(io, "DELETE", f"/api/v0/instances/{id}/", "instance.delete", json={}, deadline=deadline)
+        await api.send(io, "DELETE", f"/api/v0/instances/{id}/", "instance.delete", json={}, deadline=deadline)
     except NotFoundError:
         return
 
 
-async def _workers(line: Line, io: Io, id: str, *, group: bool, deadline: float) -> set[int]:
+async def _workers(api: VastAPI, io: Io, id: str, *, group: bool, deadline: float) -> set[int]:
     try:
-        return {one.id for one in await line.workers(io, id, group=group, deadline=deadline)}
+        return {one.id for one in await api.workers(io, id, group=group, deadline=deadline)}
     except (NotFoundError, AuthenticationError, InvalidRequestError):
         # The engine does not know it (any more): an endpoint's own key ends with it. The delete names its machines,
         # too, and refuses a key that is really wrong.

@@ -1,12 +1,11 @@
-"""From what RunPod tells to unigpu's models. Pure. A word that we do not know is ``UNKNOWN``, never "gone"."""
+"""From RunPod's replies to unigpu's models. Pure. A word that we do not know is ``UNKNOWN``, never "gone"."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 
 from unigpu.driver import (
     DEFAULT_PORT,
@@ -16,22 +15,23 @@ from unigpu.driver import (
     LogLine,
     Rate,
     State,
+    Tags,
     Worker,
     WorkerState,
     canonical,
+    epoch,
+    found_of,
     is_ours,
     workers_hour,
 )
 
-from ._body import GROUP, MAX_PRICE, MOST, PRICE
-from ._gpus import DISK_GB_MONTH
-from ._wire import (
+from .bodies import GROUP
+from .wire import (
     PROVIDER,
     EndpointWire,
     HealthWire,
     HealthWorkersWire,
     LogWire,
-    PodWire,
     RegistryWire,
     ScalingWire,
     VolumeWire,
@@ -43,8 +43,6 @@ VOLUME_GB_MONTH: Final = 0.07
 tier 0.14: https://github.com/runpod/docs/blob/07bdf6d7/storage/network-volumes.mdx."""
 FAST_GB_MONTH: Final = 0.14
 _ABOVE_GB_MONTH: Final = 0.05
-STOPPED_GB_MONTH: Final = 0.20
-"""USD a month for a gigabyte of a stopped pod's own disk: https://docs.runpod.io/pods/pricing (2026-08)."""
 _TB: Final = 1000
 
 _REFERENCE: Final = re.compile(r"\{\{ RUNPOD_SECRET_" + GROUP.pattern)
@@ -56,52 +54,16 @@ LOWERED: Final = (
 
 _LOWERED_TO: Final = 2
 
-# -- what a name carries ----------------------------------------------------------------------------------------------
-
-
-def _tagged(env: Mapping[str, str], name: str) -> dict[str, Any]:
-    """What every part says of whose it is: the constants that were written at create."""
-    return {
-        "name": env.get("UNIGPU_NAME"),
-        "namespace": env.get("UNIGPU_NAMESPACE"),
-        "provider_name": name,
-        "interface": _interface(env),
-        "execution_timeout": number(env.get("UNIGPU_TIMEOUT")) or 600.0,
-        "concurrency": int(number(env.get("UNIGPU_CONCURRENCY")) or 1),
-        "idempotent": env.get("UNIGPU_IDEMPOTENT") == "1",
-        "route": env.get("UNIGPU_ROUTE"),
-        "auth_env": env.get("UNIGPU_AUTH"),
-        "worker_protocol": env.get("UNIGPU_WORKER"),
-        "spec_hash": env.get("UNIGPU_SPEC"),
-        "attempt": env.get("UNIGPU_ATTEMPT"),
-        "expires_at": number(env.get("UNIGPU_EXPIRES")),
-        "ours": is_ours(name),
-    }
-
-
-def _found(kind: str, id: str, info: DeploymentInfo) -> Found:
-    return Found(
-        kind=kind,
-        id=id,
-        name=info.provider_name,
-        attempt=info.attempt,
-        spec_hash=info.spec_hash,
-        created_at=info.created_at,
-        expires_at=info.expires_at,
-        info=info,
-    )
-
-
 # -- endpoints --------------------------------------------------------------------------------------------------------
 
 
 def found_endpoint(wire: EndpointWire, lb_url: str) -> Found:
-    return _found("endpoint", wire.id, endpoint_info(wire, lb_url=lb_url))
+    return found_of("endpoint", endpoint_info(wire, lb_url=lb_url))
 
 
 def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None = None) -> DeploymentInfo:
-    """An endpoint; *health*: its workers now, which a list does not tell."""
-    env, limits = wire.env, (wire.workers.min, wire.workers.max)
+    """An endpoint; *health*: its workers now, which a list does not show."""
+    tags, limits = Tags.read(wire.env), (wire.workers.min, wire.workers.max)
     balanced = wire.type == "LOAD_BALANCER"
     state, reason, ready = State.UNKNOWN, None, None
     if health is not None:
@@ -109,26 +71,23 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
         ready = ready_of(health.workers, balanced=balanced)
     elif wire.workers.max == 0:
         state, reason = State.DEGRADED, LOWERED
-    if lowered := _lowered(wire):
+    if lowered := _lowered(wire, tags):
         reason = f"{reason}; {lowered}" if reason else lowered
-    tagged: dict[str, Any] = {
-        **_tagged(env, wire.name),
-        "execution_timeout": wire.timeout / 1000 if wire.timeout else 600.0,
-    }
     return DeploymentInfo(
         provider=PROVIDER,
+        provider_name=wire.name,
         id=wire.id,
-        ids={"endpoint": wire.id, **_parts(env, wire.registry, wire.networkVolumes or ())},
+        ids={"endpoint": wire.id, **ids_of(wire.env, wire.registry, wire.networkVolumes or ())},
+        ours=is_ours(wire.name),
         state=state,
         raw_state=None if health is None else _counts(health.workers),
         reason=reason,
         workers=limits,
         ready_workers=ready,
         idle_timeout=wire.workers.idleTimeout,
-        port=int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT) if balanced else None,
         url=lb_url.replace("{id}", wire.id) if balanced else None,
         created_at=epoch(wire.createdAt),
-        rate=rate_of(env, limits, wire.createdAt, kept=bool(wire.networkVolumes)),
+        rate=rate_of(tags, limits, wire.createdAt, kept=bool(wire.networkVolumes)),
         details={
             "type": wire.type,
             "scaling": scaling_of(wire.scaling),
@@ -136,20 +95,22 @@ def endpoint_info(wire: EndpointWire, *, lb_url: str, health: HealthWire | None 
             "min_cuda": None if wire.gpu is None else wire.gpu.minCudaVersion,
             "data_centers": list(wire.dataCenterIds or ()),
             "network_volumes": list(wire.networkVolumes or ()),
-            "max_price": number(env.get(MAX_PRICE)),
+            "max_price": tags.max_price,
         },
-        **tagged,
+        **replace(tags, port=tags.port or DEFAULT_PORT if balanced else None).info(
+            execution_timeout=wire.timeout / 1000 or None
+        ),
     )
 
 
-def _lowered(wire: EndpointWire) -> str | None:
-    """Whether RunPod may have lowered the most workers to two, as it does after three days without a request."""
-    most = number(wire.env.get(MOST))
+def _lowered(wire: EndpointWire, tags: Tags) -> str | None:
+    """Whether RunPod may have lowered the maximum to two workers, as it does after three days without a request."""
+    most = tags.max_workers
     if most is None or not 0 < wire.workers.max <= _LOWERED_TO < most:
         return None
     return (
-        f"it may have {wire.workers.max} workers at most and was deployed with {most:.0f}: RunPod itself lowers it "
-        f"after three days without a request; scale(workers=({wire.workers.min}, {most:.0f})) raises it again"
+        f"it may have {wire.workers.max} workers at most and was deployed with {most}: RunPod itself lowers it "
+        f"after three days without a request; scale(workers=({wire.workers.min}, {most})) raises it again"
     )
 
 
@@ -222,83 +183,6 @@ def worker_of(wire: WorkerWire) -> Worker:
     )
 
 
-# -- pods -------------------------------------------------------------------------------------------------------------
-
-
-def found_pod(wire: PodWire, proxy_url: str) -> Found:
-    return _found("pod", wire.id, pod_info(wire, proxy_url=proxy_url))
-
-
-def pod_info(wire: PodWire, *, proxy_url: str, answers: bool | None = None) -> DeploymentInfo:
-    """A pod; *answers*: whether its port was seen to answer, where that was tried."""
-    env = wire.env
-    port = int(number(env.get("UNIGPU_PORT")) or DEFAULT_PORT)
-    state, reason = _pod_state(wire, answers)
-    mounted = (mount.volumeId for mount in (wire.mounts and wire.mounts.network) or ())
-    cost = wire.cost if state is not State.STOPPED else None
-    price = cost or number(env.get(PRICE))
-    return DeploymentInfo(
-        provider=PROVIDER,
-        id=wire.id,
-        ids={"pod": wire.id, **_parts(env, wire.registry, tuple(mounted))},
-        state=state,
-        raw_state=wire.status,
-        reason=reason,
-        kind="pod",
-        workers=(1, 1),
-        ready_workers=1 if state is State.READY else 0,
-        port=port,
-        url=proxy_url.replace("{id}", wire.id).replace("{port}", str(port)),
-        created_at=epoch(wire.createdAt),
-        rate=Rate(idle_per_hour=price, max_per_hour=price, source="the pod's own cost" if cost else None),
-        bills=stopped_bills(wire) if state is State.STOPPED else None,
-        details={"cloud": wire.cloud, "data_center": wire.dataCenterId, "gpu": wire.gpu and wire.gpu.id},
-        **_tagged(env, wire.name),
-    )
-
-
-def pod_worker(wire: PodWire, state: State) -> Worker:
-    """The one worker that a pod is."""
-    states = {
-        State.READY: WorkerState.IDLE,
-        State.STARTING: WorkerState.STARTING,
-        State.CREATING: WorkerState.PLACING,
-        State.STOPPED: WorkerState.STOPPED,
-        State.FAILED: WorkerState.FAILED,
-    }
-    return Worker(
-        id=wire.id,
-        state=states.get(state, WorkerState.UNKNOWN),
-        raw_state=wire.status,
-        reason="crash_loop: the pod is in RunPod's state ERROR" if wire.status == "ERROR" else None,
-        gpu=None if wire.gpu is None else canonical(PROVIDER, wire.gpu.id) or wire.gpu.id,
-        gpu_count=None if wire.gpu is None else wire.gpu.count,
-        region=wire.dataCenterId,
-        started_at=epoch(wire.startedAt),
-        price_per_hour=wire.cost,
-    )
-
-
-def stopped_bills(wire: PodWire) -> str:
-    """What a stopped pod costs: its GPU is given back, and its own persistent disk is not."""
-    return f"its volume disk, where it has one, at ${STOPPED_GB_MONTH:.2f} per GB and month; no GPU is kept for it"
-
-
-def _pod_state(wire: PodWire, answers: bool | None) -> tuple[State, str | None]:
-    plain = {"PROVISIONING": State.CREATING, "STARTING": State.STARTING, "EXITED": State.STOPPED}
-    if wire.status == "RUNNING":
-        if wire.runtime is not None and answers is None:
-            return State.UNKNOWN, None  # a list: whether its port answers was not tried
-        if wire.runtime is None or not answers:
-            return State.STARTING, "its container runs; its port does not answer yet" if wire.runtime else None
-        return State.READY, None
-    if wire.status == "ERROR":
-        return State.FAILED, "crash_loop: RunPod cannot start its container"
-    if wire.status == "TERMINATED":
-        return State.GONE, None
-    return plain.get(wire.status, State.UNKNOWN), None
-
-
 # -- what a deployment stands on --------------------------------------------------------------------------------------
 
 
@@ -333,30 +217,10 @@ def volume_item(wire: VolumeWire) -> InventoryItem:
     )
 
 
-def pod_item(wire: PodWire, info: DeploymentInfo) -> InventoryItem:
-    """A pod with its disks: the container's ends with a stop, a persistent one then costs twice as much."""
-    stopped = info.state is State.STOPPED
-    kept = wire.mounts.persistent.size if wire.mounts is not None and wire.mounts.persistent is not None else 0.0
-    month = kept * STOPPED_GB_MONTH if stopped else ((wire.disk or 0) + kept) * DISK_GB_MONTH
-    return InventoryItem(
-        provider=PROVIDER,
-        id=wire.id,
-        kind="pod",
-        owner="ours" if info.ours else "foreign",
-        name=info.name or info.provider_name,
-        namespace=info.namespace,
-        state=wire.status,
-        per_hour=0.0 if stopped else wire.cost,
-        per_month=round(month, 4),
-        created_at=info.created_at,
-        note=info.bills or (None if wire.cluster is None else "one machine of a cluster"),
-    )
-
-
 def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) -> InventoryItem:
     """An endpoint by its workers now. RunPod's pages contradict each other on whether one that initialises is billed;
     it is counted."""
-    workers, price = health.workers, number(wire.env.get(PRICE))
+    workers, price = health.workers, Tags.read(wire.env).price
     running = max(workers.ready, workers.idle + workers.running)
     alive = max(running + workers.initializing, wire.workers.min)
     return InventoryItem(
@@ -374,7 +238,7 @@ def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) 
     )
 
 
-def _parts(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
+def ids_of(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
     """What it stands on, by kind: told by what it refers to."""
     ids: dict[str, str] = {}
     group = next((found.group(1) for text in env.values() if (found := _REFERENCE.match(text))), None)
@@ -399,37 +263,12 @@ def line_of(wire: LogWire, worker: str) -> LogLine:
     )
 
 
-def rate_of(env: Mapping[str, str], limits: tuple[int, int], created: str, *, kept: bool) -> Rate:
-    """By the price that was written at create: an endpoint does not tell its own. *kept*: it has volumes, of which it
-    does not tell the size."""
-    price = number(env.get(PRICE))
-    idle, most = (workers_hour(count, price) for count in limits)
-    source = None if price is None else f"RunPod's catalogue at create, {created[:10]}"
+def rate_of(tags: Tags, limits: tuple[int, int], created: str, *, kept: bool) -> Rate:
+    """By the price that was written at create: an endpoint does not show its own. *kept*: it has volumes, whose sizes
+    it does not show."""
+    idle, most = (workers_hour(count, tags.price) for count in limits)
+    source = None if tags.price is None else f"RunPod's catalogue at create, {created[:10]}"
     return Rate(idle_per_hour=idle, max_per_hour=most, storage_per_month=None if kept else 0.0, source=source)
-
-
-def epoch(text: str | None) -> float | None:
-    """Epoch seconds of an RFC 3339 time; ``None`` where it is none."""
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def number(text: str | None) -> float | None:
-    """What we wrote ourselves; a user may have overwritten it with anything."""
-    try:
-        value = math.nan if text is None else float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _interface(env: Mapping[str, str]) -> Literal["function", "http"]:
-    return "http" if env.get("UNIGPU_INTERFACE") == "http" else "function"
 
 
 def _counts(workers: HealthWorkersWire) -> str:

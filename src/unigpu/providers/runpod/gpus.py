@@ -1,4 +1,4 @@
-"""Which GPUs: from what a spec accepts to RunPod's pools and types, by its live catalogue. Pure.
+"""Which GPUs: from what a spec accepts to RunPod's pools and types, by its live catalogue.
 
 A serverless endpoint takes *pools*, less excluded *types*; a pod takes one type. Which type is in which pool, and what
 it costs, is read from the catalogue each time: a pool's name tells neither (``ADA_80_PRO`` holds H100s).
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from unigpu.driver import DeploymentSpec, GPURequest, Offer, canonical, matches, members, pools, worker_hour
+from unigpu.driver import DeploymentSpec, GPURequest, Io, Offer, canonical, matches, members, parse, pools, worker_hour
 from unigpu.errors import NoCapacityError
 
-from ._wire import PROVIDER, GpuTypeWire
+from .api import RunPodAPI
+from .wire import PROVIDER, GpuTypesWire, GpuTypeWire
 
 DISK_GB_MONTH: Final = 0.10
 """USD a month for a gigabyte of container disk: https://docs.runpod.io/serverless/pricing (2026-08)."""
@@ -104,8 +106,23 @@ def countries_of(regions: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(codes))
 
 
+async def gpu_types(
+    api: RunPodAPI, io: Io, query: tuple[tuple[str, str], ...], *, deadline: float
+) -> Sequence[GpuTypeWire]:
+    """The live catalogue of GPU types."""
+    reply = await api.send(io, "GET", "/catalog/gpus", "catalog.gpus.list", params=query, deadline=deadline)
+    return parse(GpuTypesWire, reply).gpus
+
+
+async def serverless_catalogue(
+    api: RunPodAPI, io: Io, spec: DeploymentSpec, *, deadline: float
+) -> Sequence[GpuTypeWire]:
+    query = catalogue_query("SERVERLESS", count=count_of(spec), countries=countries_of(spec.regions))
+    return await gpu_types(api, io, query, deadline=deadline)
+
+
 def count_of(spec: DeploymentSpec) -> int:
-    """GPUs in one worker: one number for all that are acceptable (see `workflows.RunPodDriver.check`)."""
+    """GPUs in one worker: one number for all that are acceptable (see `driver.RunPodDriver.check`)."""
     return spec.gpu[0].count if spec.gpu else 1
 
 
@@ -226,6 +243,38 @@ def offers_of(
             )
         )
     return out
+
+
+async def offers(
+    api: RunPodAPI,
+    io: Io,
+    *,
+    gpu: tuple[GPURequest, ...] | None,
+    regions: tuple[str, ...] | None,
+    kind: Literal["serverless", "pod"],
+    deadline: float,
+) -> Sequence[Offer]:
+    """The catalogue: one call for each number of GPUs, and for pods each cloud."""
+    product: Product = "POD" if kind == "pod" else "SERVERLESS"
+    clouds = ("SECURE", "COMMUNITY") if kind == "pod" else (None,)
+    source = f"RunPod's catalogue, {_day(io.wall())}"
+    countries = countries_of(regions)
+    found: list[Offer] = []
+    for count in sorted({one.count for one in gpu or ()} or {1}):
+        for cloud in clouds:
+            query = catalogue_query(product, count=count, cloud=cloud, countries=countries)
+            types = await gpu_types(api, io, query, deadline=deadline)
+            if regions is not None:
+                types = [one for one in types if one.dataCenters]
+            if gpu is not None:
+                wanted = [one for one in gpu if one.count == count]
+                types = [one for one in types if any(is_wanted(one, asked) for asked in wanted)]
+            found += offers_of(types, product, count=count, cloud=cloud, source=source)
+    return found
+
+
+def _day(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).date().isoformat()
 
 
 def best_place(catalogue: Sequence[GpuTypeWire], spec: DeploymentSpec, allowed: Sequence[str]) -> str | None:

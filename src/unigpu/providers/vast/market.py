@@ -1,4 +1,4 @@
-"""Which machines may be rented: one set of conditions, in both of Vast's languages. Pure.
+"""Which machines may be rented: one set of conditions, in both of Vast's languages; and what is on offer.
 
 The console's offers take JSON (``{"gpu_ram": {"gte": 23000}}``: megabytes); a workergroup takes a text
 (``gpu_ram>=23``: gigabytes). That the server reads the text's units as Vast's own client does is unverified; so what
@@ -8,14 +8,31 @@ it made of them is read back (`contradicts`). vastai 1.9.1, ``api/query.py``; ht
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
-from unigpu.driver import GPU, DeploymentSpec, GPURequest, gpu_table, is_shared, members, spelling
+from unigpu.driver import (
+    GPU,
+    DeploymentSpec,
+    GPURequest,
+    Io,
+    Offer,
+    canonical,
+    gpu_table,
+    is_shared,
+    mapping,
+    members,
+    rows,
+    rows_in,
+    spelling,
+)
 
-from ._options import SpecOptions
-from ._wire import PROVIDER, mapping
+from .api import VastAPI
+from .options import SpecOptions
+from .wire import PROVIDER, OfferWire
 
 # https://european-union.europa.eu/principles-countries-history/eu-countries; only for turning an area into countries.
 AREAS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -28,6 +45,7 @@ AREAS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 LEAST_DISK: Final = 10
 """Gigabytes where nothing is asked: Vast's least is 8, and an image must fit."""
+_MOST: Final = 64
 _SIGNS: Final = {"eq": "=", "gte": ">=", "lte": "<="}
 _THOUSANDS: Final = frozenset({"gpu_ram"})
 
@@ -176,3 +194,79 @@ def contradicts(read_back: Mapping[str, Any] | str | None, conditions: Sequence[
     if not isinstance(most, int | float) or isinstance(most, bool) or not math.isclose(most, cap, rel_tol=1e-6):
         return f"max_price is ${cap:g} a worker-hour, and Vast understood {dict(price)}"
     return None
+
+
+# -- what there is, and what it costs ----------------------------------------------------------------------------------
+
+
+async def search(
+    api: VastAPI, io: Io, conditions: Mapping[str, Any], *, disk: int, limit: int, deadline: float
+) -> list[OfferWire]:
+    """Offers on demand, the cheapest first; with the storage of *disk* GB in their price."""
+    body = {
+        **conditions,
+        "order": [["dph_total", "asc"]],
+        "type": "on-demand",
+        "allocated_storage": disk,
+        "limit": min(limit, _MOST),
+    }
+    reply = await api.send(io, "POST", "/api/v0/bundles/", "offers.search", json=body, deadline=deadline)
+    found = rows(OfferWire, rows_in(reply.json(), "offers", reply.operation), reply.operation)
+    return sorted(found, key=lambda one: (one.dph_total, one.id))
+
+
+async def offers(
+    api: VastAPI,
+    io: Io,
+    *,
+    gpu: tuple[GPURequest, ...] | None,
+    max_price: float | None,
+    regions: tuple[str, ...] | None,
+    kind: Literal["serverless", "pod"],
+    deadline: float,
+) -> list[Offer]:
+    """Machines that could be rented now, by the filters that a deployment would have: one search for each GPU. The
+    price covers GPU and disk; traffic is billed by the byte on top, and its price is in `Offer.details`."""
+    asked: list[tuple[GPURequest, ...] | None] = [None] if gpu is None else [(one,) for one in gpu]
+    found: dict[int, OfferWire] = {}
+    for one in asked:
+        filters = as_json(machines(one, max_price=max_price, regions=regions, options=SpecOptions()))
+        for wire in await search(api, io, filters, disk=LEAST_DISK, limit=_MOST, deadline=deadline):
+            found[wire.id] = wire
+    source = f"Vast's offers, {datetime.fromtimestamp(io.wall(), UTC).date().isoformat()}"
+    return [_offer(one, kind, source) for one in found.values()]
+
+
+def country(place: str | None) -> str | None:
+    """``"Texas, US"``, also ``", US"``: the last word."""
+    code = (place or "").rpartition(",")[2].strip().upper()
+    return code if re.fullmatch(r"[A-Z]{2}", code) else None
+
+
+def _offer(wire: OfferWire, kind: Literal["serverless", "pod"], source: str) -> Offer:
+    memory = None if wire.gpu_ram is None else round(wire.gpu_ram / 1000, 1)
+    more = {
+        "machine_id": wire.machine_id,
+        "reliability": wire.reliability if wire.reliability is not None else wire.reliability2,
+        "verification": wire.verification,
+        "datacenter": None if wire.hosting_type is None else wire.hosting_type == 1,
+        "inet_down": wire.inet_down,
+        "inet_down_cost": wire.inet_down_cost,
+        "inet_up_cost": wire.inet_up_cost,
+        "storage_cost": wire.storage_cost,
+        "longest_s": wire.duration,
+    }
+    return Offer(
+        provider=PROVIDER,
+        gpu=canonical(PROVIDER, wire.gpu_name, memory_gb=memory) or wire.gpu_name,
+        count=wire.num_gpus,
+        memory_gb=memory,
+        price_per_hour=wire.dph_total,
+        region=country(wire.geolocation),
+        kind=kind,
+        available=1,
+        interruptible=bool(wire.is_bid),
+        id=str(wire.id),
+        source=source,
+        details={name: value for name, value in more.items() if value is not None},
+    )
