@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from driver_kit import INFO, World
+from driver_kit import INFO, World, reply
 from pydantic import SecretStr
 
 from unigpu._io.bridge import run_sync
@@ -235,14 +235,16 @@ def test_each_row_of_a_list_has_the_same_shape_and_the_platforms_pages() -> None
     api = PagedAPI(base="https://acme.test")
     listed = api.listed(world.io, Row, "/x", "x.list", under="items", deadline=1e12)
     assert run_sync(listed) == [Row(n=1), Row(n=2)]
+    assert api.parse(Row, reply(200, {"n": 3})) == Row(n=3)
     with pytest.raises(InvalidResponseError, match=r"acme\.x\.list: .*\(n\)"):
         run_sync(api.listed(World((200, {"items": [{}]})).io, Row, "/x", "x.list", under="items", deadline=1e12))
 
 
 def test_an_error_that_says_there_is_nothing_is_an_empty_list() -> None:
     assert rows(World((400, {"error": "You have none yet"}))) == []
-    with pytest.raises(UniGPUError):
-        rows(World((400, {"error": "wrong"})))
+    for other in ((400, {"error": "wrong"}), (500, {"error": "you have none"}), (403, {"error": "you have none"})):
+        with pytest.raises(UniGPUError):
+            rows(World(other))
 
 
 def test_an_error_becomes_another_kind_with_all_that_it_knows() -> None:

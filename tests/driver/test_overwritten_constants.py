@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pytest
@@ -12,14 +10,17 @@ import pytest
 from unigpu import Client
 from unigpu.cloud.faces.runpod import RunPodFace
 from unigpu.cloud.faces.vast import VastFace
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
+from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench
 from unigpu.testing.reference import ReferenceDriver, ReferenceFace
 
 ANY: Final[Mapping[str, Any]] = {"image": "ghcr.io/me/app:1", "gpu": "RTX 4090"}
-SAID: Final[Mapping[str, Any]] = {**ANY, "ttl": None, "auth": "none"}
-YOTTA: Final[Mapping[str, Any]] = {**SAID, "gpu": ["RTX 4090", "H100 SXM"], "workers": 1}
-SHOWN: Final = Quirks(shows_env="envVars", env_key="envVars", credential_key="credentialId", numeric_ids=True)
+NAMES: Final = tuple(
+    f"UNIGPU_{name}"
+    for name in (
+        "PORT", "CONCURRENCY", "TIMEOUT", "EXPIRES", "INTERFACE", "IDEMPOTENT", "PRICE", "MAX_PRICE", "MAX_WORKERS"
+    )
+)  # fmt: skip
 JUNK: Final = ("nan", "inf", "-1", "1e999", "junk", "")
 
 
@@ -43,58 +44,38 @@ def vast() -> FaceBench:
     )  # fmt: skip
 
 
-def yotta() -> FaceBench:
-    return FaceBench(
-        "yotta", lambda engine, key: YottaFace(engine, token=key, quirks=SHOWN), list_operation="yotta.endpoint.list",
-        fields=YOTTA,
-    )  # fmt: skip
-
-
-def overwritten(value: Any, junk: Mapping[str, str]) -> Any:
+def overwritten(value: Any, junk: str) -> Any:
     """A reply with other constants, in every form in which a platform shows an environment."""
-    if isinstance(value, str):
-        return re.sub(
-            r"(UNIGPU_[A-Z]+)=\S*", lambda found: f"{found[1]}={junk.get(found[1], found[0].partition('=')[2])}", value
-        )
+    if isinstance(value, str) and "UNIGPU_NAME=" in value:  # docker flags: the last one of a name counts
+        return value + "".join(f" -e {name}={junk}" for name in NAMES)
     if isinstance(value, list):
-        return [overwritten(one, junk) for one in value]
+        name = value[0] if len(value) == 2 and isinstance(value[0], str) else ""
+        return [name, junk] if name in NAMES else [overwritten(one, junk) for one in value]
     if not isinstance(value, dict):
         return value
-    if isinstance(value.get("key"), str) and value["key"] in junk:
-        return {**value, "value": junk[value["key"]]}
-    changed = {name: junk[name] if name in junk else overwritten(one, junk) for name, one in value.items()}
-    if "UNIGPU_NAME" in value:  # also those that the deployment itself has no need of
-        changed |= junk
-    return changed
+    if value.get("key") in NAMES:
+        return {**value, "value": junk}
+    added = NAMES if "UNIGPU_NAME" in value else ()  # also those that the deployment itself has no need of
+    return {name: overwritten(one, junk) for name, one in value.items()} | dict.fromkeys(added, junk)
 
 
-@pytest.fixture(params=[reference], ids=lambda make: make.__name__)
-def bench(request: pytest.FixtureRequest) -> Iterator[FaceBench]:
-    with request.param() as made:
-        yield made
+PLATFORMS: Final[Sequence[tuple[Callable[[], FaceBench], Kind]]] = (
+    (reference, "serverless"),
+    (runpod, "serverless"),
+    (runpod, "pod"),
+    (vast, "serverless"),
+    (vast, "pod"),
+)
 
 
 @pytest.mark.parametrize("junk", JUNK)
-@pytest.mark.parametrize("kind", ["serverless", "pod"])
-def test_one_odd_deployment_hides_no_other(bench: FaceBench, kind: Any, junk: str, tmp_path: Path) -> None:
-    if bench.provider == "reference" and kind == "pod":
-        pytest.skip("the reference platform has no pods")
-    said = {"ttl": None, "auth": "none"} if kind == "pod" else {}
-    names = (
-        "PORT",
-        "CONCURRENCY",
-        "TIMEOUT",
-        "EXPIRES",
-        "INTERFACE",
-        "IDEMPOTENT",
-        "PRICE",
-        "MAX_PRICE",
-        "MAX_WORKERS",
-    )
-    with Client(**bench.options()) as client:
-        interface: Any = "http" if (bench.provider, kind) == ("vast", "pod") else "function"
+@pytest.mark.parametrize(("make", "kind"), PLATFORMS)
+def test_one_odd_deployment_hides_no_other(make: Callable[[], FaceBench], kind: Kind, junk: str) -> None:
+    with make() as bench, Client(**bench.options()) as client:
+        interface: Interface = "http" if (bench.provider, kind) == ("vast", "pod") else "function"
+        said = {"ttl": None, "auth": "none"} if kind == "pod" else {}
         app = client.deploy(name="chat", **{**bench.shape(interface, kind), **said})
-        bench.change_json = lambda _, body: overwritten(body, {f"UNIGPU_{name}": junk for name in names})
+        bench.change_json = lambda _, body: overwritten(body, junk)
         (shown,) = client.deployments()
         assert shown.name == "chat"
         assert client.gc().unreadable == {}

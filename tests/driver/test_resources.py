@@ -136,6 +136,6 @@ def test_deleting_one_that_is_gone_is_success() -> None:
 
 def test_a_name_is_one_deployment_whatever_its_kind() -> None:
     run_sync(pod().must_not_exist(World((200, {"pods": []})).io, deadline=1e12))
-    with pytest.raises(NameConflict, match="chat exists on acme as another kind: pod 1") as caught:
+    with pytest.raises(NameConflict, match=r"chat exists on acme as a pod \(1\)") as caught:
         run_sync(pod().must_not_exist(World((200, {"pods": [row("1")]})).io, deadline=1e12))
     assert (caught.value.fields, caught.value.maybe_executed) == (("kind",), False)

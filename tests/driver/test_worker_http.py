@@ -101,7 +101,7 @@ def test_a_handlers_failure_is_a_failed_job() -> None:
     assert error.maybe_executed is True
 
 
-@pytest.mark.parametrize("body", [{}, [], "text", None, {"out": 1}])
+@pytest.mark.parametrize("body", [{}, [], "text", None, {"out": 1}, {"error": "no upstream"}])
 def test_what_is_not_our_workers_answer_is_an_invalid_response(body: Any) -> None:
     assert answer_of(body) is None
     with pytest.raises(InvalidResponseError, match="unigpu's worker") as caught:
@@ -111,7 +111,7 @@ def test_what_is_not_our_workers_answer_is_an_invalid_response(body: Any) -> Non
 
 def test_an_answer_that_was_stored_as_text_is_read_as_well() -> None:
     assert answer_of('{"output": 1, "execution_s": 2}') == Answer(output=1, execution=2.0)
-    assert answer_of({"error": "plain words", "execution_s": "soon"}) == Answer(error=JobError(message="plain words"))
+    assert answer_of({"error": {"message": "no"}, "execution_s": "soon"}) == Answer(error=JobError(message="no"))
     assert job_error({"type": None, "traceback": 3}) == JobError(type="Error", message="", traceback=None)
     assert job_error(None) == JobError()
     assert job_error([1]) == JobError(message="[1]")

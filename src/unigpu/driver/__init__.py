@@ -105,7 +105,7 @@ from .parse import (
     whole,
 )
 from .prices import worker_hour, workers_hour
-from .resources import LISTED, Consistency, Found, ListedResource, Resource, found_of
+from .resources import LISTED, BaseResource, Consistency, Found, ListedResource, Resource, found_of
 from .tags import Tags
 from .worker_http import (
     INVOKE,
@@ -126,6 +126,7 @@ __all__ = [
     "API",
     "Adaptation",
     "Answer",
+    "BaseResource",
     "BearerToken",
     "BufferedReply",
     "CallClass",

@@ -35,6 +35,7 @@ class RequestOptions(TypedDict, total=False):
         base: Another service of the platform than `API.base`.
         key: Another key than `API.key`.
         deployment: The logical name, where the request is about a deployment but "not found" is not about it.
+        read_timeout: Another than `API.read_timeout`; ``None``: the deadline alone.
         limit_key: Another rate bucket than the operation's own.
         hide: Further values that no error may show, should the platform echo them.
     """
@@ -47,7 +48,7 @@ class RequestOptions(TypedDict, total=False):
     role: Role
     call: CallClass
     deployment: str | None
-    read_timeout: float
+    read_timeout: float | None
     limit_key: str | None
     cleanup: bool
     reroutes: bool
@@ -85,7 +86,7 @@ class API:
         limits: The documented rates by full operation; the client keeps to them.
         meanings: The error table; the first row that fits decides.
         pages: How its lists are cut into pages; ``None``: they are not.
-        none_words: Words of an error that a list answers where there is nothing to list.
+        none_words: Words of a 400 or 404 that a list answers where there is nothing to list.
         base: The address, without a slash at its end.
     """
 
@@ -117,6 +118,10 @@ class API:
     def body_of(self, response: Response) -> Any:
         """The reply's JSON, without an envelope where the platform has one."""
         return response.json()
+
+    def parse(self, shape: type[W], response: Response) -> W:
+        """The reply's body, without an envelope, as *shape*; raises as `unigpu.driver.shaped`."""
+        return shaped(shape, self.body_of(response), response.operation)
 
     def status_of(self, response: Response) -> int:
         """As `Request.status_of`, for platforms that put an error into an HTTP 200."""
@@ -258,7 +263,7 @@ class API:
             try:
                 reply = await self.send(io, "GET", path, operation, deadline=deadline, **options)
             except APIStatusError as exc:
-                if any(words in exc.message.lower() for words in self.none_words):
+                if exc.status in (400, 404) and any(words in exc.message.lower() for words in self.none_words):
                     return found
                 if isinstance(exc, NotFoundError):  # the route is gone, which is no news of what exists
                     raise InvalidResponseError(exc.message, provider=self.provider, operation=exc.operation) from exc

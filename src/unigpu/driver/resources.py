@@ -1,7 +1,8 @@
 """The resources that a deployment consists of on a platform, and how the lifecycle finds them again.
 
 `ListedResource` is the usual one: found in a list by its name, read and deleted by its id. A provider describes it by
-path, shape and body, and overrides what its platform does differently.
+path, shape and body, and overrides what its platform does differently. `BaseResource` is what is left where a platform
+is found and created in a way of its own.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar, Unpack
 from urllib.parse import quote
 
-from .._io.contract import CallClass, Io
+from .._io.contract import CallClass, Io, Response
 from ..errors import NameConflict, NotFoundError
 from ..models import DeploymentInfo, DeploymentSpec, Identity, State, WireModel
 from .api import API, RequestOptions
 from .pages import Pages
 from .parse import shaped
 
-__all__ = ["LISTED", "Consistency", "Found", "ListedResource", "Resource", "found_of"]
+__all__ = ["LISTED", "BaseResource", "Consistency", "Found", "ListedResource", "Resource", "found_of"]
 
 W = TypeVar("W", bound=WireModel)
 
@@ -127,15 +128,52 @@ class Resource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListedResource(Generic[W]):
-    """A resource that is found in a list by its name, and read and deleted by its id. Creating it twice makes two.
-
-    Extend it, as a dataclass without slots, where a platform differs. What the platform calls gone (`State.GONE`) is
-    not found, even while it is still listed.
+class BaseResource:
+    """What all resources of a platform have. Extend it, as a dataclass without slots, for one that is found and created
+    in a way of its own.
 
     Attributes:
         kind: As in `Resource`; its operations are ``{kind}.list``, ``.get``, ``.create`` and ``.delete``.
         name: The name that it carries there.
+        spec: What it is created from; ``None``, with `identity`, for one that exists.
+    """
+
+    api: API
+    kind: str
+    name: str
+    spec: DeploymentSpec | None = None
+    identity: Identity | None = None
+    call: CallClass = CallClass.RECONCILE
+    consistency: Consistency = LISTED
+    bills_cold: str | None = None
+    optional: bool = False
+
+    @property
+    def label(self) -> str | None:
+        """The logical name, for errors."""
+        return None if self.spec is None else self.spec.name
+
+    def made_from(self) -> tuple[DeploymentSpec, Identity]:
+        """What it is created from."""
+        if self.spec is None or self.identity is None:
+            raise AssertionError(f"a {self.kind} without a spec exists already, and is never created")
+        return self.spec, self.identity
+
+    async def post(
+        self, io: Io, path: str, body: Any, *, deadline: float, **options: Unpack[RequestOptions]
+    ) -> Response:
+        """The request that creates it, and its reply."""
+        sent: RequestOptions = {"json": body, "role": "create", "call": self.call, "deployment": self.label}
+        return await self.api.send(io, "POST", path, f"{self.kind}.create", deadline=deadline, **(sent | options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedResource(BaseResource, Generic[W]):
+    """A resource that is found in a list by its name, and read and deleted by its id. Creating it twice makes two.
+
+    What the platform calls gone (`State.GONE`) is not found, even while it is still listed.
+
+    Attributes:
         path: Where it is listed and created; one of them is at ``{path}/{id}``.
         shape: The model of one row.
         found: What a row shows.
@@ -144,12 +182,8 @@ class ListedResource(Generic[W]):
             odd row hides nothing; ``None``: every row is read.
         under: The field of a list that holds its rows; ``None``: the reply is the list.
         pages: Where its list is cut otherwise than the platform's others.
-        spec: What it is created from; ``None``, with `identity`, for one that exists.
     """
 
-    api: API
-    kind: str
-    name: str
     path: str
     shape: type[W]
     found: Callable[[W], Found]
@@ -157,22 +191,10 @@ class ListedResource(Generic[W]):
     tag: str | None = "name"
     under: str | None = None
     pages: Pages | None = None
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
-    call: CallClass = CallClass.RECONCILE
-    consistency: Consistency = LISTED
-    bills_cold: str | None = None
-    optional: bool = False
 
     def path_of(self, id: str) -> str:
         """The path of one of them."""
         return f"{self.path}/{quote(id, safe='')}"
-
-    def made_from(self) -> tuple[DeploymentSpec, Identity]:
-        """What it is created from."""
-        if self.spec is None or self.identity is None:
-            raise AssertionError(f"a {self.kind} without a spec exists already, and is never created")
-        return self.spec, self.identity
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         """As `Resource.find`."""
@@ -200,10 +222,8 @@ class ListedResource(Generic[W]):
 
     async def create(self, io: Io, body: Any, *, deadline: float, **options: Unpack[RequestOptions]) -> Found:
         """Create it from *body*, and what the reply shows of it."""
-        operation = f"{self.kind}.create"
-        sent: RequestOptions = {"json": body, "role": "create", "call": self.call, "deployment": self.label, **options}
-        reply = await self.api.send(io, "POST", self.path, operation, deadline=deadline, **sent)
-        return self.shown(self.api.body_of(reply), operation)
+        reply = await self.post(io, self.path, body, deadline=deadline, **options)
+        return self.shown(self.api.body_of(reply), f"{self.kind}.create")
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         """As `Resource.delete`."""
@@ -220,20 +240,15 @@ class ListedResource(Generic[W]):
         """
         there = await self.find(io, deadline=deadline)
         if there:
-            label = self.label or self.name
+            label, article = self.label or self.name, "an" if self.kind[0] in "aeiou" else "a"
             raise NameConflict(
-                f"{label} exists on {self.api.provider} as another kind: {self.kind} {there[0].id}",
+                f"{label} exists on {self.api.provider} as {article} {self.kind} ({there[0].id})",
                 provider=self.api.provider,
                 deployment=label,
                 fields=("kind",),
                 maybe_executed=False,
-                hint="Choose another name, or tear that one down.",
+                hint="Tear it down first, or choose another name; nothing was created.",
             )
-
-    @property
-    def label(self) -> str | None:
-        """The logical name, for errors."""
-        return None if self.spec is None else self.spec.name
 
     def shown(self, row: object, operation: str) -> Found:
         """What a row shows.

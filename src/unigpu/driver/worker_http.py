@@ -24,7 +24,7 @@ from ..errors import InvalidResponseError, JobFailed, NoWorkerReady, StreamInter
 from ..models import DeploymentInfo, JobError, Result, Timing
 from .calls import Invocation
 from .pages import Params
-from .parse import json_object, mapping, number
+from .parse import json_object, mapping, number, object_or_none
 
 __all__ = [
     "INVOKE",
@@ -94,7 +94,9 @@ def answer_of(body: object) -> Answer | None:
     execution = None if isinstance(seconds, str) else number(seconds)
     if "output" in said:
         return Answer(output=said["output"], execution=execution)
-    return Answer(error=job_error(said["error"]), execution=execution) if "error" in said else None
+    # An error that is no object is a gateway's or the platform's own word, not the handler's.
+    error = object_or_none(said.get("error"))
+    return None if error is None else Answer(error=job_error(error), execution=execution)
 
 
 def job_error(said: object) -> JobError:
@@ -188,7 +190,8 @@ class WorkerCall:
             InvalidResponseError: it is not our worker's answer.
         """
         if not self.own:
-            return Result(output=reply.json(), worker_id=worker_id, timing=Timing(total=total, source="client"))
+            timing = Timing(total=total, source=None if total is None else "client")
+            return Result(output=reply.json(), worker_id=worker_id, timing=timing)
         answer = answer_of(reply.json())
         if answer is None:
             raise InvalidResponseError(

@@ -23,7 +23,6 @@ from unigpu.driver import (
     Tokens,
     WireModel,
     parse,
-    shaped,
 )
 from unigpu.errors import JobExpired, NoCapacityError, NotFoundError
 
@@ -84,25 +83,12 @@ class RunPodAPI(API):
         ),
     )
 
+    pages: ClassVar[Pages | None] = PAGES
+
     jobs: str
 
     def path_of(self, info: DeploymentInfo) -> str:
         return f"/{'pods' if info.kind == 'pod' else 'serverless'}/{quote(info.id, safe='')}"
-
-    async def listed(
-        self,
-        io: Io,
-        shape: type[W],
-        path: str,
-        operation: str,
-        *,
-        under: str,
-        deadline: float,
-        **options: Unpack[RequestOptions],
-    ) -> list[W]:
-        """All rows of a list of REST v2, each as *shape*; raises as `API.rows` and `shaped`."""
-        rows = await self.rows(io, path, operation, under=under, pages=PAGES, deadline=deadline, **options)
-        return [shaped(shape, row, f"{PROVIDER}.{operation}") for row in rows]
 
     def ask(
         self,

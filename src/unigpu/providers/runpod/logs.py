@@ -7,7 +7,7 @@ after a break. A worker's log ends with the worker.
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote
 
 from unigpu.driver import CallClass, DeploymentInfo, EventParser, Io, LogLine, Request, Response, shaped
@@ -74,4 +74,4 @@ def _line(data: str, worker: str) -> list[LogLine]:
         found: object = json.loads(data)
     except (ValueError, RecursionError):
         return [LogLine(text=data, worker_id=worker)]
-    return [line_of(shaped(LogWire, found, OPERATION), worker)] if isinstance(found, dict) else []
+    return [line_of(shaped(LogWire, cast("object", found), OPERATION), worker)] if isinstance(found, dict) else []

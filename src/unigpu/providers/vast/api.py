@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Unpack
+from typing import Any, Final, Unpack, cast
 
 from pydantic import SecretStr
 
@@ -205,7 +205,7 @@ class VastAPI(API):
             )
         row: object = mapping(body)["instances"]
         if isinstance(row, list):
-            row = next(iter(items(row)), None)
+            row = next(iter(items(cast("object", row))), None)
         return None if row is None else shaped(InstanceWire, row, reply.operation)
 
     # -- the engine ---------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ class VastAPI(API):
         refusal = said_no(reply)
         if refusal is not None:
             raise self.refused(reply, refusal, None)
-        found: object = reply.json()
+        found: list[Any] | Mapping[str, Any] = reply.json()
         under = None if isinstance(found, list) else "workers"
         return rows(WorkerWire, rows_in(found, under, reply.operation), reply.operation)
 
