@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from unigpu._io.clock import InstantClock
 from unigpu._io.contract import UNSET, Headers, Request, Response
 from unigpu._io.memory import Held
+from unigpu._io.prepare import encode_json
 from unigpu.errors import TransportError
 
 from ._simulated import Behavior, Simulation
@@ -245,7 +246,7 @@ def _http_call(request: Request) -> HttpCall:
     headers = dict(Headers(request.headers))
     body = request.content or b""
     if request.json is not UNSET:
-        body = Reply.json(request.json).body
+        body = encode_json(request.json, operation=request.operation)  # as it would be sent
         headers.setdefault("content-type", "application/json")
     query = urlencode(pairs)
     return HttpCall(
