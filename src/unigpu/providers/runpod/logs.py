@@ -19,6 +19,7 @@ from unigpu.driver import (
     LogLine,
     Request,
     buffered,
+    object_or_none,
     read_logs,
     shaped,
 )
@@ -103,4 +104,5 @@ def _line(data: str, worker: str) -> list[LogLine]:
         found: object = json.loads(data)
     except (ValueError, RecursionError):
         return [LogLine(text=data, worker_id=worker)]
-    return [line_of(shaped(LogWire, found, OPERATION), worker)] if isinstance(found, dict) else []
+    row = object_or_none(found)
+    return [] if row is None else [line_of(shaped(LogWire, row, OPERATION), worker)]
