@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from unigpu import _config, _registry
 from unigpu._io.record import GuardedIo
 from unigpu._io.redact import safe_url, scrub
-from unigpu._lifecycle import IfExists, Scope
+from unigpu._lifecycle import IfExists, Scope, deploying
 from unigpu._lifecycle.dry_run import DryRunResult, dry_run
 from unigpu.driver import UNSET, DeploymentInfo, DeploymentSpec, Rate, Request, State
 from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UnsupportedError
@@ -84,7 +84,9 @@ async def _planned(
     action = _action(done)
     existing = action in ("adopt", "scale")
     rate = (
-        _rate_then(context.seen(info, spec).rate, info, spec) if existing else context.session.driver(where).rate(spec)
+        _rate_then(context.seen(info, spec).rate, info, spec)
+        if existing
+        else deploying(context.session.driver(where)).rate(spec)
     )
     made: tuple[Adaptation, ...] = (*adaptations, *done.deployed.adaptations)
     found = Plan(

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from unigpu import _lifecycle
 from unigpu._lifecycle import IfExists, OnFailure, Wait
+from unigpu.driver import Logs
 from unigpu.elasticity.capabilities import Capabilities
-from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError
+from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError, UnsupportedError
 from unigpu.models import (
     DeploymentInfo,
     DeploymentSpec,
@@ -405,7 +406,12 @@ class Verbs:
     ) -> AsyncIterator[LogLine]:
         target = await self.lookup.target(deployment, self.context.soon())
         self._gate.require("logs", target.info, doing="logs()")
-        lines = target.scope.driver.logs(target.scope.io, target.info, worker=worker, follow=follow, tail=tail)
+        driver = target.scope.driver
+        if not isinstance(driver, Logs):
+            raise UnsupportedError(
+                f"{driver.name} reads no logs", provider=driver.name, deployment=target.info.name, capability="logs"
+            )
+        lines = driver.logs(target.scope.io, target.info, worker=worker, follow=follow, tail=tail)
         try:
             async for line in lines:
                 yield line

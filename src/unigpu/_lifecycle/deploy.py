@@ -274,7 +274,7 @@ class DeployRun:
         if called is None or (info := whole_info(called, made)) is None:
             raise AssertionError(f"{scope.provider}: no resource of a deployment shows it (Found.info)")
         attempt.info, attempt.created.whole = info, True
-        await scope.driver.warm(scope.io, info, with_limits_of(spec, limits_of), deadline=attempt.deadline)
+        await scope.deployer.warm(scope.io, info, with_limits_of(spec, limits_of), deadline=attempt.deadline)
         return replace(called, info=info)
 
     def created(self, main: Found) -> Deployed:

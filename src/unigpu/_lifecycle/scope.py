@@ -9,10 +9,9 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from unigpu._io.poll import STATE_PACE
 from unigpu._io.stamp import for_cleanup
-from unigpu.driver import Adaptation, DeploymentInfo, DeploymentSpec, Driver, Io, Pace, Paced
-from unigpu.errors import UniGPUError
+from unigpu.driver import Adaptation, CallDriver, DeployDriver, DeploymentInfo, DeploymentSpec, Io
+from unigpu.errors import UniGPUError, UnsupportedError
 from unigpu.models import Change, Event, Progress
 
 from .intents import IntentStore
@@ -50,7 +49,7 @@ class Scope:
     """
 
     io: Io
-    driver: Driver
+    driver: CallDriver
     namespace: str
     store: IntentStore | None
     base: str
@@ -66,6 +65,11 @@ class Scope:
     @property
     def provider(self) -> str:
         return self.driver.name
+
+    @property
+    def deployer(self) -> DeployDriver:
+        """The driver, where it creates and deletes deployments; raises as `deploying`."""
+        return deploying(self.driver)
 
     def for_cleanup(self) -> Scope:
         """The same scope for deletions: their requests bypass the circuit breaker and the retry budget."""
@@ -138,6 +142,17 @@ class CallOptions:
         return self.start_timeout + self.execution_timeout if self.timeout is None else self.timeout
 
 
-def state_pace(driver: Driver) -> Pace:
-    """How often to check a deployment's state: the driver's own pace, where a check costs nothing."""
-    return driver.state_pace if isinstance(driver, Paced) else STATE_PACE
+def deploying(driver: CallDriver) -> DeployDriver:
+    """*driver*, where it creates and deletes deployments.
+
+    Raises:
+        UnsupportedError: it only calls endpoints that exist.
+    """
+    if isinstance(driver, DeployDriver):
+        return driver
+    raise UnsupportedError(
+        f"{driver.name}: this driver calls endpoints that exist; it creates, lists and deletes none",
+        provider=driver.name,
+        capability="deploy",
+        hint='Use client.get(id="...") for an endpoint that exists.',
+    )

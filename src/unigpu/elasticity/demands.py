@@ -92,14 +92,14 @@ def _content(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
             message=f"secrets: on {provider} the host that runs a worker can read its disk and environment. "
             'To send them all the same: accept=["secrets_on_shared_hosts"]. Or leave them out.',
         )
-    if not caps.secret_store.value and any(isinstance(value, SecretRef) for value in spec.secrets.values()):
+    if caps.secret_store.value is False and any(isinstance(value, SecretRef) for value in spec.secrets.values()):
         yield Unmet(
             field="secrets",
             capability="secret_store",
             message=f"secrets: {provider} stores none, so a SecretRef names nothing there; give the value or the "
             "name of an environment variable.",
         )
-    if caps.public_endpoint.value and spec.auth is None:
+    if caps.public_endpoint.value is True and spec.auth is None:
         yield Unmet(
             field="auth",
             capability="public_endpoint",
@@ -140,7 +140,7 @@ def _placement(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
             message=f'gpu: {provider} bills by the GPU; say which are acceptable, as in gpu=["RTX 4090", "L40S"].',
             must_say=True,
         )
-    if caps.max_price_required.value and spec.max_price is None:
+    if caps.max_price_required.value is True and spec.max_price is None:
         yield Unmet(
             field="max_price",
             capability="max_price_required",
@@ -175,7 +175,7 @@ def _placement(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
 
 
 def _ends(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
-    if not caps.bills.value or caps.scale_to_zero.value == "automatic":
+    if caps.bills.value is False or caps.scale_to_zero.value not in ("manual", "none"):
         return
     least = max(1, spec.workers[0])
     if spec.kind == "serverless" and "workers" not in spec.stated:
@@ -203,7 +203,7 @@ def _limits(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
         refused = check_workers(spec.workers, caps)
         if refused is not None:
             yield refused
-    if "idle_timeout" in spec.stated and not caps.idle_timeout.value:
+    if "idle_timeout" in spec.stated and caps.idle_timeout.value is False:
         yield Unmet(
             field="idle_timeout",
             capability="idle_timeout",
@@ -211,8 +211,9 @@ def _limits(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
             nearest={"idle_timeout": DeploymentSpec.model_fields["idle_timeout"].default},
             got="no idle stop",
         )
-    if spec.scaling is not None and spec.scaling.signal not in caps.autoscaling_signals.value:
-        known = ", ".join(f'"{signal}"' for signal in caps.autoscaling_signals.value if signal != "load")
+    signals = caps.autoscaling_signals.value
+    if spec.scaling is not None and signals != "unknown" and spec.scaling.signal not in signals:
+        known = ", ".join(f'"{signal}"' for signal in signals if signal != "load")
         yield Unmet(
             field="scaling",
             capability="autoscaling_signals",
@@ -243,7 +244,8 @@ def _limits(spec: DeploymentSpec, caps: Capabilities) -> Iterator[Unmet]:
 def check_workers(workers: tuple[int, int], caps: Capabilities) -> Unmet | None:
     """What of a range of workers the platform cannot meet: for a spec, and for ``scale``."""
     least, most = workers
-    smallest, largest = caps.min_workers.value, caps.max_workers.value
+    smallest = 0 if caps.min_workers.value == "unknown" else caps.min_workers.value
+    largest = caps.max_workers.value
     low, high = max(least, smallest), max(most, smallest)
     if isinstance(largest, int):
         low, high = min(low, largest), min(high, largest)
@@ -252,7 +254,7 @@ def check_workers(workers: tuple[int, int], caps: Capabilities) -> Unmet | None:
         flag, why = "min_workers", f"the least on {caps.provider} is {smallest}"
     elif (low, high) != workers:
         flag, why = "max_workers", f"the most on {caps.provider} is {largest}"
-    if caps.elasticity_model.value != "autoscaled" and low != high:
+    if caps.elasticity_model.value in ("declared", "fixed") and low != high:
         if not why:
             flag, why = "elasticity_model", f"{caps.provider} adds no workers by itself: it keeps the number it is told"
         low = high = max(1, low)
@@ -270,7 +272,7 @@ def check_workers(workers: tuple[int, int], caps: Capabilities) -> Unmet | None:
 def notes(spec: DeploymentSpec, caps: Capabilities) -> tuple[Adaptation, ...]:
     """What is not as the spec says, and no reason to refuse: defaults that the platform lacks, limits nobody holds."""
     out: list[Adaptation] = []
-    if spec.kind == "serverless" and not caps.idle_timeout.value and "idle_timeout" not in spec.stated:
+    if spec.kind == "serverless" and caps.idle_timeout.value is False and "idle_timeout" not in spec.stated:
         out.append(_note(spec, caps, "idle_timeout", seconds(spec.idle_timeout), "no idle stop", "idle_timeout"))
     held = caps.execution_timeout.value
     if held == "none" or (held == "worker" and not spec.runs_our_worker(caps.provider)):
@@ -288,9 +290,14 @@ def notes(spec: DeploymentSpec, caps: Capabilities) -> tuple[Adaptation, ...]:
 
 def ttl_enforcer(spec: DeploymentSpec, caps: Capabilities) -> TtlEnforcer:
     """Who ends this deployment at its ttl: a worker only where it is ours, and where its exit ends the billing."""
-    told = caps.ttl_enforced_by.value
+    enforcer = known_ttl_enforcer(caps)
     ours = spec.runs_our_worker(caps.provider) and caps.worker_exit.value == "ends_billing"
-    return "client" if told == "worker" and not ours else told
+    return "client" if enforcer == "worker" and not ours else enforcer
+
+
+def known_ttl_enforcer(caps: Capabilities) -> TtlEnforcer:
+    """Who ends a deployment at its ttl by the facts; the client, where they do not say."""
+    return "client" if caps.ttl_enforced_by.value == "unknown" else caps.ttl_enforced_by.value
 
 
 def error(refused: Sequence[Refused], caps: Capabilities) -> UniGPUError:

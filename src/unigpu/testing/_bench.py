@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from unigpu import _registry
-from unigpu.driver import Driver
+from unigpu.driver import CallDriver
 from unigpu.elasticity.capabilities import Capabilities, load
 from unigpu.errors import UnsupportedError
 from unigpu.models import Interface, Kind, is_in_namespace
@@ -122,15 +122,20 @@ async def listed(client: Any, bench: Bench) -> list[str | None]:
 def capabilities(provider: str, interface: Interface, kind: Kind) -> Capabilities | None:
     """What the facts say of one shape; ``None``: the platform has no such deployments."""
     try:
-        return load(provider, interface=interface, kind=kind, facts=getattr(_registry.load(provider), "facts", None))
+        return load(provider, interface=interface, kind=kind, facts=_registry.load(provider).facts)
     except UnsupportedError:
         return None
 
 
-def has(cls: type[Driver], protocol: type) -> bool:
+def has(cls: type[CallDriver], protocol: type) -> bool:
     """Whether a driver's class has all of a protocol's members, attributes of its instances included."""
     names = {name for name in dir(protocol) if not name.startswith("_")}
     return names <= set(dir(cls))
+
+
+def has_status(cls: type[CallDriver]) -> bool:
+    """Whether some deployments of the platform have jobs."""
+    return cls.status is not CallDriver.status
 
 
 async def first(things: Any) -> object:

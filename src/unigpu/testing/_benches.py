@@ -19,7 +19,7 @@ from unigpu.cloud.contract import Face, Reply
 from unigpu.cloud.engine import Engine
 from unigpu.cloud.meter import PHASES, Phase
 from unigpu.cloud.virtual import VirtualCloud
-from unigpu.driver import Driver
+from unigpu.driver import CallDriver
 from unigpu.errors import UniGPUError
 from unigpu.models import Interface, Kind, is_in_namespace
 
@@ -60,7 +60,7 @@ class FaceBench:
         fields: Mapping[str, Any] | None = None,
         status_names: Sequence[str] = ("status",),
         options: Callable[[str], Mapping[str, Any]] | None = None,
-        driver: type[Driver] | None = None,
+        driver: type[CallDriver] | None = None,
     ) -> None:
         self.provider = provider
         self.list_operation = list_operation

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from unigpu._registry import load
-from unigpu.driver import Submits
 from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import ConfigurationError, PayloadTooLarge, UnsupportedError
 from unigpu.models import Interface, Kind, Scaling, SecretRef, Volume
 
-from ._bench import SHAPES, Bench, capabilities, caught, has
+from ._bench import SHAPES, Bench, capabilities, caught, has_status
 from ._flavours import NAMES, Flavour, Name
 
 
@@ -74,9 +73,9 @@ PROBES: Final[tuple[Probe, ...]] = (
         flag="exact_replicas",
         change={"workers": (2, 2)},
         asked=_serverless,
-        allowed=lambda c: c.exact_replicas.value,
+        allowed=lambda c: c.supports("exact_replicas"),
     ),
-    Probe(flag="idle_timeout", change={"idle_timeout": 30.0}, allowed=lambda c: c.idle_timeout.value),
+    Probe(flag="idle_timeout", change={"idle_timeout": 30.0}, allowed=lambda c: c.supports("idle_timeout")),
     Probe(
         flag="autoscaling_signals",
         change={"scaling": Scaling(signal="requests", target=2)},
@@ -104,7 +103,7 @@ PROBES: Final[tuple[Probe, ...]] = (
     Probe(
         flag="secret_store",
         change={"secrets": {"TOKEN": SecretRef(name="token")}, "accept": ["secrets_on_shared_hosts"]},
-        allowed=lambda c: c.secret_store.value,
+        allowed=lambda c: c.supports("secret_store"),
     ),
     Probe(
         flag="max_execution_timeout",
@@ -129,8 +128,8 @@ def _free(caps: Capabilities) -> bool:
 
 
 AGREE: Final[tuple[Agree, ...]] = (
-    Agree("a function is invoked", lambda c: c.interface == "function", lambda c: c.invoke.value),
-    Agree("a server is asked", lambda c: c.interface == "http", lambda c: c.request.value),
+    Agree("a function is invoked", lambda c: c.interface == "function", lambda c: c.supports("invoke")),
+    Agree("a server is asked", lambda c: c.interface == "http", lambda c: c.supports("request")),
     Agree("a pod is fixed", lambda c: c.kind == "pod", lambda c: c.elasticity_model.value == "fixed"),
     Agree("a pod is one", lambda c: c.kind == "pod", lambda c: (c.min_workers.value, c.max_workers.value) == (1, 1)),
     Agree(
@@ -143,21 +142,31 @@ AGREE: Final[tuple[Agree, ...]] = (
         lambda c: c.min_workers.value == 0,
         lambda c: c.scale_to_zero.value == "automatic",
     ),
-    Agree("what bills bills for something", lambda c: c.bills.value, lambda c: not _free(c)),
-    Agree("jobs have results that are kept", lambda c: c.submit.value, lambda c: c.result_retention.value != 0),
-    Agree("jobs are kept somewhere", lambda c: c.submit.value, lambda c: c.job_persistence.value != "none"),
+    Agree("what bills bills for something", lambda c: c.supports("bills"), lambda c: not _free(c)),
+    Agree("jobs have results that are kept", lambda c: c.supports("submit"), lambda c: c.result_retention.value != 0),
+    Agree("jobs are kept somewhere", lambda c: c.supports("submit"), lambda c: c.job_persistence.value != "none"),
 )
 """Pairs of which both or neither must be so."""
 
 NEEDS: Final[tuple[Agree, ...]] = (
-    Agree("webhooks tell of jobs", lambda c: c.webhooks.value, lambda c: c.submit.value),
-    Agree("there is one machine to hold calls to", lambda c: c.kind == "pod", lambda c: c.sessions.value),
-    Agree("replies are of requests", lambda c: c.supports("streamed_replies"), lambda c: c.request.value),
-    Agree("sockets are of requests", lambda c: c.supports("websocket"), lambda c: c.request.value),
-    Agree("chunks are of calls", lambda c: c.supports("streaming"), lambda c: c.invoke.value),
-    Agree("a call wakes what goes to zero", _ends_itself, lambda c: c.wakes_on_request.value and c.idle_timeout.value),
-    Agree("a cap that must be given is held", lambda c: c.max_price_required.value, lambda c: c.supports("max_price")),
-    Agree("whose images run runs images", lambda c: c.foreign_images.value, lambda c: c.images.value == "required"),
+    Agree("webhooks tell of jobs", lambda c: c.supports("webhooks"), lambda c: c.supports("submit")),
+    Agree("there is one machine to hold calls to", lambda c: c.kind == "pod", lambda c: c.supports("sessions")),
+    Agree("replies are of requests", lambda c: c.supports("streamed_replies"), lambda c: c.supports("request")),
+    Agree("sockets are of requests", lambda c: c.supports("websocket"), lambda c: c.supports("request")),
+    Agree("chunks are of calls", lambda c: c.supports("streaming"), lambda c: c.supports("invoke")),
+    Agree(
+        "a call wakes what goes to zero",
+        _ends_itself,
+        lambda c: c.supports("wakes_on_request") and c.supports("idle_timeout"),
+    ),
+    Agree(
+        "a cap that must be given is held",
+        lambda c: c.supports("max_price_required"),
+        lambda c: c.supports("max_price"),
+    ),
+    Agree(
+        "whose images run runs images", lambda c: c.supports("foreign_images"), lambda c: c.images.value == "required"
+    ),
     Agree(
         "a worker ends what its exit ends",
         lambda c: c.ttl_enforced_by.value == "worker",
@@ -248,7 +257,7 @@ class DeclaredConformance:
 
     def test_a_job_that_cannot_be_cancelled_says_so_with_the_fact(self, bench: Bench) -> None:
         caps = capabilities(bench.provider, "function", "serverless")
-        if caps is None or not has(load(bench.provider), Submits) or not caps.supports("submit"):
+        if caps is None or not has_status(load(bench.provider)) or not caps.supports("submit"):
             return
 
         async def workflow(client: Any) -> None:

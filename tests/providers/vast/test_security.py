@@ -60,7 +60,7 @@ def call(io: Mixed, *, seconds: float = 2.0, **options: Any) -> Any:
     driver = VastDriver(DriverConfig(api_key=SecretStr(KEY), options={"http_workers": True, **options}))
     until = io.now() + seconds
     asked = Invocation(input={"n": 1}, job_id="j", deadline=until, start_deadline=until, execution_timeout=600.0)
-    return run_sync(driver.invoke(RetryingIo(io), INFO, asked))
+    return run_sync(driver.submit(RetryingIo(io), INFO, asked))
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ FIELDS: Mapping[str, Any] = {
     "name": "summarize", "handler": "app:summarize", "image": "ghcr.io/me/app:1", "gpu": "RTX 4090", "max_price": 1.0
 }  # fmt: skip
 
-POD: Mapping[str, Any] = {
-    "name": "chat", "kind": "pod", "interface": "http", "image": "ghcr.io/me/chat:2", "gpu": "RTX 4090",
-    "max_price": 1.0, "ttl": None, "auth": "none", "command": ["serve", "--port", "8000"],
-}  # fmt: skip
-
 
 class Kept(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """Keeps what is sent. The key goes to Vast's two services, in one header, and nowhere else."""
@@ -79,11 +74,7 @@ class Account(Kept):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.read()
-        return self.keep(request) or self.answer(request)
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        """The emulator's own answer."""
-        return self._inner.handle_request(request)
+        return self.keep(request) or self._inner.handle_request(request)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()

@@ -17,6 +17,7 @@ from unigpu.driver import (
     Checked,
     ChunkPage,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -34,11 +35,11 @@ from unigpu.driver import (
     Pace,
     Rate,
     Resource,
-    Result,
     Scaling,
     State,
     StreamResponse,
     Worker,
+    answered,
     parse,
     workers_hour,
 )
@@ -61,7 +62,7 @@ _IN_PLACE: Final = frozenset(
 )  # fmt: skip
 
 
-class RunPodDriver:
+class RunPodDriver(DeployDriver):
     """Serverless endpoints and pods."""
 
     name: ClassVar[str] = PROVIDER
@@ -237,14 +238,11 @@ class RunPodDriver:
         """An endpoint has; a call of a pod is one exchange with its worker."""
         return info.kind != "pod"
 
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        if info.kind != "pod":
-            raise AssertionError("a call of an endpoint is a job")
-        return await pods.invoke(io, info, call)
-
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         """``/run``; or ``/runsync``, where the caller waits anyway and it may run twice: then a short job is done in
-        this one exchange, and a longer one is followed by its id as any other."""
+        this one exchange, and a longer one is followed by its id as any other. A pod answers the call itself."""
+        if info.kind == "pod":
+            return answered(call, await pods.invoke(io, info, call))
         hold = calls.held_for(call, io.now())
         try:
             reply = await self._api.ask(

@@ -16,6 +16,7 @@ from unigpu.driver import (
     CallClass,
     Checked,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -32,11 +33,11 @@ from unigpu.driver import (
     Offer,
     Rate,
     Resource,
-    Result,
     Scaling,
     State,
     StreamResponse,
     Worker,
+    answered,
     is_rehearsal,
     worker_hour,
     workers_hour,
@@ -72,7 +73,7 @@ _PRICE_LOOKS: Final = 5
 _PRICE_PAUSE: Final = 2.0
 
 
-class YottaDriver:
+class YottaDriver(DeployDriver):
     """Endpoints (QUEUE, ALB, CUSTOM) and pods of one account."""
 
     name: ClassVar[str] = PROVIDER
@@ -129,7 +130,8 @@ class YottaDriver:
         """Endpoints and pods; what is terminated is over."""
         data = await self._api.listed(io, "/v2/serverless", "endpoint.list", deadline=deadline)
         found = [
-            translate.endpoint_info(one, self.base, self._options) for one in rows(EndpointWire, data, "endpoint.list")
+            translate.endpoint_info(one, self._api.base, self._options)
+            for one in rows(EndpointWire, data, "endpoint.list")
         ]
         data = await self._api.listed(io, "/v2/pods", "pod.list", deadline=deadline)
         found += [translate.pod_info(one, self._options) for one in rows(PodWire, data, "pod.list")]
@@ -270,7 +272,9 @@ class YottaDriver:
         data = await self._api.about(io, "GET", info, "", what, deadline=deadline)
         if info.kind == "pod":
             return translate.pod_info(shaped(PodWire, data, what), self._options, _known.by_info(info))
-        return translate.endpoint_info(shaped(EndpointWire, data, what), self.base, self._options, _known.by_info(info))
+        return translate.endpoint_info(
+            shaped(EndpointWire, data, what), self._api.base, self._options, _known.by_info(info)
+        )
 
     # -- calling it ---------------------------------------------------------------------------------------------------
 
@@ -279,11 +283,13 @@ class YottaDriver:
         return info.kind == "serverless" and info.details.get("service_mode", "QUEUE") == "QUEUE"
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        """Put a task into the queue.
+        """Put a task into the queue. The gateway of an ALB endpoint, and a pod, answer the call itself.
 
         Raises:
             NoWorkerReady: the endpoint does not run.
         """
+        if not self.has_jobs(info):
+            return answered(call, await calls.invoke(self._gateway(io, info, call.deadline), call))
         body = calls.task_body(info, call)
         more: dict[str, Any] = {"json": body, "role": "jobs", "deadline": call.deadline, "limit_key": SUBMIT_TASK}
         try:
@@ -321,10 +327,6 @@ class YottaDriver:
             source="https://docs.yottalabs.ai/api-and-sdk/api-reference-v2/serverless",
             hint="It runs to its end; stop() ends its worker, with everything else that runs there.",
         )
-
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        """One call, held: by the gateway of an ALB endpoint, or at a pod's own address."""
-        return await calls.invoke(self._gateway(io, info, call.deadline), call)
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         """A request to the user's own server, by the same ways."""
