@@ -10,6 +10,7 @@ import pytest
 from unigpu import Client
 from unigpu.cloud.faces.runpod import RunPodFace
 from unigpu.cloud.faces.vast import VastFace
+from unigpu.cloud.faces.yotta import Quirks, YottaFace
 from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench
 from unigpu.testing.reference import ReferenceDriver, ReferenceFace
@@ -44,6 +45,14 @@ def vast() -> FaceBench:
     )  # fmt: skip
 
 
+def yotta() -> FaceBench:
+    shown = Quirks(shows_env="envVars", env_key="envVars", credential_key="credentialId", numeric_ids=True)
+    return FaceBench(
+        "yotta", lambda engine, key: YottaFace(engine, token=key, quirks=shown), list_operation="yotta.endpoint.list",
+        fields={**ANY, "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None, "auth": "none"},
+    )  # fmt: skip
+
+
 def overwritten(value: Any, junk: str) -> Any:
     """A reply with other constants, in every form in which a platform shows an environment."""
     if isinstance(value, str) and "UNIGPU_NAME=" in value:  # docker flags: the last one of a name counts
@@ -65,6 +74,8 @@ PLATFORMS: Final[Sequence[tuple[Callable[[], FaceBench], Kind]]] = (
     (runpod, "pod"),
     (vast, "serverless"),
     (vast, "pod"),
+    (yotta, "serverless"),
+    (yotta, "pod"),
 )
 
 

@@ -24,7 +24,7 @@ from . import arguments
 from .arguments import OnUnsupported
 from .context import Context
 from .offers import with_offers
-from .session import Providers, Unreadable
+from .session import PLAN_SECONDS, Providers, Unreadable
 
 _HIDDEN: Final = "***"
 _SHOWN_HEADERS: Final = frozenset({"accept", "content-type", "if-match", "if-none-match"})
@@ -72,7 +72,7 @@ async def _planned(
         "on_unsupported": "adapt" if adapt else "raise",
         "spec": asked,
     }
-    deadline = context.soon()
+    deadline = context.deadline(PLAN_SECONDS)
     try:
         spec, adaptations, unsaid = context.gate.admit(asked, where, adapt=adapt)
         scope = replace(context.scope(where, spec.interface, spec.kind), unsaid=unsaid)

@@ -24,6 +24,8 @@ CLOSE_SECONDS: Final = 10.0
 """How long closing a client may be held up by the checks that are due."""
 CONTROL_SECONDS: Final = 60.0
 """How long a call may take that only reads or changes a setting."""
+PLAN_SECONDS: Final = 150.0
+"""How long one plan may take: a platform that counts requests by the minute makes it wait for the next one."""
 
 _log: Final = logging.getLogger("unigpu.client")
 

@@ -51,7 +51,7 @@ async def life(world: Any, calls: int) -> list[Any]:
         async with anyio.create_task_group() as group:
             for n in range(calls):
                 group.start_soon(one, n)
-        await part.delete(io, part.id, deadline=io.now() + 30)  # type: ignore[attr-defined]  # a local one has an id
+        await part.delete(io, info.id, deadline=io.now() + 30)
         while await part.read(io, info.id, deadline=io.now() + 30) is not None:
             await io.sleep(0.01)
     finally:

@@ -383,8 +383,8 @@ _RACER = """
                     job = run_sync(driver.status(io, found.info, job.id, wait=10, deadline=io.now() + 60))
                 called += job.output["got"] == {"k": k}
             time.sleep(rng.random() * pause)
-            run_sync(part.delete(io, part.id, deadline=io.now() + 60))
-            while run_sync(part.read(io, part.id, deadline=io.now() + 60)) is not None:
+            run_sync(part.delete(io, found.id, deadline=io.now() + 60))
+            while run_sync(part.read(io, found.id, deadline=io.now() + 60)) is not None:
                 time.sleep(0.01)
             time.sleep(rng.random() * pause * 3)
         except Exception as error:

@@ -15,11 +15,11 @@ from openapi import OpenAPI
 from yotta_script import BASE, ENDPOINT, KEY, Scripted, driver, identity, reply, spec
 
 from unigpu import errors
-from unigpu.driver import DeploymentInfo, Headers, JobStatus, Response, State, WorkerState
+from unigpu.driver import DeploymentInfo, Headers, JobStatus, Response, State, WorkerState, epoch, shaped
 from unigpu.errors import InvalidResponseError, UniGPUError
 from unigpu.providers.yotta import api, calls, translate
 from unigpu.providers.yotta.options import Options
-from unigpu.providers.yotta.wire import EndpointWire, PodWire, TaskWire, VolumeWire, WorkerWire, shaped, time_of
+from unigpu.providers.yotta.wire import EndpointWire, PodWire, TaskWire, VolumeWire, WorkerWire
 
 EP = "/v2/serverless/378888638324150969"
 INFO = DeploymentInfo(
@@ -27,6 +27,7 @@ INFO = DeploymentInfo(
     details={"service_mode": "QUEUE"},
 )  # fmt: skip
 UNTIL = 1e9
+API = api.YottaAPI(base=BASE)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
@@ -38,8 +39,8 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize("data", [{"id": "1"}, [], True, None, 5, "x"])
 def test_success_is_the_code_and_data_may_be_anything(data: Any) -> None:
-    assert api.data_of(reply(data)) == data
-    assert api.data_of(reply(data, code="10000")) == data  # type: ignore[arg-type]  # as a text, too
+    assert API.body_of(API.checked(reply(data))) == data
+    assert API.body_of(API.checked(reply(data, code="10000"))) == data  # type: ignore[arg-type]  # as a text, too
 
 
 MEANT = [
@@ -60,7 +61,7 @@ MEANT = [
 @pytest.mark.parametrize(("code", "kind"), MEANT)
 def test_every_code_is_its_error_whatever_the_http_status(code: int, kind: type[UniGPUError], status: int) -> None:
     with pytest.raises(kind) as caught:
-        api.data_of(reply(code=code, message="said so", status=status), deployment="summarize")
+        API.checked(reply(code=code, message="said so", status=status), deployment="summarize")
     error = caught.value
     assert isinstance(error, errors.APIStatusError)
     assert error.status == code
@@ -81,7 +82,7 @@ def test_every_code_of_the_table_is_tried() -> None:
 @pytest.mark.parametrize("content", [b"", b"denied", b"<html>", b'{"message": "no"}', b'{"code": 77777}'])
 def test_a_status_without_a_known_code_is_its_own_error(status: int, kind: type[UniGPUError], content: bytes) -> None:
     with pytest.raises(kind):
-        api.data_of(Response(status=status, headers=Headers(), content=content))
+        API.checked(Response(status=status, headers=Headers(), content=content))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_status_without_a_known_code_is_its_own_error(status: int, kind: type[
 )
 def test_an_http_200_without_a_known_code_is_neither_success_nor_refusal(content: bytes) -> None:
     with pytest.raises(InvalidResponseError) as caught:
-        api.data_of(Response(status=200, headers=Headers(), content=content))
+        API.checked(Response(status=200, headers=Headers(), content=content))
     assert caught.value.maybe_executed is True
 
 
@@ -102,7 +103,7 @@ def test_an_http_200_without_a_known_code_is_neither_success_nor_refusal(content
 )  # fmt: skip
 def test_no_stock_and_no_money_are_told_by_their_words(words: str, kind: type[UniGPUError]) -> None:
     with pytest.raises(kind):
-        api.data_of(reply(code=20001, message=words))
+        API.checked(reply(code=20001, message=words))
 
 
 def test_a_key_that_is_echoed_is_not_shown(script: Callable[..., Scripted]) -> None:
@@ -114,8 +115,8 @@ def test_a_key_that_is_echoed_is_not_shown(script: Callable[..., Scripted]) -> N
 
 @pytest.mark.parametrize(("code", "told"), [(429, 429), (10002, 500), (50001, 500), (24002, 200), (10000, 200)])
 def test_what_passes_by_waiting_is_told_to_the_repetition(code: int, told: int) -> None:
-    assert api.status_of(reply(code=code)) == told
-    assert api.status_of(reply(code=code, status=503)) == 503
+    assert API.status_of(reply(code=code)) == told
+    assert API.status_of(reply(code=code, status=503)) == 503
 
 
 # -- shapes
@@ -175,12 +176,12 @@ def test_every_documented_example_reply_is_read(script: Callable[..., Scripted])
      "2024-01-15T08:10:00+00:00", "2024-01-15T09:10:00+01:00", "2024-01-15 08:10:00.000", "2024-01-15 08:10:00"],
 )  # fmt: skip
 def test_every_form_of_a_time_is_read(text: Any) -> None:
-    assert time_of(text) == datetime.datetime(2024, 1, 15, 8, 10, tzinfo=datetime.UTC).timestamp()
+    assert epoch(text) == datetime.datetime(2024, 1, 15, 8, 10, tzinfo=datetime.UTC).timestamp()
 
 
 @pytest.mark.parametrize("text", [None, "", "yesterday", True, -1, 0, float("nan"), float("inf"), [], {}, "9" * 400])
 def test_what_is_no_time_is_none(text: Any) -> None:
-    assert time_of(text) is None
+    assert epoch(text) is None
 
 
 @given(value=JSON)
@@ -268,6 +269,8 @@ def test_a_handlers_failure_is_the_handlers_and_a_failed_task_was_lost_by_its_wo
     lost = calls.job_of(TaskWire(task_id="t", status="FAILED", error="connection reset"), INFO)
     assert lost.error is not None
     assert (lost.lost, lost.error.message) == (True, "connection reset")
+    stored = TaskWire(task_id="t", status="FAILED", output={"error": "connection reset"})  # the platform's own words
+    assert calls.job_of(stored, INFO).lost
     foreign = INFO.model_copy(update={"worker_protocol": "foreign"})
     assert not calls.job_of(TaskWire(task_id="t", status="FAILED", error="500"), foreign).lost
     busy = calls.job_of(
@@ -292,6 +295,16 @@ def test_a_shown_environment_tells_everything_and_a_hidden_one_is_said_to_be_ass
     assert set(hidden.assumed) == {
         "interface", "port", "route", "execution_timeout", "concurrency", "idempotent", "worker_protocol"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["junk", "", "HTTP", "nan"])
+def test_a_constant_that_a_user_overwrote_hides_no_deployment(script: Callable[..., Scripted], value: str) -> None:
+    constants = {**identity(spec()).constants, "UNIGPU_INTERFACE": value, "UNIGPU_CONCURRENCY": value}
+    row = {**ENDPOINT, "envVars": [{"key": key, "value": text} for key, text in constants.items()]}
+    cloud = script({"GET /v2/serverless": reply([row, ENDPOINT]), "GET /v2/pods": reply([row])})
+    odd, other, pod = cloud.run(driver().deployments(cloud.io, deadline=UNTIL))
+    assert (odd.name, odd.interface, odd.concurrency) == ("summarize", "function", 1)
+    assert (pod.name, pod.interface, other.name) == ("summarize", "http", None)
 
 
 def test_what_a_handle_knows_is_kept_by_a_look_that_tells_less(script: Callable[..., Scripted]) -> None:

@@ -62,10 +62,10 @@ def put_body(
 
 def stated(spec: DeploymentSpec) -> dict[str, Any]:
     """The stated fields as JSON, so that another process can change one of them; of secrets the names only."""
-    told: dict[str, Any] = spec.model_dump(mode="json", include=set(spec.stated - _UNSENT), exclude_unset=True)
+    fields: dict[str, Any] = spec.model_dump(mode="json", include=set(spec.stated - _UNSENT), exclude_unset=True)
     if "secrets" in spec.stated:
-        told["secrets"] = sorted(spec.secrets)
-    return told
+        fields["secrets"] = sorted(spec.secrets)
+    return fields
 
 
 def scaling_of(scaling: Scaling | None) -> dict[str, Any] | None:

@@ -26,8 +26,8 @@ def job_of(wire: JobWire) -> JobInfo:
     error = failure = None
     if wire.error is not None:
         # A worker that could not start has a log instead of a traceback.
-        told = wire.error.traceback or "\n".join(wire.error.logs) or None
-        error = JobError(type=wire.error.type, message=wire.error.message, traceback=told)
+        trace = wire.error.traceback or "\n".join(wire.error.logs) or None
+        error = JobError(type=wire.error.type, message=wire.error.message, traceback=trace)
         if wire.error.type == "WorkerFailed" and wire.error.reason is not None:
             failure = StartFailure(reason=wire.error.reason, message=wire.error.message, logs=wire.error.logs)
     known = wire.status in JobStatus.__members__

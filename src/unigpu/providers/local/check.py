@@ -40,7 +40,7 @@ def adaptations(spec: DeploymentSpec, *, idle_exit: float) -> tuple[Adaptation, 
             "workers",
             "one worker kept" if spec.kind == "pod" else f"at least {spec.workers[0]} kept",
             f"kept until {idle_exit:g} s pass without a call or a job; the next call starts them again",
-            "the supervisor ends itself when nobody uses it (idle_exit)",
+            "the supervisor ends itself when it is not used (idle_exit)",
         )
     return tuple(out)
 

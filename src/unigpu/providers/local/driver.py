@@ -1,6 +1,6 @@
-"""The local provider's verbs, top to bottom: deploy, look, scale, wake, pause, call, logs, delete.
+"""The local provider's verbs, top to bottom: deploy, read, scale, wake, pause, call, logs, delete.
 
-A call never starts a supervisor just to look: where none lives and no journal waits, nothing exists.
+Reading never starts a supervisor: where none lives and no journal waits, nothing exists.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ class LocalDriver(DeployDriver):
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
         return (self._resource(info.provider_name),)
 
-    def _resource(self, id: str, **more: Any) -> DeploymentResource:
-        return DeploymentResource(api=self._api, python=self._options.python, id=id, **more)
+    def _resource(self, name: str, **more: Any) -> DeploymentResource:
+        return DeploymentResource(api=self._api, python=self._options.python, name=name, **more)
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         reply = await self._api.reach(io, "GET", "/deployments", "deployment.list", deadline=deadline)
@@ -125,7 +125,7 @@ class LocalDriver(DeployDriver):
         return logs.logs(self._api, io, info, worker=worker, follow=follow, tail=tail)
 
     async def offers(self, io: Io, **asked: object) -> Sequence[Offer]:
-        """This machine, at $0, with the GPUs that its driver tells of. Nothing is started or sent."""
+        """This machine, at $0, with the GPUs that its driver shows. Nothing is started or sent."""
         return gpus.offers()
 
     # -- changing -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Which GPUs this machine has, as far as that is told for nothing: the NVIDIA driver's own files, no program run."""
+"""Which GPUs this machine has, by the NVIDIA driver's own files. No program is run to find out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _models(folder: Path) -> list[str]:
     try:
         files = sorted(folder.glob("*/information"))
         lines = [line for file in files for line in file.read_text("utf-8", "replace").splitlines()]
-    except OSError:  # not told, not readable: nothing is known, and nothing is claimed
+    except OSError:  # absent or not readable: nothing is known, and nothing is claimed
         return []
     return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
 

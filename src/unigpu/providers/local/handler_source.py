@@ -155,9 +155,9 @@ def _no_module(where: str, part: str, folders: Sequence[Path]) -> ConfigurationE
         if folder.is_dir():
             names |= {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
     close = nearest(part, sorted(names))
-    looked = ", ".join(map(str, folders))
+    searched = ", ".join(map(str, folders))
     return ConfigurationError(
-        f"handler: there is no module {where!r} (looked from {looked})"
+        f"handler: there is no module {where!r} (searched: {searched})"
         + (f"; did you mean {close!r}?" if close and close != part else ""),
         provider="local",
         hint='Name a file as "path/to/file.py:name" where it is not importable from here.',

@@ -1,8 +1,8 @@
-"""Finding the supervisor, starting it, and seeing that it is gone. The one file of a driver that may do so.
+"""Finds the supervisor, starts it, and waits until it is gone. The one file of a driver that may do so.
 
-The lock decides, never a pid: whoever takes the ``flock`` starts a supervisor and hands it the open file, so it is held
-as long as one lives, starts or is exiting, and the kernel drops it at its death. `connect` costs two system calls
-where one is there. All waiting is ``io.sleep``.
+The lock decides, never a pid. The process that takes the ``flock`` starts a supervisor and hands it the open file, so
+the lock is held as long as one lives, starts or is exiting, and the kernel drops it at its death. `connect` costs two
+system calls where a supervisor lives. All waiting is ``io.sleep``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if sys.platform != "win32":
 PROTOCOL: Final = 1
 _PAUSE: Final = 0.02
 _START_S: Final = 30.0
-_CANNOT_WRITE: Final = 3  # exit codes of the launching process, told by the supervisor's file
+_CANNOT_WRITE: Final = 3  # exit codes of the launching process, as the supervisor's module has them
 _DIED: Final = 4
 _DEATHS: Final = 4  # so many in a row are no accident
 _MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
@@ -163,7 +163,7 @@ def volume_folder(directory: SupervisorDirectory, namespace: str, name: str) -> 
 
 
 async def _launch(io: Io, directory: SupervisorDirectory, *, last: bool) -> bool:
-    """Start a supervisor, unless somebody else is doing so. Returns when it listens.
+    """Start a supervisor, unless another process is doing so. Returns when it listens.
 
     Returns:
         ``False``: it was killed before it listened. Where this is the *last* try, that is an error.
@@ -190,7 +190,7 @@ def _spawn(directory: SupervisorDirectory, fd: int) -> subprocess.Popen[bytes]:
             raise ConfigurationError('the local provider needs: pip install "unigpu[local]"', provider="local")
     if not sys.executable:
         raise ConfigurationError("this program has no Python interpreter to start others with", provider="local")
-    # -P: a json.py in somebody's folder must not take the standard library's place.
+    # -P: a json.py in a user's folder must not take the standard library's place.
     python = (sys.executable, "-P", "-m", "unigpu.cloud.supervisor")
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -218,7 +218,7 @@ async def _started(io: Io, process: subprocess.Popen[bytes], *, last: bool) -> b
                 raise DeadlineExceeded(f"the local supervisor did not start in {_START_S:g} s", provider="local")
             await io.sleep(_PAUSE / 2)
     except BaseException:
-        # Whoever leaves early waits for nothing and leaves no zombie; a supervisor that got so far ends by itself.
+        # A caller that leaves early leaves no zombie. A supervisor that got so far ends by itself.
         process.kill()
         process.communicate()
         raise
@@ -255,7 +255,7 @@ def _read(directory: SupervisorDirectory) -> Link | None:
 
 
 def _held(directory: SupervisorDirectory) -> bool:
-    """Whether somebody lives, starts or is exiting there."""
+    """Whether a supervisor lives, starts or is exiting there."""
     try:
         fd = os.open(directory.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

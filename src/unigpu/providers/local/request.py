@@ -1,4 +1,4 @@
-"""A request to the user's own server, by way of the supervisor, which holds it while a worker starts.
+"""A request to the user's own server, through the supervisor, which holds it while a worker starts.
 
 Unlike the other calls of the protocol it runs the user's code, so it is sent again only where it certainly did not.
 """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from unigpu.driver import (
+    BaseResource,
     CallClass,
     Consistency,
     DeploymentInfo,
@@ -25,36 +27,30 @@ from . import bodies, handler_source, launch, translate
 from .api import PROVIDER, SupervisorAPI
 from .wire import DeletedWire, DeploymentWire, refusal
 
+_ATOMIC: Final = Consistency(kind="atomic")
+
 
 @dataclass(frozen=True, kw_only=True)
-class DeploymentResource:
-    """A deployment, by its name there. Created by a PUT that carries the attempt, so creating it twice makes one.
+class DeploymentResource(BaseResource):
+    """A deployment, by its name. Created by a PUT that carries the attempt, so creating it twice makes one.
 
     Attributes:
         python: The interpreter that runs handlers; ``None``: this program's own.
     """
 
-    kind = translate.KIND
-    call = CallClass.IDEMPOTENT
-    consistency = Consistency(kind="atomic")
-    bills_cold = None
-    optional = False
-
     api: SupervisorAPI
+    kind: str = translate.KIND
+    call: CallClass = CallClass.IDEMPOTENT
+    consistency: Consistency = _ATOMIC
     python: str | None
-    id: str
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        found = await self.read(io, self.id, deadline=deadline)
+        found = await self.read(io, self.name, deadline=deadline)
         return () if found is None else (found,)
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
-        if self.spec is None or self.identity is None:
-            raise AssertionError("a resource of something that exists is never created")
-        wire = await put(self.api, io, self.spec, self.identity, now=None, python=self.python, deadline=deadline)
-        return translate.found(wire)
+        spec, identity = self.made_from()
+        return translate.found(await put(self.api, io, spec, identity, now=None, python=self.python, deadline=deadline))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         reply = await self.api.optional(io, _path(id), "deployment.get", deadline=deadline)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from unigpu.driver import DeploymentInfo, InventoryItem, Io, State, is_ours
+from unigpu.driver import DeploymentInfo, InventoryItem, Io, Numbers, State, is_ours
 
 from .api import PROVIDER, YottaAPI, kind_of
-from .wire import VmWire, VolumeWire, rows
+from .wire import VmWire, VolumeWire
 
 _STORAGE: Final = ("S3", "CEPH", "VENDOR", "R2")
 
 
 def item_of(info: DeploymentInfo) -> InventoryItem:
-    """An endpoint or pod, by what it tells of its price."""
+    """An endpoint or pod, at the price that Yotta shows."""
     stopped = info.state is State.STOPPED
     return InventoryItem(
         provider=PROVIDER,
@@ -31,9 +31,8 @@ def item_of(info: DeploymentInfo) -> InventoryItem:
 
 
 async def machines(api: YottaAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-    """Virtual machines. unigpu makes none, so they are somebody's own; their price is not told."""
-    found = await api.pages(io, "/v2/vms", "vm.list", deadline=deadline)
-    items = rows(VmWire, found, "vm.list")
+    """Virtual machines. unigpu creates none, so they are the user's own; Yotta does not show their price."""
+    found = await api.listed(io, VmWire, "/v2/vms", "vm.list", under="items", pages=Numbers(), deadline=deadline)
     return [
         InventoryItem(
             provider=PROVIDER,
@@ -44,18 +43,21 @@ async def machines(api: YottaAPI, io: Io, *, deadline: float) -> Sequence[Invent
             state=one.status,
             created_at=one.created_at,
         )
-        for one in items
+        for one in found
         if one.status.upper() != "TERMINATED"
     ]
 
 
 async def volumes(api: YottaAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
     """Volumes bill until they are deleted, whatever uses them. They are listed by kind of storage."""
-    found = [
-        (storage, one)
-        for storage in _STORAGE
-        for one in rows(VolumeWire, await _of_storage(api, io, storage, deadline=deadline), "volume.list")
-    ]
+    found: list[tuple[str, VolumeWire]] = []
+    for storage in _STORAGE:
+        params = (("storageType", storage),)
+        listed = await api.listed(
+            io, VolumeWire, "/v2/volumes", "volume.list",
+            under="items", pages=Numbers(), params=params, deadline=deadline,
+        )  # fmt: skip
+        found += [(storage, one) for one in listed]
     return [
         InventoryItem(
             provider=PROVIDER,
@@ -69,7 +71,3 @@ async def volumes(api: YottaAPI, io: Io, *, deadline: float) -> Sequence[Invento
         )
         for storage, one in found
     ]
-
-
-async def _of_storage(api: YottaAPI, io: Io, storage: str, *, deadline: float) -> Sequence[Any]:
-    return await api.pages(io, "/v2/volumes", "volume.list", (("storageType", storage),), deadline=deadline)

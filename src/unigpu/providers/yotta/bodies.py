@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from unigpu.driver import DeploymentSpec, Identity, Interface
+from unigpu.driver import DeploymentSpec, Identity, Interface, Tags
 
 from .gpus import gpu_count
 from .options import LEAST_DISK, PORT, Mode, Options, SpecOptions
@@ -104,10 +104,11 @@ def _common(
 ) -> dict[str, Any]:
     body: dict[str, Any] = {}
     env = {**spec.env, **identity.constants}
-    if identity.constants["UNIGPU_WORKER"] != "foreign":
+    if Tags.read(identity.constants).worker_protocol != "foreign":
         env["UNIGPU_PUSHED"] = "1"  # an open port is ready there, and any refusal a failed task
     env |= {name: value.get_secret_value() for name, value in spec.secrets.items() if isinstance(value, SecretStr)}
-    env["PORT"] = env["UNIGPU_PORT"] = str(spec.port or PORT)  # nobody else tells a server where to listen
+    port = spec.port or PORT
+    env |= {"PORT": str(port), **Tags(port=port).write()}  # Yotta sets no variable for the port itself
     pairs = [{"key": name, "value": value} for name, value in env.items()]
     for key in ("environmentVars", "envVars"):
         if options.env_key in ("both", key):

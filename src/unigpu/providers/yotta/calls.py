@@ -10,43 +10,96 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any
+from urllib.parse import quote
 
 from unigpu.driver import (
-    CallClass,
+    INVOKE,
+    REFUSALS,
+    Answer,
     DeploymentInfo,
     Invocation,
+    Io,
     JobError,
     JobInfo,
     JobStatus,
-    Request,
-    Response,
+    Params,
     Result,
-    Timing,
+    WorkerCall,
+    answer_of,
+    bearer,
+    call_headers,
     error_for,
+    is_own,
+    json_object,
+    payload,
 )
 from unigpu.errors import (
+    APIStatusError,
     ConfigurationError,
-    InvalidResponseError,
-    JobFailed,
+    InvalidRequestError,
     NoWorkerReady,
     TransportError,
     UnsupportedError,
 )
 
-from .api import PROVIDER
-from .gateway import INVOKE, Gateway
+from .api import NOT_RUNNING, PROVIDER, YottaAPI
+from .gateway import Gateway
 from .options import PORT
-from .wire import TaskWire
-
-_PATH: Final = "/invoke"
-# The worker's own words for "not now": nothing ran.
-REFUSALS: Final = frozenset({"busy", "loading", "draining", "expired"})
+from .wire import SubmittedWire, TaskWire
 
 
 def is_ours(info: DeploymentInfo) -> bool:
     """Whether our worker answers: it speaks in envelopes."""
-    return info.worker_protocol != "foreign" and info.route is None
+    return is_own(info) and info.route is None
+
+
+def has_jobs(info: DeploymentInfo) -> bool:
+    """QUEUE endpoints have; calls of ALB endpoints and of pods are held."""
+    return info.kind == "serverless" and info.details.get("service_mode", "QUEUE") == "QUEUE"
+
+
+async def submit(api: YottaAPI, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
+    """Put a task into the queue.
+
+    Raises:
+        NoWorkerReady: the endpoint does not run.
+        UnsupportedError: it takes no tasks.
+    """
+    body = task_body(info, call)
+    try:
+        reply = await api.about(
+            io, "POST", info, "/tasks", "task.submit", json=body, role="jobs", deadline=call.deadline
+        )
+    except APIStatusError as exc:
+        if exc.status in NOT_RUNNING:
+            raise NoWorkerReady(
+                f"{info.name or info.provider_name} on yotta does not run, and takes no task",
+                provider=PROVIDER,
+                deployment=info.name,
+                state=str(info.state),
+                maybe_executed=False,
+            ) from exc
+        if isinstance(exc, InvalidRequestError) and not has_jobs(info):
+            raise UnsupportedError(
+                f"{info.name or info.provider_name} takes no tasks: it is no QUEUE endpoint.",
+                provider=PROVIDER,
+                deployment=info.name,
+                capability="submit",
+            ) from exc
+        raise
+    return JobInfo(id=api.parse(SubmittedWire, reply).task_id, status=JobStatus.QUEUED)
+
+
+async def status(api: YottaAPI, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
+    """The task as it is now.
+
+    Raises:
+        JobExpired: the endpoint does not have it any more.
+    """
+    path = f"/tasks/{quote(job_id, safe='')}"
+    reply = await api.about(io, "GET", info, path, "task.get", role="jobs", deadline=deadline)
+    return job_of(api.parse(TaskWire, reply), info)
 
 
 def task_body(info: DeploymentInfo, call: Invocation) -> dict[str, Any]:
@@ -58,11 +111,11 @@ def task_body(info: DeploymentInfo, call: Invocation) -> dict[str, Any]:
     body: dict[str, Any] = {
         "taskId": call.job_id,
         "workerPort": info.port or PORT,
-        "processUri": info.route or _PATH,
+        "processUri": info.route or INVOKE,
     }
     if is_ours(info):
-        headers = {"X-Unigpu-Job": call.job_id, "X-Unigpu-Timeout": f"{call.execution_timeout:g}"}
-        return {**body, "input": {"input": call.input}, "headers": headers}
+        headers = {name.title(): value for name, value in call_headers(call)}
+        return {**body, "input": payload(call), "headers": headers}
     if not call.input:
         raise UnsupportedError(
             "An empty input ({}) is not possible on yotta for an image that is not ours.",
@@ -71,80 +124,49 @@ def task_body(info: DeploymentInfo, call: Invocation) -> dict[str, Any]:
             capability="empty_input",
             hint="Send at least one key.",
         )
-    return {**body, "input": call.input}
+    return {**body, "input": payload(call, own=False)}
 
 
 def job_of(wire: TaskWire, info: DeploymentInfo) -> JobInfo:
-    """The task as a job. PROCESSING is waiting or running, the platform does not tell which: it is never taken for
-    started, so a wait for a first worker goes by the number of workers."""
-    told = wire.status.upper()
+    """The task as a job. PROCESSING is waiting or running, and Yotta does not show which. It never counts as started,
+    so a wait for a first worker goes by the number of workers."""
+    said = wire.status.upper()
     common: dict[str, Any] = {"id": wire.task_id, "raw_status": wire.status, "submitted_at": wire.created_at}
-    if told == "SUCCESS" or (told == "DELIVERED" and wire.output is not None):
+    if said == "SUCCESS" or (said == "DELIVERED" and wire.output is not None):
         return _answered(wire, info, common)
-    if told == "FAILED":
+    if said == "FAILED":
         return _failed(wire, info, common)
     # "Delivered" is "to the worker" in the older manual, and "to the webhook" in the newer: a worker had it.
-    status = {"PROCESSING": JobStatus.QUEUED, "DELIVERED": JobStatus.RUNNING}.get(told, JobStatus.UNKNOWN)
+    status = {"PROCESSING": JobStatus.QUEUED, "DELIVERED": JobStatus.RUNNING}.get(said, JobStatus.UNKNOWN)
     return JobInfo(status=status, **common)
-
-
-def answer_of(output: object) -> tuple[Mapping[str, Any] | None, JobError | None, float | None]:
-    """Our worker's envelope: itself where it holds an output, or the failure; and how long the handler ran."""
-    if isinstance(output, str):  # a result that was stored as text
-        try:
-            output = json.loads(output)
-        except (ValueError, RecursionError):
-            return None, None, None
-    if not isinstance(output, Mapping):
-        return None, None, None
-    envelope = cast("Mapping[str, Any]", output)
-    ran = envelope.get("execution_s")
-    seconds = float(ran) if isinstance(ran, int | float) and not isinstance(ran, bool) else None
-    said = envelope.get("error")
-    if isinstance(said, Mapping) and "output" not in envelope:
-        error = cast("Mapping[str, Any]", said)
-        trace = error.get("traceback")
-        return (
-            None,
-            JobError(
-                type=str(error.get("type") or "Error"),
-                message=str(error.get("message") or ""),
-                traceback=trace if isinstance(trace, str) else None,
-            ),
-            seconds,
-        )
-    return (envelope if "output" in envelope else None), None, seconds
 
 
 def _answered(wire: TaskWire, info: DeploymentInfo, common: Mapping[str, Any]) -> JobInfo:
     if not is_ours(info):
         return JobInfo(status=JobStatus.DONE, output=wire.output, **common)
-    envelope, error, seconds = answer_of(wire.output)
-    timing = Timing(execution=seconds, source=None if seconds is None else "execution: worker")
-    if error is not None:
-        lost = error.type in REFUSALS
-        return JobInfo(status=JobStatus.FAILED, error=error, lost=lost, timing=timing, **common)
-    if envelope is None:
+    answer = answer_of(wire.output)
+    if answer is None:
         error = JobError(type="InvalidAnswer", message="the worker's answer is not that of unigpu's worker")
-        return JobInfo(status=JobStatus.FAILED, error=error, timing=timing, **common)
-    return JobInfo(status=JobStatus.DONE, output=envelope["output"], timing=timing, **common)
+        return JobInfo(status=JobStatus.FAILED, error=error, **common)
+    if answer.error is not None:
+        return _refused_or_failed(answer, answer.error, common)
+    return JobInfo(status=JobStatus.DONE, output=answer.output, timing=answer.timing, **common)
 
 
 def _failed(wire: TaskWire, info: DeploymentInfo, common: Mapping[str, Any]) -> JobInfo:
     ours = is_ours(info)
-    if ours:
-        _, error, seconds = answer_of(wire.output)
-        if error is not None:
-            timing = Timing(execution=seconds, source=None if seconds is None else "execution: worker")
-            lost = error.type in REFUSALS
-            return JobInfo(status=JobStatus.FAILED, error=error, lost=lost, timing=timing, **common)
+    answer = answer_of(wire.output) if ours else None
+    if answer is not None and answer.error is not None:
+        return _refused_or_failed(answer, answer.error, common)
     said = wire.error if isinstance(wire.error, str) else "" if wire.error is None else json.dumps(wire.error)
     error = JobError(type="TaskFailed", message=said[:2000] or "the platform gives no reason")
     return JobInfo(status=JobStatus.FAILED, error=error, lost=ours, **common)
 
 
-def submitted(task_id: str) -> JobInfo:
-    return JobInfo(id=task_id, status=JobStatus.QUEUED)
+def _refused_or_failed(answer: Answer, error: JobError, common: Mapping[str, Any]) -> JobInfo:
+    """What a worker refused has not run: it is lost, and may run elsewhere."""
+    lost = error.type in REFUSALS
+    return JobInfo(status=JobStatus.FAILED, error=error, lost=lost, timing=answer.timing, **common)
 
 
 # -- on a held connection
@@ -155,37 +177,27 @@ async def invoke(gateway: Gateway, call: Invocation) -> Result:
     info = gateway.info
     gateway.must_be_reachable("invoke()")
     where = await gateway.address()
-    ours = is_ours(info)
-    credentials = (*where.headers, *_own_token(info, call))
-    secrets = tuple(value.removeprefix("Bearer ") for _, value in credentials)
-    headers = (("x-unigpu-job", call.job_id), ("x-unigpu-timeout", f"{call.execution_timeout:g}")) if ours else ()
-    request = Request(
-        method="POST",
-        url=f"{where.origin}{info.route or _PATH}",
-        operation=INVOKE,
-        headers=(*credentials, *headers),
-        json={"input": call.input} if ours else call.input,
-        role="worker",
-        call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-        deadline=call.deadline,
-        deployment=info.name,
-        foreign=True,
-    )
+    headers = (*where.headers, *_own_token(info, call))
+    secrets = tuple(value.removeprefix("Bearer ") for _, value in headers)
+    exchange = WorkerCall(info=info, operation="yotta.gateway.invoke", own=is_ours(info))
     try:
-        reply = await gateway.io.send(request)
+        reply = await gateway.io.send(exchange.request(call, f"{where.origin}{info.route or INVOKE}", headers=headers))
     except TransportError as exc:
         if exc.never_sent:
             await gateway.must_run()
         raise
-    if ours:
-        return await _envelope(gateway, reply, secrets, idempotent=call.idempotent)
+    answer = answer_of(json_object(reply.content)) if exchange.own else None
+    if answer is not None and answer.error is not None and answer.error.type in REFUSALS:
+        words = answer.error.message or answer.error.type
+        raise exchange.not_ready(f"takes no call: {words}", state=str(info.state), reason=answer.error.type)
     if 200 <= reply.status < 300:
-        return Result(output=reply.json())
+        return exchange.result(reply)
     await gateway.judge(reply.status, idempotent=call.idempotent)
-    raise error_for(reply, PROVIDER, deployment=info.name, secrets=secrets, maybe_executed=True)
+    ran = None if exchange.own else True  # our worker's refusals run nothing; another server's may come from its code
+    raise error_for(reply, PROVIDER, deployment=info.name, secrets=secrets, maybe_executed=ran)
 
 
-def _own_token(info: DeploymentInfo, call: Invocation) -> tuple[tuple[str, str], ...]:
+def _own_token(info: DeploymentInfo, call: Invocation) -> Params:
     """The deployment's own token, for a pod's port, which is open to everybody.
 
     Raises:
@@ -199,38 +211,4 @@ def _own_token(info: DeploymentInfo, call: Invocation) -> tuple[tuple[str, str],
             provider=PROVIDER,
             deployment=info.name,
         )
-    return (("authorization", f"Bearer {call.token.get_secret_value()}"),)
-
-
-async def _envelope(gateway: Gateway, reply: Response, secrets: tuple[str, ...], *, idempotent: bool) -> Result:
-    """What our worker said; whatever else it is, is the gateway's."""
-    info = gateway.info
-    try:
-        envelope, error, seconds = answer_of(reply.json())
-    except InvalidResponseError:
-        envelope, error, seconds = None, None, None
-    timing = Timing(execution=seconds, source=None if seconds is None else "execution: worker")
-    if envelope is not None and reply.status == 200:
-        return Result(output=envelope["output"], timing=timing)
-    common: dict[str, Any] = {"provider": PROVIDER, "operation": INVOKE, "deployment": info.name}
-    if error is not None and error.type in REFUSALS:
-        raise NoWorkerReady(
-            f"the worker of {info.name or info.provider_name} takes no call: {error.message or error.type}",
-            state=str(info.state),
-            reason=error.type,
-            maybe_executed=False,
-            **common,
-        )
-    if error is not None and reply.status == 200:
-        raise JobFailed(
-            f"the call of {info.name or info.provider_name} failed: {error.type}: {error.message}",
-            error_type=error.type,
-            error_message=error.message,
-            traceback=error.traceback,
-            maybe_executed=True,
-            **common,
-        )
-    await gateway.judge(reply.status, idempotent=idempotent)
-    if 200 <= reply.status < 300:
-        raise InvalidResponseError("the answer is not that of unigpu's worker", maybe_executed=True, **common)
-    raise error_for(reply, PROVIDER, deployment=info.name, secrets=secrets)
+    return bearer(call.token)

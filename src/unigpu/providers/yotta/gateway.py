@@ -16,10 +16,7 @@ from unigpu.errors import DeploymentGone, NoWorkerReady, UniGPUError, Unsupporte
 
 from . import resources
 from .api import PROVIDER, YottaAPI
-from .options import Options
 
-INVOKE: Final = "yotta.gateway.invoke"
-REQUEST: Final = "yotta.gateway.request"
 _NO_WORKER: Final = frozenset({404, 503})
 """What a gateway may answer without a worker behind it. A server may answer so as well."""
 _BROKEN: Final = frozenset({502, 504})
@@ -40,7 +37,6 @@ class Gateway:
     """What stands between one call and the workers of *info*."""
 
     api: YottaAPI
-    options: Options
     io: Io
     info: DeploymentInfo
     deadline: float
@@ -108,7 +104,7 @@ class Gateway:
             raise WorkerLost(
                 f"the worker of {self.info.name or self.info.provider_name} gave no answer (HTTP {status})",
                 provider=PROVIDER,
-                operation=INVOKE,
+                operation="yotta.gateway.invoke",
                 deployment=self.info.name,
                 maybe_executed=True,
                 hint="It may have run; repeat it if the handler is idempotent.",
@@ -131,7 +127,7 @@ class Gateway:
             return None
 
     async def _read(self) -> DeploymentInfo:
-        now = await resources.read(self.api, self.options, self.io, self.info, deadline=self.deadline)
+        now = await resources.read(self.api, self.io, self.info, deadline=self.deadline)
         if now is None:
             raise DeploymentGone(
                 f"{self.info.name or self.info.id} does not exist any more",

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from unigpu.driver import DeploymentSpec, GPURequest, Io, Offer, canonical, gpu, matches, members, spelling, worker_hour
+from unigpu.driver import (
+    DeploymentSpec,
+    GPURequest,
+    Io,
+    Offer,
+    canonical,
+    gpu,
+    matches,
+    members,
+    spelling,
+    worker_hour,
+)
 from unigpu.errors import UnsupportedError
 
 from .api import PROVIDER, YottaAPI
 from .options import Options
-from .wire import PlaceWire, StockWire, rows
+from .wire import PlaceWire, StockWire
 
 _SOURCE: Final = "availability only: Yotta's API tells no price before a deployment exists"
 _OWN_PRICE: Final = "your own price table (driver_options)"
 
 
 def gpu_codes(spec: DeploymentSpec, prices: Mapping[str, float]) -> list[str]:
-    """Yotta's codes of the acceptable GPUs, in order; without those that are known to be too dear."""
+    """Yotta's codes of the acceptable GPUs, in order; without those that the user's own prices put above the cap."""
     codes: list[str] = []
     for request in spec.gpu or ():
         for code in spelling(request, PROVIDER):
@@ -42,7 +53,7 @@ def price_in(prices: Mapping[str, float], code: str) -> float | None:
 
 async def stock(api: YottaAPI, io: Io, *, deadline: float) -> Sequence[StockWire]:
     """``GET /v2/vms/types``: nominally the stock of virtual machines, and the one list of GPUs and regions there is."""
-    return rows(StockWire, await api.listed(io, "/v2/vms/types", "gpu.list", deadline=deadline), "gpu.list")
+    return await api.listed(io, StockWire, "/v2/vms/types", "gpu.list", deadline=deadline)
 
 
 def offers(

@@ -1,152 +1,145 @@
-"""The lines that workers wrote."""
+"""The verb ``logs``. A worker's log comes in pages: backwards from its newest line, or forwards from a mark."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
 
-from unigpu.driver import (
-    DeploymentInfo,
-    Io,
-    LogLine,
-    WorkerState,
-)
+from unigpu.driver import DeploymentInfo, Io, LogLine, Params, WorkerState, epoch, read_logs
 from unigpu.errors import DeploymentGone, NotFoundError, UnsupportedError
 
-from .api import NO_ROUTE, PROVIDER, READ_TIMEOUT, YottaAPI
-from .wire import (
-    LogPageWire,
-    LogWire,
-    shaped,
-    time_of,
-)
+from .api import NO_ROUTE, PROVIDER, YottaAPI
+from .wire import LogPageWire, LogWire
 from .workers import listed
 
 LOG_PAGE: Final = 1000
-_FOLLOW_S: Final = 3.0
+_PAUSE_S: Final = 3.0
 _MOST_PAGES: Final = 1000
 _NO_ENDPOINT: Final = frozenset({14000, 24001})
 
-# Workers and logs.
+Mark = tuple[str, str]
+"""A place in a log: a time in milliseconds, and an offset."""
 
 
-async def logs(
+def logs(
     api: YottaAPI, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
 ) -> AsyncIterator[LogLine]:
-    """The newest lines by paging backwards, and what follows by paging forwards from the last one."""
-    after: dict[str, tuple[str, str]] = {}
-    read_out: set[str] = set()
-    first = True
-    while first or follow:
-        lines: list[LogLine] = []
-        holders = [(worker, False)] if worker else await _log_holders(api, io, info)
-        for id, ended in holders:
-            if id in read_out:
-                continue
-            try:
-                if first:  # also where none is wanted: what follows begins after the newest
-                    found = await _newest(api, io, info, id, max(1, tail) if follow else tail)
-                else:
-                    found = await _later(api, io, info, id, after.get(id))
-            except DeploymentGone:
-                raise
-            except NotFoundError:
-                if worker:
-                    raise
-                continue  # it was replaced meanwhile
-            if found:
-                after[id] = _mark(found[-1])
-            if ended:
-                read_out.add(id)  # dead workers stay listed; this one says nothing more
-            lines += [LogLine(text=one.log, worker_id=id, time=time_of(one.timestamp)) for one in found]
-        lines.sort(key=lambda one: one.time or 0.0)
-        for one in lines[max(0, len(lines) - tail) :] if first else lines:
-            yield one
-        first = False
-        if follow:
-            await io.sleep(_FOLLOW_S)
-
-
-async def _log_holders(api: YottaAPI, io: Io, info: DeploymentInfo) -> Sequence[tuple[str, bool]]:
-    """The workers, and whether they have ended."""
-    found = await listed(api, io, info, deadline=io.now() + READ_TIMEOUT)
-    if found is None:
-        raise _no_logs(info, "there is no list of workers")
-    return [(one.id, one.state is WorkerState.EXITED) for one in found]
-
-
-def _no_logs(info: DeploymentInfo, why: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"Yotta shows no logs of {info.name or info.provider_name}: {why} (the call is in its guide, and not in its "
-        "reference).",
-        provider=PROVIDER,
-        deployment=info.name,
-        capability="logs",
-        source="https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless",
-        hint="Read them in the console.",
+    """As `unigpu.driver.Driver.logs`."""
+    reader = _Reader(api, io, info, follow=follow)
+    return read_logs(
+        io, workers=reader.workers, read=reader.read, worker=worker, follow=follow, tail=tail, pause=_PAUSE_S
     )
 
 
-async def _newest(api: YottaAPI, io: Io, info: DeploymentInfo, worker: str, tail: int) -> list[LogWire]:
-    found: list[LogWire] = []
-    token: tuple[str, str] | None = None
-    for _ in range(_MOST_PAGES):
-        want = min(LOG_PAGE, tail - len(found))
-        if want <= 0:
-            break
-        page = await _page(api, io, info, worker, "Backward", token, size=want)
-        found += page.logs
-        token = _token(page)
-        if not page.has_more or not page.logs or token is None:
-            break
-    return sorted(found, key=_order)
+@dataclass(slots=True)
+class _Reader:
+    """Reads on where it stopped.
 
+    Attributes:
+        after: Worker → the mark of its last line that was read.
+        ended: Workers that have ended. They stay listed, and write nothing more.
+    """
 
-async def _later(
-    api: YottaAPI, io: Io, info: DeploymentInfo, worker: str, after: tuple[str, str] | None
-) -> list[LogWire]:
-    found: list[LogWire] = []
-    token = after
-    for _ in range(_MOST_PAGES):
-        page = await _page(api, io, info, worker, "Forward", token, size=LOG_PAGE)
-        found += [one for one in page.logs if after is None or _order(one) > _order_of(after)]
-        token = _token(page)
-        if not page.has_more or not page.logs or token is None:
-            break
-    return sorted(found, key=_order)
+    api: YottaAPI
+    io: Io
+    info: DeploymentInfo
+    follow: bool
+    after: dict[str, Mark] = field(default_factory=dict[str, Mark])
+    ended: set[str] = field(default_factory=set[str])
 
+    async def workers(self) -> Sequence[str]:
+        """The ids of those whose log was not read to its end."""
+        found = await listed(self.api, self.io, self.info, deadline=self._until())
+        if found is None:
+            raise self._no_logs("there is no list of workers")
+        unread = [one for one in found if one.id not in self.ended]
+        self.ended |= {one.id for one in unread if one.state is WorkerState.EXITED}
+        return [one.id for one in unread]
 
-async def _page(
-    api: YottaAPI, io: Io, info: DeploymentInfo, worker: str, way: str, token: tuple[str, str] | None, *, size: int
-) -> LogPageWire:
-    params = [("pageSize", str(size)), ("direction", way)]
-    if token is not None:
-        params += [("searchAfterTime", token[0]), ("searchAfterOffset", token[1])]
-    path, until = f"/workers/{worker}/logs", io.now() + READ_TIMEOUT
-    try:
-        data = await api.about(io, "GET", info, path, "worker.logs", params=tuple(params), deadline=until)
-    except DeploymentGone as exc:
-        if exc.status == NO_ROUTE:
-            raise _no_logs(info, "there is no such call") from exc
-        if exc.status in _NO_ENDPOINT:
-            raise
-        raise NotFoundError(
-            f"{info.name or info.provider_name} has no worker {worker}",
-            status=exc.status,
+    async def read(self, worker: str, tail: int | None) -> Sequence[LogLine]:
+        """The last *tail* lines of one, or those since the last read."""
+        if tail is None:
+            found = await self._later(worker, self.after.get(worker))
+        else:  # one line also where none is wanted: what follows begins after the newest
+            found = await self._newest(worker, max(1, tail) if self.follow else tail)
+        if found:
+            self.after[worker] = _mark(found[-1])
+        return [LogLine(text=one.log, worker_id=worker, time=epoch(one.timestamp)) for one in found]
+
+    async def _newest(self, worker: str, tail: int) -> list[LogWire]:
+        found: list[LogWire] = []
+        mark: Mark | None = None
+        for _ in range(_MOST_PAGES):
+            size = min(LOG_PAGE, tail - len(found))
+            if size <= 0:
+                break
+            page = await self._page(worker, "Backward", mark, size=size)
+            found += page.logs
+            mark = _next(page)
+            if mark is None:
+                break
+        return sorted(found, key=_order)
+
+    async def _later(self, worker: str, after: Mark | None) -> list[LogWire]:
+        found: list[LogWire] = []
+        mark = after
+        for _ in range(_MOST_PAGES):
+            page = await self._page(worker, "Forward", mark, size=LOG_PAGE)
+            found += [one for one in page.logs if after is None or _order(one) > _order_of(after)]
+            mark = _next(page)
+            if mark is None:
+                break
+        return sorted(found, key=_order)
+
+    async def _page(self, worker: str, direction: str, mark: Mark | None, *, size: int) -> LogPageWire:
+        params: Params = (("pageSize", str(size)), ("direction", direction))
+        if mark is not None:
+            params = (*params, ("searchAfterTime", mark[0]), ("searchAfterOffset", mark[1]))
+        path = f"/workers/{quote(worker, safe='')}/logs"
+        try:
+            reply = await self.api.about(
+                self.io, "GET", self.info, path, "worker.logs", params=params, deadline=self._until()
+            )
+        except DeploymentGone as exc:
+            if exc.status == NO_ROUTE:
+                raise self._no_logs("there is no such call") from exc
+            if exc.status in _NO_ENDPOINT:
+                raise
+            raise NotFoundError(
+                f"{self.info.name or self.info.provider_name} has no worker {worker}",
+                status=exc.status,
+                provider=PROVIDER,
+                deployment=self.info.name,
+            ) from exc
+        return self.api.parse(LogPageWire, reply)
+
+    def _until(self) -> float:
+        return self.io.now() + self.api.read_timeout
+
+    def _no_logs(self, why: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"Yotta shows no logs of {self.info.name or self.info.provider_name}: {why} (the call is in its guide, and "
+            "not in its reference).",
             provider=PROVIDER,
-            deployment=info.name,
-        ) from exc
-    return shaped(LogPageWire, data, "worker.logs")
+            deployment=self.info.name,
+            capability="logs",
+            source="https://docs.yottalabs.ai/api-and-sdk/api-guides/serverless",
+            hint="Read them in the console.",
+        )
 
 
-def _token(page: LogPageWire) -> tuple[str, str] | None:
+def _next(page: LogPageWire) -> Mark | None:
+    """Where the next page begins; ``None``: there is none."""
     at, offset = page.next_search_after_time, page.next_search_after_offset
-    return None if at is None or offset is None else (str(at), str(offset))
+    if not page.has_more or not page.logs or at is None or offset is None:
+        return None
+    return str(at), str(offset)
 
 
-def _mark(one: LogWire) -> tuple[str, str]:
-    """Where to go on after this line: its time in milliseconds, and its offset."""
-    at = time_of(one.timestamp)
+def _mark(one: LogWire) -> Mark:
+    at = epoch(one.timestamp)
     return ("0" if at is None else str(round(at * 1000)), str(one.offset if one.offset is not None else 0))
 
 
@@ -154,14 +147,8 @@ def _order(one: LogWire) -> tuple[float, float]:
     return _order_of(_mark(one))
 
 
-def _order_of(mark: tuple[str, str]) -> tuple[float, float]:
+def _order_of(mark: Mark) -> tuple[float, float]:
     try:
         return float(mark[0]), float(mark[1])
     except ValueError:
         return 0.0, 0.0
-
-
-# Offers.
-
-
-# What bills.

@@ -66,7 +66,7 @@ class SpecOptions(InputModel):
 
     Attributes:
         service_mode: ``QUEUE`` (the default of a function), ``ALB`` (the default of an http deployment; a function then
-            has no jobs), or ``CUSTOM`` (workers that nobody can call).
+            has no jobs), or ``CUSTOM`` (workers that cannot be called).
         regions: Yotta's own region ids, as in ``["us-east-3", "eu-2"]``: sent as they are. Left out: every region that
             the platform lists as available for an acceptable GPU now.
         route: Where ``invoke`` posts the bare input, for an image whose server is not our worker.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from typing import Final
 
-from unigpu.driver import CallClass, HTTPCall, Request, StreamResponse
+from unigpu.driver import HTTPCall, StreamResponse
 from unigpu.errors import TransportError, UnsupportedError
 
 from .api import PROVIDER
-from .gateway import REQUEST, Gateway
+from .gateway import Gateway
+
+_OPERATION: Final = "yotta.gateway.request"
 
 
 @contextlib.asynccontextmanager
@@ -26,21 +29,8 @@ async def request(gateway: Gateway, call: HTTPCall) -> AsyncGenerator[StreamResp
             capability="request",
             hint="Use another header, as in X-Api-Key.",
         )
-    opening = gateway.io.stream(
-        Request(
-            method=call.method,
-            url=f"{where.origin}{call.target}",
-            operation=REQUEST,
-            headers=(*call.headers, *where.headers),
-            content=call.content,
-            role="worker",
-            call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-            deadline=call.deadline,
-            read_timeout=call.read_timeout,
-            deployment=gateway.info.name,
-            foreign=True,
-        )
-    )
+    url, headers = f"{where.origin}{call.target}", (*call.headers, *where.headers)
+    opening = gateway.io.stream(call.request(url, info=gateway.info, operation=_OPERATION, headers=headers))
     try:
         reply = await opening.__aenter__()
     except TransportError as exc:

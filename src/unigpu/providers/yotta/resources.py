@@ -1,249 +1,224 @@
 """What a deployment consists of: an endpoint or a pod, and the login of a private registry where one is given.
 
-Nothing can be created cold: an endpoint has at least one worker, and bills from RUNNING. So a lost answer is looked for
-longer than elsewhere, and an endpoint is stopped before it is deleted (deleting a running one is refused: 24002).
+Nothing can be created cold: an endpoint has at least one worker, and bills from RUNNING. So a create without an answer
+is looked for longer than elsewhere, and an endpoint is stopped before it is deleted (Yotta refuses to delete a running
+one: 24002).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from pydantic import SecretStr
 
-from unigpu.driver import CallClass, Consistency, DeploymentInfo, DeploymentSpec, Found, Identity, Io, State
-from unigpu.errors import (
-    APIStatusError,
-    ConflictError,
-    InvalidResponseError,
-    NameConflict,
-    NoCapacityError,
-    NotFoundError,
-    UniGPUError,
+from unigpu.driver import (
+    Consistency,
+    DeploymentInfo,
+    DeploymentSpec,
+    Found,
+    Identity,
+    Io,
+    ListedResource,
+    State,
+    Tags,
 )
+from unigpu.errors import ConflictError, InvalidResponseError, NoCapacityError, NotFoundError, UniGPUError
 
-from . import _known, bodies, gpus, translate
+from . import bodies, gpus, translate
 from .api import CREDENTIAL, ENDPOINT, NO_ROUTE, PATHS, POD, PROVIDER, YottaAPI, kind_of
-from .options import Options, SpecOptions
-from .wire import CredentialWire, EndpointWire, PodWire, StockWire, rows, shaped
+from .options import SpecOptions
+from .wire import CredentialWire, EndpointWire, PodWire, StockWire
 
-_MODELS: Final[Mapping[str, type[EndpointWire | PodWire | CredentialWire]]] = {
-    ENDPOINT: EndpointWire,
-    POD: PodWire,
-    CREDENTIAL: CredentialWire,
-}
-_BILLS: Final[Mapping[str, str]] = {
-    ENDPOINT: "all its workers, from RUNNING",
-    POD: "its GPUs and disk, from RUNNING",
-}
+Row = EndpointWire | PodWire | CredentialWire
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One part: found in a list by name, read and deleted by id. Creating one twice makes two."""
+@dataclass(frozen=True, kw_only=True)
+class YottaResource(ListedResource[Row]):
+    """A resource of any kind."""
 
     api: YottaAPI
-    options: Options
-    kind: str
-    name: str
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
-    known: _known.Known = _known.NOTHING
-    optional: bool = False
-    call: CallClass = CallClass.RECONCILE
-
-    @property
-    def consistency(self) -> Consistency:
-        return Consistency(kind="listed", settle=self.options.settle)
-
-    @property
-    def bills_cold(self) -> str | None:
-        return _BILLS.get(self.kind)
-
-    async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        return [one for one in await self._all(io, deadline=deadline) if one.name == self.name]
-
-    async def _all(self, io: Io, *, deadline: float) -> Sequence[Found]:
-        what = f"{self.kind}.list"
-        data = await self.api.listed(io, PATHS[self.kind], what, deadline=deadline)
-        found = [self.found(row) for row in rows(_MODELS[self.kind], data, what)]
-        return [one for one in found if not _is_over(one)]
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
+        """As `Resource.read`. After a "not found" that is not in Yotta's words the list decides: a proxy may say so of
+        what exists and bills."""
         what = f"{self.kind}.get"
         try:
-            data = await self.api.send(io, "GET", f"{PATHS[self.kind]}/{id}", what, deadline=deadline)
+            reply = await self.api.send(io, "GET", self.path_of(id), what, deadline=deadline)
         except NotFoundError as exc:
-            return await self._listed(io, id, deadline=deadline) if exc.status == NO_ROUTE else None
-        found = self.found(self.shaped(data, what))
-        return None if _is_over(found) else found
+            if exc.status != NO_ROUTE:
+                return None
+            listed = await replace(self, tag=None).all(io, deadline=deadline)
+            return next((one for one in listed if one.id == id), None)
+        found = self.shown(self.api.body_of(reply), what)
+        return None if found.info is not None and found.info.state is State.GONE else found
 
-    async def _listed(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        """After a "not found" that is not in Yotta's words: a proxy may say so of what exists and bills. The list
-        decides."""
-        return next((one for one in await self._all(io, deadline=deadline) if one.id == id), None)
+    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
+        """As `Resource.create_cold`: the first of `candidates` that there is capacity for."""
+        spec, identity = self.made_from()
+        candidates = await self.candidates(io, spec, identity, made, deadline=deadline)
+        for body in candidates:
+            try:
+                found = await self.create(io, body, deadline=deadline, hide=_secrets(spec))
+            except NoCapacityError:
+                if body is candidates[-1]:
+                    raise
+            except NotFoundError as exc:  # the route is gone: nothing was created
+                raise InvalidResponseError(
+                    exc.message, provider=PROVIDER, operation=exc.operation, maybe_executed=False
+                ) from exc
+            else:
+                return _fresh(await self._whole(io, found, deadline=deadline), identity)
+        raise AssertionError("unreachable: the last body returns or raises")
 
-    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        """Delete it; an endpoint that runs is told to stop, and has to be asked again.
+    async def candidates(
+        self, io: Io, spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found], *, deadline: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """The bodies of what may be created, the best first."""
+        raise NotImplementedError
+
+    def shown(self, row: object, operation: str) -> Found:
+        """What a row shows. The older API answers a create with the id alone."""
+        if operation.endswith(".create") and isinstance(row, int | str) and not isinstance(row, bool):
+            return Found(kind=self.kind, id=str(row), name=self.name)
+        return super().shown(row, operation)
+
+    async def _whole(self, io: Io, found: Found, *, deadline: float) -> Found:
+        """*found*, read where only its id is known."""
+        if found.info is not None or self.kind == CREDENTIAL:
+            return found
+        try:
+            now = await self.read(io, found.id, deadline=deadline)
+        except UniGPUError as exc:
+            exc.maybe_executed = True  # it exists, whatever became of the request that reads it
+            raise
+        if now is None:
+            raise InvalidResponseError(
+                f"{self.kind} {found.id} was created and is not found", provider=PROVIDER, maybe_executed=True
+            )
+        return now
+
+    async def _places(
+        self, io: Io, spec: DeploymentSpec, identity: Identity, own: SpecOptions, other: str, *, deadline: float
+    ) -> list[dict[str, Any]]:
+        """Where it may run now, if its name is free.
 
         Raises:
-            ConflictError: it is not stopped yet, or (a login) still used.
+            NoCapacityError: nowhere.
+            NameConflict: the name is taken by the *other* kind.
         """
+        stock = () if own.regions is not None else await gpus.stock(self.api, io, deadline=deadline)
+        codes = gpus.gpu_codes(spec, self.api.options.prices)
+        places = bodies.placement(codes, gpus.gpu_count(spec), stock, own.regions)
+        if not places:
+            raise _no_capacity(spec, stock)
+        there = _resource(other, self.api, self.name, spec=spec, identity=identity)
+        await there.must_not_exist(io, deadline=deadline)
+        return places
+
+
+class EndpointResource(YottaResource):
+    """Declared workers behind one name."""
+
+    async def candidates(
+        self, io: Io, spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found], *, deadline: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """One: it names all acceptable GPUs."""
+        own = SpecOptions.model_validate(dict(spec.options(PROVIDER)))
+        places = await self._places(io, spec, identity, own, POD, deadline=deadline)
+        login = _login(own, made)
+        return (bodies.endpoint_body(spec, identity, places, options=self.api.options, own=own, credential=login),)
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        """As `Resource.delete`. One that runs is stopped, and has to be deleted again.
+
+        Raises:
+            ConflictError: it is not stopped yet.
+        """
+        now = await self.read(io, id, deadline=deadline)
         try:
-            if self.kind == ENDPOINT and not await self._may_be_deleted(io, id, deadline=deadline):
+            if now is not None and now.info is not None and now.info.state not in (State.STOPPED, State.FAILED):
                 await self._stop(io, id, deadline=deadline)
             try:
-                await self.api.send(io, "DELETE", f"{PATHS[self.kind]}/{id}", f"{self.kind}.delete", deadline=deadline)
+                await super().delete(io, id, deadline=deadline)
             except ConflictError:
-                if self.kind == ENDPOINT:
-                    await self._stop(io, id, deadline=deadline)  # a failed one that has to be stopped first
+                await self._stop(io, id, deadline=deadline)  # a failed one that has to be stopped first
                 raise
         except NotFoundError:
             return  # it is gone already
 
-    async def _may_be_deleted(self, io: Io, id: str, *, deadline: float) -> bool:
-        now = await self.read(io, id, deadline=deadline)
-        return now is None or now.info is None or now.info.state in (State.STOPPED, State.FAILED)
-
     async def _stop(self, io: Io, id: str, *, deadline: float) -> None:
-        """Tell it to stop.
+        """Stop it. One that is stopping or stopped refuses that, which is as good.
 
         Raises:
             ConflictError: always; it is not stopped yet.
         """
-        await stop(self.api, io, id, deadline=deadline)
+        try:
+            path = f"{self.path_of(id)}/stop"
+            await self.api.send(io, "POST", path, "endpoint.stop", json={}, deadline=deadline)
+        except ConflictError:
+            pass  # the next read shows it
         raise ConflictError(
             f"{self.name} is stopping", provider=PROVIDER, operation="yotta.endpoint.delete", maybe_executed=False
         )
 
-    async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
-        if self.spec is None or self.identity is None:
-            raise AssertionError("a part of something that exists is never created")
-        own = SpecOptions.model_validate(dict(self.spec.options(PROVIDER)))
-        if self.kind == CREDENTIAL:
-            return await self._post(io, bodies.credential_body(self.name, self.spec), deadline=deadline)
-        login = made.get(CREDENTIAL)
-        stored = None if own.credential_id is None else str(own.credential_id)
-        about: dict[str, Any] = {
-            "options": self.options,
-            "own": own,
-            "credential": stored if login is None else login.id,
-        }
-        codes = gpus.gpu_codes(self.spec, self.options.prices)
-        count = gpus.gpu_count(self.spec)
-        stock = await self._stock(io, own, deadline=deadline)
-        places = bodies.placement(codes, count, stock, own.regions)
-        if not places:
-            raise _no_capacity(self.spec, stock)
-        await self._must_be_free(io, deadline=deadline)
-        if self.kind == ENDPOINT:
-            body = bodies.endpoint_body(self.spec, self.identity, places, **about)
-            return await self._post(io, body, deadline=deadline)
-        return await self._create_pod(io, places, about, deadline=deadline)
 
-    async def _must_be_free(self, io: Io, *, deadline: float) -> None:
-        """A name is one deployment, whatever its kind.
+class PodResource(YottaResource):
+    """One machine's share."""
 
-        Raises:
-            NameConflict: it is a pod's, where an endpoint is wanted, or the other way round.
-        """
-        other = replace(self, kind=POD if self.kind == ENDPOINT else ENDPOINT)
-        taken = await other.find(io, deadline=deadline)
-        if taken:
-            name = self.name if self.identity is None else self.identity.name
-            raise NameConflict(
-                f"{name} exists on yotta as a {other.kind} ({taken[0].id})",
-                provider=PROVIDER,
-                deployment=name,
-                fields=("kind",),
-                hint="Tear it down first, or choose another name; nothing was touched.",
-            )
-
-    async def _create_pod(
-        self, io: Io, places: Sequence[Mapping[str, Any]], about: Mapping[str, Any], *, deadline: float
-    ) -> Found:
-        """A pod has one GPU type: the acceptable ones are tried in their order."""
-        spec, identity = self.spec, self.identity
-        if spec is None or identity is None:
-            raise AssertionError("unreachable: create_cold has checked both")
-        codes = list(dict.fromkeys(str(place["gpuType"]) for place in places))
-        for code in codes:
-            regions = [str(place["region"]) for place in places if place["gpuType"] == code]
-            body = bodies.pod_body(spec, identity, code, regions, **about)
-            try:
-                return await self._post(io, body, deadline=deadline)
-            except NoCapacityError:
-                if code == codes[-1]:
-                    raise
-        raise AssertionError("unreachable: the last one returns or raises")
-
-    async def _post(self, io: Io, body: Mapping[str, Any], *, deadline: float) -> Found:
-        what = f"{self.kind}.create"
-        try:
-            data = await self.api.send(
-                io,
-                "POST",
-                PATHS[self.kind],
-                what,
-                json=body,
-                role="create",
-                call=self.call,
-                deadline=deadline,
-                hide=() if self.spec is None else _secrets(self.spec),
-            )
-        except NotFoundError as exc:  # the route is gone: nothing was made
-            raise InvalidResponseError(
-                exc.message, provider=PROVIDER, operation=exc.operation, maybe_executed=False
-            ) from exc
-        except APIStatusError as exc:
-            exc.deployment = None if self.identity is None else self.identity.name
-            raise
-        if isinstance(data, int | str) and not isinstance(data, bool):  # the older API answered with the id alone
-            return await self._made(io, str(data), deadline=deadline)
-        return self._fresh(self.found(self.shaped(data, what)))
-
-    async def _made(self, io: Io, id: str, *, deadline: float) -> Found:
-        try:
-            now = await self.read(io, id, deadline=deadline)
-        except UniGPUError as exc:
-            exc.maybe_executed = True  # it exists, whatever became of the look at it
-            raise
-        if now is None:
-            raise InvalidResponseError(
-                f"{self.kind} {id} was created and is not found", provider=PROVIDER, maybe_executed=True
-            )
-        return self._fresh(now)
-
-    def _fresh(self, found: Found) -> Found:
-        """What this call made is what it asked for, also where the platform shows no environment."""
-        if found.info is None or self.identity is None:
-            return found
-        ends = self.identity.expires_at if found.expires_at is None else found.expires_at
-        info = found.info.model_copy(update={"expires_at": ends, "assumed": ()})
-        return replace(found, expires_at=ends, info=info)
-
-    async def _stock(self, io: Io, own: SpecOptions, *, deadline: float) -> Sequence[StockWire]:
-        """Which GPU is available where, now; not asked where the regions are given."""
-        return () if own.regions is not None else await gpus.stock(self.api, io, deadline=deadline)
-
-    def shaped(self, data: object, operation: str) -> EndpointWire | PodWire | CredentialWire:
-        return shaped(_MODELS[self.kind], data, operation)
-
-    def found(self, wire: EndpointWire | PodWire | CredentialWire) -> Found:
-        if isinstance(wire, EndpointWire):
-            return translate.found_endpoint(wire, self.api.base, self.options, self.known)
-        if isinstance(wire, PodWire):
-            return translate.found_pod(wire, self.options, self.known)
-        return Found(kind=self.kind, id=wire.id, name=wire.name, created_at=wire.created_at)
+    async def candidates(
+        self, io: Io, spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found], *, deadline: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """One for each acceptable GPU, in their order: a pod names one GPU."""
+        own = SpecOptions.model_validate(dict(spec.options(PROVIDER)))
+        places = await self._places(io, spec, identity, own, ENDPOINT, deadline=deadline)
+        login = _login(own, made)
+        regions: dict[str, list[str]] = {}
+        for place in places:
+            regions.setdefault(place["gpuType"], []).append(place["region"])
+        return [
+            bodies.pod_body(spec, identity, code, there, options=self.api.options, own=own, credential=login)
+            for code, there in regions.items()
+        ]
 
 
-async def read(
-    api: YottaAPI, options: Options, io: Io, info: DeploymentInfo, *, deadline: float
-) -> DeploymentInfo | None:
+class CredentialResource(YottaResource):
+    """The login of a private registry."""
+
+    async def candidates(
+        self, io: Io, spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found], *, deadline: float
+    ) -> Sequence[Mapping[str, Any]]:
+        return (bodies.credential_body(self.name, spec),)
+
+
+_KINDS: Final[Mapping[str, tuple[type[YottaResource], type[Row], str | None]]] = {
+    ENDPOINT: (EndpointResource, EndpointWire, "all its workers, from RUNNING"),
+    POD: (PodResource, PodWire, "its GPUs and disk, from RUNNING"),
+    CREDENTIAL: (CredentialResource, CredentialWire, None),
+}
+"""Kind → its class, the shape of a row, and what it bills as created."""
+
+
+def of_spec(api: YottaAPI, spec: DeploymentSpec, identity: Identity) -> Sequence[YottaResource]:
+    """The resources of a new deployment, in the order of creation."""
+    kinds = [POD if spec.kind == "pod" else ENDPOINT]
+    if spec.registry is not None:
+        kinds.insert(0, CREDENTIAL)
+    more: dict[str, Any] = {"known": translate.of_any_create(identity), "spec": spec, "identity": identity}
+    return tuple(_resource(kind, api, identity.provider_name, **more) for kind in kinds)
+
+
+def of_name(api: YottaAPI, info: DeploymentInfo) -> Sequence[YottaResource]:
+    """Every resource that may carry the name of *info*. Yotta does not show which kinds there are of it."""
+    more: dict[str, Any] = {"known": Tags.of(info), "assumed": info.assumed, "optional": True}
+    return tuple(_resource(kind, api, info.provider_name, **more) for kind in (CREDENTIAL, POD, ENDPOINT))
+
+
+async def read(api: YottaAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
     """*info* as it is now; what Yotta does not show, as *info* has it."""
-    part = Part(api=api, options=options, kind=kind_of(info), name=info.provider_name, known=_known.by_info(info))
-    found = await part.read(io, info.id, deadline=deadline)
+    found = await _of_info(api, info).read(io, info.id, deadline=deadline)
     if found is None or found.info is None:
         return None
     now = found.info
@@ -252,33 +227,61 @@ async def read(
     return now
 
 
-async def stop(api: YottaAPI, io: Io, id: str, *, deadline: float) -> None:
-    """Tell an endpoint to stop. One that stops or has stopped refuses that, which is as good."""
-    try:
-        path = f"{PATHS[ENDPOINT]}/{id}/stop"
-        await api.send(io, "POST", path, "endpoint.stop", json={}, deadline=deadline)
-    except ConflictError:
-        return  # the next look tells
+async def must_exist(api: YottaAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
+    """*info* as it is now, also what Yotta calls terminated.
+
+    Raises:
+        DeploymentGone: it does not exist.
+    """
+    operation = f"{kind_of(info)}.get"
+    reply = await api.about(io, "GET", info, "", operation, deadline=deadline)
+    found = _of_info(api, info).shown(api.body_of(reply), operation)
+    return found.info or info
 
 
-def of_spec(api: YottaAPI, options: Options, spec: DeploymentSpec, identity: Identity) -> Sequence[Part]:
-    """The parts of a new one, in the order of creation."""
-    kinds = [POD if spec.kind == "pod" else ENDPOINT]
-    if spec.registry is not None:
-        kinds.insert(0, CREDENTIAL)
-    known = _known.by_spec(identity)
-    return tuple(
-        Part(
-            api=api,
-            options=options,
-            kind=kind,
-            name=identity.provider_name,
-            spec=spec,
-            identity=identity,
-            known=known,
-        )
-        for kind in kinds
+def _of_info(api: YottaAPI, info: DeploymentInfo) -> YottaResource:
+    name = info.provider_name
+    return _resource(kind_of(info), api, name, known=Tags.of(info), assumed=info.assumed)
+
+
+def _resource(
+    kind: str,
+    api: YottaAPI,
+    name: str,
+    *,
+    known: Tags = translate.UNKNOWN,
+    assumed: tuple[str, ...] = translate.ASSUMED,
+    **more: Any,
+) -> YottaResource:
+    made, shape, bills = _KINDS[kind]
+    return made(
+        api=api,
+        kind=kind,
+        name=name,
+        path=PATHS[kind],
+        shape=shape,
+        found=partial(translate.found, base=api.base, options=api.options, known=known, assumed=assumed),
+        consistency=Consistency(kind="listed", settle=api.options.settle),
+        bills_cold=bills,
+        **more,
     )
+
+
+def _fresh(found: Found, identity: Identity) -> Found:
+    """What this call created is what it asked for, also where Yotta shows no environment."""
+    if found.info is None:
+        return found
+    ends = identity.expires_at if found.expires_at is None else found.expires_at
+    info = found.info.model_copy(update={"expires_at": ends, "assumed": ()})
+    return replace(found, expires_at=ends, info=info)
+
+
+def _login(own: SpecOptions, made: Mapping[str, Found]) -> str | None:
+    """The id of the stored login: the one that was just created, or the one that the spec names."""
+    created = made.get(CREDENTIAL)
+    if created is not None:
+        return created.id
+    return None if own.credential_id is None else str(own.credential_id)
 
 
 def _secrets(spec: DeploymentSpec) -> tuple[str, ...]:
@@ -287,11 +290,6 @@ def _secrets(spec: DeploymentSpec) -> tuple[str, ...]:
     if spec.registry is not None:
         values.append(spec.registry.password)
     return tuple(value.get_secret_value() for value in values)
-
-
-def _is_over(found: Found) -> bool:
-    """What is terminated stays listed for a while; nobody can bring it back."""
-    return found.info is not None and found.info.state is State.GONE
 
 
 def _no_capacity(spec: DeploymentSpec, seen: Sequence[StockWire]) -> NoCapacityError:

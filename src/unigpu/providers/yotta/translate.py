@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from unigpu.driver import (
     DeploymentInfo,
     Found,
+    Identity,
+    Interface,
     Rate,
     State,
+    Tags,
     Worker,
     WorkerState,
     canonical,
+    found_of,
     is_ours,
     worker_hour,
     workers_hour,
 )
 
-from . import _known
-from .api import ENDPOINT, POD, PROVIDER
+from .api import CREDENTIAL, ENDPOINT, POD, PROVIDER
 from .gpus import price_in
-from .options import Options
-from .wire import EndpointWire, PodWire, WorkerWire
+from .options import PORT, Options
+from .wire import CredentialWire, EndpointWire, PodWire, WorkerWire
 
+UNKNOWN: Final = Tags()
+ASSUMED: Final = ("interface", "port", "route", "execution_timeout", "concurrency", "idempotent", "worker_protocol")
+"""Fields that are not certain where the environment is not shown."""
 WORKER_PRICE: Final = "worker_price_per_hour"
-"""In `DeploymentInfo.details`: USD of one worker-hour, as told."""
+"""In `DeploymentInfo.details`: USD of one worker-hour, as Yotta shows it."""
 
 _ENDPOINT_STATES: Final[Mapping[str, State]] = {
     "INITIALIZING": State.STARTING,
@@ -52,7 +59,7 @@ _POD_STATES: Final[Mapping[str, State]] = {
 _WORKER_STATES: Final[Mapping[str, WorkerState]] = {
     "INITIALIZE": WorkerState.STARTING,
     "INITIALIZING": WorkerState.STARTING,
-    "RUNNING": WorkerState.IDLE,  # whether it is busy is not told
+    "RUNNING": WorkerState.IDLE,  # Yotta does not show whether it is busy
     "STOPPING": WorkerState.DRAINING,
     "TERMINATING": WorkerState.DRAINING,
     "STOPPED": WorkerState.STOPPED,
@@ -62,27 +69,21 @@ _WORKER_STATES: Final[Mapping[str, WorkerState]] = {
 _STOPS: Final = "it is stopping"
 
 
-def found_endpoint(wire: EndpointWire, base: str, options: Options, known: _known.Known = _known.NOTHING) -> Found:
-    info = endpoint_info(wire, base, options, known)
-    return _found(ENDPOINT, info)
-
-
-def found_pod(wire: PodWire, options: Options, known: _known.Known = _known.NOTHING) -> Found:
-    return _found(POD, pod_info(wire, options, known))
-
-
-def _found(kind: str, info: DeploymentInfo) -> Found:
-    return Found(
-        kind=kind,
-        id=info.id,
-        name=info.provider_name,
-        attempt=info.attempt,
-        spec_hash=info.spec_hash,
-        created_at=info.created_at,
-        expires_at=info.expires_at,
-        info=info,
-        shown=_shown(info),
-    )
+def found(
+    wire: EndpointWire | PodWire | CredentialWire,
+    base: str,
+    options: Options,
+    known: Tags,
+    assumed: tuple[str, ...],
+) -> Found:
+    """What a row of any list shows."""
+    if isinstance(wire, CredentialWire):
+        return Found(kind=CREDENTIAL, id=wire.id, name=wire.name, created_at=wire.created_at)
+    if isinstance(wire, PodWire):
+        info = pod_info(wire, options, known, assumed)
+        return found_of(POD, info, shown=_shown(info))
+    info = endpoint_info(wire, base, options, known, assumed)
+    return found_of(ENDPOINT, info, shown=_shown(info))
 
 
 def _shown(info: DeploymentInfo) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _shown(info: DeploymentInfo) -> dict[str, Any]:
 
 
 def endpoint_info(
-    wire: EndpointWire, base: str, options: Options, known: _known.Known = _known.NOTHING
+    wire: EndpointWire, base: str, options: Options, known: Tags = UNKNOWN, assumed: tuple[str, ...] = ASSUMED
 ) -> DeploymentInfo:
     """The deployment, as users see it."""
     status = wire.status.upper()
@@ -101,8 +102,6 @@ def endpoint_info(
     if state is State.READY and ready == 0 and wire.total_workers:
         state = State.STARTING
     price = worker_price(wire, options)
-    port = None if wire.expose is None else wire.expose.port
-    shown = wire.environment_vars or wire.env_vars
     mode = None if wire.service_mode is None else wire.service_mode.upper()
     details = {
         "service_mode": mode, "domain": wire.domain, "cost": wire.cost, "image": wire.image, WORKER_PRICE: price
@@ -123,16 +122,24 @@ def endpoint_info(
         rate=rate_of(price, wire.total_workers, stopped=state is State.STOPPED),
         ours=is_ours(wire.name),
         details={name: value for name, value in details.items() if value is not None},
-        **_known.fields(shown, known, mode=mode, kind="serverless", port=port),
+        **_constants(
+            wire,
+            known,
+            assumed,
+            interface="http" if mode == "ALB" else "function",
+            port=None if wire.expose is None else wire.expose.port,
+        ),
     )
 
 
-def pod_info(wire: PodWire, options: Options, known: _known.Known = _known.NOTHING) -> DeploymentInfo:
+def pod_info(
+    wire: PodWire, options: Options, known: Tags = UNKNOWN, assumed: tuple[str, ...] = ASSUMED
+) -> DeploymentInfo:
     """A pod, as users see it: one worker, reached at the address of its port."""
     status = wire.status.upper()
     state = _POD_STATES.get(status, State.UNKNOWN)
-    door = next((one for one in wire.expose if one.ingress_url and (one.protocol or "http").lower() == "http"), None)
-    if state is State.READY and door is not None and door.healthy is False:
+    exposed = next((one for one in wire.expose if one.ingress_url and (one.protocol or "http").lower() == "http"), None)
+    if state is State.READY and exposed is not None and exposed.healthy is False:
         state = State.STARTING
     price = None if not wire.single_card_price else wire.single_card_price * (wire.gpu_count or 1)
     if price is None and wire.gpu_type is not None:
@@ -150,20 +157,50 @@ def pod_info(wire: PodWire, options: Options, known: _known.Known = _known.NOTHI
         kind="pod",
         workers=(1, 1),
         ready_workers=None if state is State.UNKNOWN else int(state is State.READY),
-        url=None if door is None else door.ingress_url,
+        url=None if exposed is None else exposed.ingress_url,
         created_at=wire.created_at,
         rate=rate_of(price, 1),
         bills="its volumes, while it is paused",
         ours=is_ours(wire.name),
         details={name: value for name, value in details.items() if value is not None},
-        **_known.fields(
-            wire.environment_vars or wire.env_vars,
-            known,
-            mode=None,
-            kind="pod",
-            port=None if door is None else door.port,
-        ),
+        **_constants(wire, known, assumed, interface="http", port=None if exposed is None else exposed.port),
     )
+
+
+def _constants(
+    wire: EndpointWire | PodWire,
+    known: Tags,
+    assumed: tuple[str, ...],
+    *,
+    interface: Interface,
+    port: int | None,
+) -> dict[str, Any]:
+    """The fields of a `DeploymentInfo` that our constants hold, and which of them are `DeploymentInfo.assumed`.
+
+    The environment holds our constants, and Yotta does not document whether the API shows an environment (the official
+    clients' types have the field, the published samples do not). Where it is not shown, *known* stands in: this call's
+    own spec, or what a handle knew before.
+
+    Args:
+        assumed: What of *known* is not certain.
+        interface: The default.
+        port: The exposed port, where it was shown.
+    """
+    tags = Tags.read(wire.environment_vars or wire.env_vars)
+    if tags.shown:
+        assumed = ()
+    else:
+        tags = known
+        assumed = tuple(one for one in assumed if one != "port" or port is None)
+    return {
+        **tags.info(interface=tags.interface or interface, port=port or tags.port or PORT),
+        "assumed": assumed,
+    }
+
+
+def of_any_create(identity: Identity) -> Tags:
+    """What exists under this name is taken for what this call's spec says, except for what only one create call has."""
+    return replace(Tags.read(identity.constants), attempt=None, spec_hash=None, expires_at=None)
 
 
 def worker_of(wire: WorkerWire) -> Worker:
@@ -181,16 +218,16 @@ def worker_of(wire: WorkerWire) -> Worker:
 
 
 def worker_price(wire: EndpointWire, options: Options) -> float | None:
-    """USD of one worker-hour; ``None``: not told. Zero is what an endpoint shows before it is placed."""
-    told = wire.per_hour_price or (wire.per_second_price or 0.0) * 3600
-    if not told:
+    """USD of one worker-hour; ``None``: not shown. An endpoint shows zero before it is placed."""
+    shown = wire.per_hour_price or (wire.per_second_price or 0.0) * 3600
+    if not shown:
         return None
     workers = max(1, wire.total_workers or 1) if options.price_of == "endpoint" else 1
-    return worker_hour(told / workers, 1)
+    return worker_hour(shown / workers, 1)
 
 
 def rate_of(price: float | None, workers: int | None, *, stopped: bool = False) -> Rate:
-    """What that many workers cost; unknown where their number is not told. A stopped endpoint costs nothing."""
+    """What that many workers cost; unknown where Yotta does not show their number. A stopped endpoint costs nothing."""
     if price is None or workers is None:
         return Rate()
     total = workers_hour(workers, price)

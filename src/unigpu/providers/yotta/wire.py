@@ -8,91 +8,12 @@ https://github.com/yottalabsai/agent-native-infra (``src/api/types.ts``).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar, cast
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from unigpu.driver import WireModel
-from unigpu.errors import InvalidResponseError
-
-from .api import PROVIDER
-
-_MS: Final = 1e11
-"""Above it a number counts milliseconds: as seconds it would be the year 5138."""
-
-
-def _id(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def time_of(value: object) -> float | None:
-    """Epoch seconds of any form that Yotta writes; ``None`` for none, and for one that cannot be read."""
-    if isinstance(value, str):
-        text = value.strip()
-        try:
-            return time_of(float(text))
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return None
-        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()  # v1 says UTC, without a zone
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
-        return value / 1000 if value > _MS else float(value)
-    return None
-
-
-def _number(value: object) -> float | None:
-    """A price or a count in any form; what is none is not worth a failed call."""
-    try:
-        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
-    except ValueError:
-        return None
-    return found if math.isfinite(found) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _pairs(value: object) -> dict[str, str]:
-    """``[{"key", "value"}]`` as a mapping."""
-    if not isinstance(value, list):
-        return {}
-    rows = [cast("Mapping[str, object]", row) for row in cast("list[object]", value) if isinstance(row, Mapping)]
-    return {str(row["key"]): str(row["value"]) for row in rows if "key" in row and "value" in row}
-
-
-def _count(value: object) -> int | None:
-    number = _number(value)
-    return None if number is None or number < 0 else int(number)
-
-
-def _flag(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _object(value: object) -> object:
-    """What is no object says nothing; the row that it stands in is worth reading all the same."""
-    return cast("object", value) if isinstance(value, Mapping) else None
-
-
-def _objects(value: object) -> list[object]:
-    return [one for one in cast("list[object]", value) if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
-Time = Annotated[float | None, BeforeValidator(time_of)]
-Number = Annotated[float | None, BeforeValidator(_number)]
-Count = Annotated[int | None, BeforeValidator(_count)]
-Flag = Annotated[bool | None, BeforeValidator(_flag)]
-Text = Annotated[str | None, BeforeValidator(_text)]
-Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
+from unigpu.driver import Count, Flag, Id, Number, Pairs, Text, Time, WireModel, object_or_none, objects
 
 
 class Wire(WireModel):
@@ -122,7 +43,7 @@ class EndpointWire(Wire):
     per_hour_price: Number = None
     per_second_price: Number = None
     container_volume_in_gb: Count = None
-    expose: Annotated[ExposeWire | None, BeforeValidator(_object)] = None
+    expose: Annotated[ExposeWire | None, BeforeValidator(object_or_none)] = None
     environment_vars: Pairs = Field(default_factory=dict[str, str])
     env_vars: Pairs = Field(default_factory=dict[str, str])
     created_at: Time = None
@@ -138,7 +59,7 @@ class PodWire(Wire):
     gpu_count: Count = None
     single_card_price: Number = None
     container_volume_in_gb: Count = None
-    expose: Annotated[tuple[ExposeWire, ...], BeforeValidator(_objects)] = ()
+    expose: Annotated[tuple[ExposeWire, ...], BeforeValidator(objects)] = ()
     environment_vars: Pairs = Field(default_factory=dict[str, str])
     env_vars: Pairs = Field(default_factory=dict[str, str])
     created_at: Time = None
@@ -151,8 +72,8 @@ class CredentialWire(Wire):
 
 
 class WorkerWire(Wire):
-    id: Annotated[str | None, BeforeValidator(_id)] = None
-    worker_id: Annotated[str | None, BeforeValidator(_id)] = None
+    id: Id | None = None
+    worker_id: Id | None = None
     status: str
     region: Text = None
     gpu_type: Text = None
@@ -192,7 +113,6 @@ class PlaceWire(Wire):
     region: str
     region_name: Text = None
     available: bool = False
-    vm_type_id: Annotated[str | None, BeforeValidator(_id)] = None
 
 
 class StockWire(Wire):
@@ -215,38 +135,3 @@ class VolumeWire(Wire):
     storage_type: Text = None
     size_in_gb: Number = None
     created_at: Time = None
-
-
-W = TypeVar("W", bound=WireModel)
-
-
-def shaped(model: type[W], value: object, operation: str) -> W:
-    """*value* as *model*.
-
-    Raises:
-        InvalidResponseError: it is not of that shape. Fields are named, values are not: one may be a secret.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as exc:
-        fields = sorted({".".join(map(str, error["loc"])) or "the whole" for error in exc.errors(include_input=False)})
-    raise InvalidResponseError(
-        f"{operation}: the reply has not the expected shape ({', '.join(fields)})",
-        provider=PROVIDER,
-        operation=operation,
-        maybe_executed=True,
-    )
-
-
-def rows(model: type[W], data: object, operation: str) -> Sequence[W]:
-    """A list that is not paged.
-
-    Raises:
-        InvalidResponseError: it is no list, or a row is not of that shape: a list that is half read would say that
-            something does not exist.
-    """
-    if not isinstance(data, list | tuple):
-        raise InvalidResponseError(
-            f"{operation}: the reply holds no list", provider=PROVIDER, operation=operation, maybe_executed=True
-        )
-    return [shaped(model, row, operation) for row in cast("Sequence[object]", data)]
