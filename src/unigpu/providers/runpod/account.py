@@ -31,7 +31,7 @@ async def obstacle(api: RunPodAPI, options: Options, io: Io, *, deadline: float,
     """Why RunPod would not start a worker now, as far as the key may know; ``None``: nothing is known against it.
 
     Args:
-        workers: How many more the account would be asked for.
+        workers: How many more the account is to start.
     """
     if not options.account_checks:
         return None
@@ -70,14 +70,14 @@ async def must_have_funds(api: RunPodAPI, options: Options, io: Io, *, deploymen
 
 
 async def inventory(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-    """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
+    """Endpoints by their workers now, pods, also stopped ones, and network volumes: ours and others'."""
     items: list[InventoryItem] = []
     for wire in await api.listed(
         io, EndpointWire, "/serverless", "endpoint.list", under="endpoints", deadline=deadline
     ):
         info = translate.endpoint_info(wire, lb_url=options.lb_url)
         items.append(translate.endpoint_item(wire, info, await api.health(io, info, deadline=deadline)))
-    # Members of clusters are left out unless they are asked for, and cost as much.
+    # Members of clusters are left out without this parameter, and cost as much.
     also = (("includeClusterPods", "true"),)
     found = await api.listed(io, PodWire, "/pods", "pod.list", under="pods", params=also, deadline=deadline)
     items += [

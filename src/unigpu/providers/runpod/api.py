@@ -39,7 +39,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "runpod.cancel": Limit(rate=5, burst=50),
 }
 
-# What RunPod was seen to answer where nothing is free. A 400 has no code that would tell it from a mistake of ours:
+# What RunPod was seen to answer where nothing is free. Its 400 has no code that sets it apart from a mistake of ours:
 # https://github.com/runpod/runpod-mcp and its notes quote the text. Words are all there is, so this is best effort.
 _NO_CAPACITY: Final = (
     "no longer any instances available",

@@ -192,7 +192,7 @@ class RunPodDriver(DeployDriver):
         return await gpus.offers(self._api, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-        """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
+        """Endpoints by their workers now, pods, also stopped ones, and network volumes: ours and others'."""
         return await account.inventory(self._api, self._options, io, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which GPUs: from what a spec accepts to RunPod's pools and types, by its live catalogue.
 
 A serverless endpoint takes *pools*, less excluded *types*; a pod takes one type. Which type is in which pool, and what
-it costs, is read from the catalogue each time: a pool's name tells neither (``ADA_80_PRO`` holds H100s).
+it costs, is read from the catalogue each time: a pool's name shows neither (``ADA_80_PRO`` holds H100s).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIST_PRICES: Final[Mapping[str, float]] = {
     "AMPERE_16": 0.576, "AMPERE_24": 0.684, "ADA_24": 1.116, "AMPERE_48": 1.224, "ADA_48_PRO": 1.908,
     "AMPERE_80": 2.736, "ADA_80_PRO": 4.176, "BLACKWELL_96": 3.996, "HOPPER_141": 5.58, "BLACKWELL_180": 8.64,
 }  # fmt: skip
-"""USD per GPU-hour of each pool, where the catalogue cannot be asked (a rate before anything is sent).
+"""USD per GPU-hour of each pool, where the catalogue cannot be read (a rate before anything is sent).
 
 https://github.com/runpod/docs/blob/main/snippets/serverless-gpu-pricing-table.mdx, August 2026.
 """
@@ -47,11 +47,11 @@ _STOCK: Final = {"HIGH": 0, "MEDIUM": 1, "LOW": 2, "NONE": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What an endpoint is asked to run on.
+    """What an endpoint may run on.
 
     Attributes:
-        price: USD of the dearest worker-hour that may come of it; ``None`` where one price is unknown.
-        places: The data centres that have one of them, where a region was asked for.
+        price: USD of the most expensive worker-hour that is possible; ``None`` where one price is unknown.
+        places: The data centers that have one of them, where a region was asked for.
     """
 
     pools: tuple[str, ...]
@@ -78,7 +78,7 @@ class Candidate:
     """One kind of pod that will do.
 
     Attributes:
-        places: The data centres that have it, where a region was asked for.
+        places: The data centers that have it, where a region was asked for.
     """
 
     type: str
@@ -138,7 +138,7 @@ def is_wanted(one: GpuTypeWire, request: GPURequest) -> bool:
 
 
 def choose(spec: DeploymentSpec, types: Sequence[GpuTypeWire]) -> Choice:
-    """Pools and exclusions for *spec*: exactly the acceptable types that are not too dear.
+    """Pools and exclusions for *spec*: exactly the acceptable types within the price cap.
 
     Raises:
         NoCapacityError: no acceptable type is in a serverless pool, at that price, in that place.
@@ -200,7 +200,7 @@ def candidates(spec: DeploymentSpec, types: Sequence[GpuTypeWire], cloud: str) -
 
 
 def list_price(spec: DeploymentSpec) -> float | None:
-    """USD of the dearest acceptable worker-hour by the printed table, without asking; ``None``: not in the table."""
+    """USD of the most expensive acceptable worker-hour, by the printed table; ``None``: not in the table."""
     count = count_of(spec)
     found: list[float | None] = []
     for request in spec.gpu or ():
@@ -214,7 +214,7 @@ def list_price(spec: DeploymentSpec) -> float | None:
 def offers_of(
     types: Sequence[GpuTypeWire], product: Product, *, count: int, cloud: str | None, source: str
 ) -> list[Offer]:
-    """The catalogue as offers, dearest stock word and data centres with it."""
+    """The catalogue as offers, with stock and data centers."""
     out: list[Offer] = []
     for one in types:
         if product == "SERVERLESS":
@@ -280,7 +280,7 @@ def _day(wall: float) -> str:
 
 
 def best_place(types: Sequence[GpuTypeWire], spec: DeploymentSpec, allowed: Sequence[str]) -> str | None:
-    """The data centre of *allowed* with the best stock of what is acceptable; then by name, so that it is the same."""
+    """The data center of *allowed* with the best stock of what is acceptable; then by name, so that it is the same."""
     stock: dict[str, int] = {}
     for one in types:
         if not any(is_wanted(one, request) for request in spec.gpu or ()):

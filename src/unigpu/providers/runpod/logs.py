@@ -19,7 +19,7 @@ from unigpu.driver import (
     LogLine,
     Request,
     buffered,
-    mapping,
+    object_or_none,
     read_logs,
     shaped,
 )
@@ -104,5 +104,5 @@ def _line(data: str, worker: str) -> list[LogLine]:
         found: object = json.loads(data)
     except (ValueError, RecursionError):
         return [LogLine(text=data, worker_id=worker)]
-    entry = mapping(found)
-    return [line_of(shaped(LogWire, entry, OPERATION), worker)] if entry else []
+    row = object_or_none(found)
+    return [] if row is None else [line_of(shaped(LogWire, row, OPERATION), worker)]

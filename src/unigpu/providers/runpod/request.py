@@ -1,8 +1,8 @@
 """A request to the user's own server: behind a load balancer, on a queue worker's OpenAI route, or on a pod.
 
 RunPod's edge asks for the account's key in the ``Authorization`` header, so that header is its own. A pod's proxy asks
-for nothing: there the header is the caller's. What the edge answers by itself, because no worker took the request, is
-told from a server's answer by its words, and by the header that names the worker:
+for nothing: there the header is the caller's. The edge's own answer, when no worker took the
+request, differs from a server's by its words, and lacks the header that names the worker:
 https://docs.runpod.io/serverless/load-balancing/build-a-worker, .../load-balancing/overview.
 """
 
@@ -115,9 +115,9 @@ def _edge_error(api: RunPodAPI, said: Response, info: DeploymentInfo) -> UniGPUE
 
 
 def _pod_error(said: Response, info: DeploymentInfo, *, idempotent: bool) -> UniGPUError | None:
-    """What the proxy says by itself: nobody listens on that port (yet), or it took longer than 100 s.
+    """What the proxy says by itself: nothing listens on that port (yet), or it took longer than 100 s.
 
-    Where somebody listened when last seen, a 502 may be a server that died with the request in hand: one that must not
+    Where a server listened when last seen, a 502 may be a server that died with the request in hand: one that must not
     run twice is not sent again.
     """
     if said.status == 524 or (said.status == 502 and info.state is State.READY and not idempotent):

@@ -66,7 +66,7 @@ async def start_worker(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline
     worker answers by itself, without the handler; a load balancer gets a health request, whose answer is not awaited.
 
     Raises:
-        UnsupportedError: the worker is another program, which would take such a job for an input.
+        UnsupportedError: the worker is another program, which would take that job for an input.
     """
     if info.kind == "pod":
         raise _not_here("wake", info)
@@ -142,14 +142,14 @@ async def _patch(
         operation="runpod.endpoint.patch",
         deployment=info.name,
         maybe_executed=True,
-        hint="Look at it in RunPod's console; update(gpu=...) sets them anew.",
+        hint="Check it in RunPod's console; update(gpu=...) sets its GPUs again.",
     )
 
 
 def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
     what = "a pod" if info.kind == "pod" else "a serverless endpoint"
     return UnsupportedError(
-        f"{flag}: RunPod has no such thing for {what}",
+        f"{flag}: RunPod does not offer this for {what}",
         capability=flag,
         provider=PROVIDER,
         deployment=info.name,
