@@ -74,7 +74,7 @@ class Workers:
         self._emit = emit
 
     def carry_out(self, effect: Any) -> None:
-        from unigpu.cloud.contract import JobDone, Push, StartWorker, StopWorker, WorkerExited, WorkerReady
+        from unigpu.emulator.contract import JobDone, Push, StartWorker, StopWorker, WorkerExited, WorkerReady
 
         later = asyncio.get_running_loop().call_later
         if isinstance(effect, StartWorker):
@@ -95,10 +95,10 @@ class Workers:
 
 async def serve() -> None:
     """The face, until the benchmark ends."""
-    from unigpu.cloud._listener import listen, serving
-    from unigpu.cloud.engine import Engine
-    from unigpu.cloud.faces.runpod import Quirks, RunPodFace
-    from unigpu.cloud.server import CloudServer
+    from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodFace
+    from unigpu.emulator.engine import Engine
+    from unigpu.emulator.server.app import CloudServer
+    from unigpu.emulator.server.listener import listen, serving
 
     wall, now = time.time(), time.monotonic()
     engine = Engine(now=now, wall=lambda at: wall + at - now)

@@ -92,12 +92,12 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def serve() -> None:
     """The face and one worker's port, until the benchmark ends."""
-    from unigpu.cloud._listener import listen, serving
-    from unigpu.cloud.contract import Answer, HttpCall, Reply, StartWorker, StopWorker, WorkerExited, WorkerReady
-    from unigpu.cloud.engine import Engine
-    from unigpu.cloud.faces._vast_state import Report
-    from unigpu.cloud.faces.vast import VastFace
-    from unigpu.cloud.server import CloudServer
+    from unigpu.emulator.apis.vast.emulator import VastFace
+    from unigpu.emulator.apis.vast.state import Report
+    from unigpu.emulator.contract import Answer, HttpCall, Reply, StartWorker, StopWorker, WorkerExited, WorkerReady
+    from unigpu.emulator.engine import Engine
+    from unigpu.emulator.server.app import CloudServer
+    from unigpu.emulator.server.listener import listen, serving
 
     port_server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1000)
     alive = f"http://127.0.0.1:{port_server.sockets[0].getsockname()[1]}"

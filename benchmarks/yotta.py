@@ -97,11 +97,11 @@ else:
 
 async def serve() -> None:
     """The emulator with real workers, and a count of what arrives, at ``/counts``."""
-    from unigpu.cloud._listener import listen, serving
-    from unigpu.cloud.backends import ProcessBackend
-    from unigpu.cloud.engine import Engine
-    from unigpu.cloud.faces.yotta import Quirks, YottaFace
-    from unigpu.cloud.server import CloudServer
+    from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
+    from unigpu.emulator.engine import Engine
+    from unigpu.emulator.processes.backend import ProcessBackend
+    from unigpu.emulator.server.app import CloudServer
+    from unigpu.emulator.server.listener import listen, serving
 
     wall, now = time.time(), time.monotonic()
     engine = Engine(now=now, wall=lambda at: wall + at - now)

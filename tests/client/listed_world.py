@@ -8,9 +8,9 @@ from typing import Any
 
 from unigpu import AsyncClient, Client
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.contract import Reply
-from unigpu.cloud.engine import EngineSettings
-from unigpu.cloud.virtual import Behavior, VirtualCloud
+from unigpu.emulator.contract import Reply
+from unigpu.emulator.engine import EngineSettings
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import provider_name
 from unigpu.testing._transport import CloudTransport
 from unigpu.testing.reference import ReferenceFace

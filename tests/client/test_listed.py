@@ -12,7 +12,7 @@ from client_listed import FIELDS, ListedWorld
 
 from unigpu import _registry
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.contract import Reply
+from unigpu.emulator.contract import Reply
 from unigpu.errors import (
     ConfigurationError,
     DeadlineExceeded,

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from unigpu import Client, ConfigurationError, Offer, PlanChanged, UnsupportedError, _registry
 from unigpu._client import plan as planning
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.cloud.virtual import VirtualCloud
+from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 from unigpu.testing._transport import CloudTransport
 from unigpu.testing.reference import ReferenceDriver, ReferenceFace
 

@@ -23,10 +23,10 @@ from unigpu import CircuitOpen, Client, UniGPUError, _registry
 from unigpu._io.bridge import run_sync
 from unigpu._io.clock import InstantClock
 from unigpu._io.contract import CallClass, Request
-from unigpu.cloud.contract import HttpCall, Reply
-from unigpu.cloud.faces.local import LocalFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
 from unigpu.driver import Limit
+from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.contract import HttpCall, Reply
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import Event
 from unigpu.providers.local import LocalDriver
 

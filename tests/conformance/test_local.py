@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import pytest
 
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.cloud._simulated import JobMode
-from unigpu.cloud.contract import Reply
-from unigpu.cloud.faces.local import LocalFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
+from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.contract import Reply
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
+from unigpu.emulator.simulation.workers import JobMode
 from unigpu.models import Interface, Kind
 from unigpu.testing._conformance import APP, DriverConformance
 from unigpu.testing._flavours import Name

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.cloud.faces.runpod import RunPodFace
+from unigpu.emulator.apis.runpod.emulator import RunPodFace
 from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench, WireConformance
 

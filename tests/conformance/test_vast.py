@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.cloud.faces.vast import VastFace
+from unigpu.emulator.apis.vast.emulator import VastFace
 from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench, WireConformance
 

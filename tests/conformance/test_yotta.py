@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
+from unigpu.emulator.contract import Face
+from unigpu.emulator.engine import Engine
 from unigpu.testing import FaceBench
 from unigpu.testing._flavours import Name
 from unigpu.testing._wire_conformance import WireConformance

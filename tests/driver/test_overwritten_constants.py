@@ -8,9 +8,9 @@ from typing import Any, Final
 import pytest
 
 from unigpu import Client
-from unigpu.cloud.faces.runpod import RunPodFace
-from unigpu.cloud.faces.vast import VastFace
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
+from unigpu.emulator.apis.runpod.emulator import RunPodFace
+from unigpu.emulator.apis.vast.emulator import VastFace
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
 from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench
 from unigpu.testing.reference import ReferenceDriver, ReferenceFace

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unigpu._io.contract import Request
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face
+from unigpu.emulator.engine import Engine
 from unigpu.errors import InvalidResponseError
 
 NAME = "summarize"

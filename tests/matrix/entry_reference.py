@@ -8,8 +8,8 @@ from typing import Any
 from matrix_entry import NAME, Platform
 
 from unigpu import _registry
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face
+from unigpu.emulator.engine import Engine
 
 
 def _reference_face(engine: Engine, key: str, seed: int, page: int) -> Face:

@@ -7,12 +7,12 @@ from typing import Any
 
 from matrix_entry import NAME, POD_SPECS, Platform, start, stop, stop_and_start
 
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face
+from unigpu.emulator.engine import Engine
 
 
 def _runpod_face(engine: Engine, key: str, seed: int, page: int) -> Face:
-    from unigpu.cloud.faces.runpod import RunPodFace
+    from unigpu.emulator.apis.runpod.emulator import RunPodFace
 
     return RunPodFace(engine, key=key, seed=seed, page=page)
 

@@ -18,12 +18,12 @@ from matrix_entry import (
 )
 
 from unigpu._io.contract import Headers, Request
-from unigpu.cloud.contract import Face, HttpCall
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face, HttpCall
+from unigpu.emulator.engine import Engine
 
 
 def _vast_face(engine: Engine, key: str, seed: int, page: int) -> Face:
-    from unigpu.cloud.faces.vast import VastFace
+    from unigpu.emulator.apis.vast.emulator import VastFace
 
     return VastFace(engine, token=key, seed=seed)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from matrix_entry import NAME, POD_SPECS, Account, Platform, start, stop, stop_and_start, to
 
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face
+from unigpu.emulator.engine import Engine
 
 
 def _yotta_face(engine: Engine, key: str, seed: int, page: int) -> Face:
-    from unigpu.cloud.faces.yotta import YottaFace
+    from unigpu.emulator.apis.yotta.emulator import YottaFace
 
     return YottaFace(engine, token=key, seed=seed)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from openapi import OpenAPI
 
-from unigpu.cloud.contract import Dropped, HttpCall, Reply
-from unigpu.cloud.engine import EngineSettings
-from unigpu.cloud.faces.vast import Quirks, VastFace
-from unigpu.cloud.virtual import Behavior, Pending, VirtualCloud
+from unigpu.emulator.apis.vast.emulator import Quirks, VastFace
+from unigpu.emulator.contract import Dropped, HttpCall, Reply
+from unigpu.emulator.engine import EngineSettings
+from unigpu.emulator.simulation.virtual_cloud import Behavior, Pending, VirtualCloud
 
 KEY = "account-key"
 ENV = "-e UNIGPU_NAME=demo -p 3000:3000"

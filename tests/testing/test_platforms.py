@@ -53,7 +53,7 @@ def test_an_application_that_uses_them_side_by_side() -> None:
 
 
 MINE = """
-from unigpu.cloud.contract import Reply
+from unigpu.emulator.contract import Reply
 from unigpu.testing import MockPlatform
 from unigpu.testing.reference import ReferenceFace
 

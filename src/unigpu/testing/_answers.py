@@ -14,9 +14,9 @@ import httpx
 import respx
 from respx.mocks import HTTPCoreMocker
 
-from unigpu.cloud.contract import Dropped, HttpCall, Reply
-from unigpu.cloud.engine import Terms
-from unigpu.cloud.virtual import Pending, VirtualCloud
+from unigpu.emulator.contract import Dropped, HttpCall, Reply
+from unigpu.emulator.engine import Terms
+from unigpu.emulator.simulation.virtual_cloud import Pending, VirtualCloud
 from unigpu.models import provider_name
 
 from ._clocks import MockClock

@@ -14,12 +14,12 @@ from typing import Any, Final
 from unigpu import _registry
 from unigpu._client.sync_client import Client
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.cloud._simulated import Behavior, JobMode
-from unigpu.cloud.contract import Face, Reply
-from unigpu.cloud.engine import Engine
-from unigpu.cloud.meter import PHASES, Phase
-from unigpu.cloud.virtual import VirtualCloud
 from unigpu.driver import CallDriver
+from unigpu.emulator.contract import Face, Reply
+from unigpu.emulator.engine import Engine
+from unigpu.emulator.engine.billing import PHASES, Phase
+from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
+from unigpu.emulator.simulation.workers import Behavior, JobMode
 from unigpu.errors import UniGPUError
 from unigpu.models import Interface, Kind, is_in_namespace
 

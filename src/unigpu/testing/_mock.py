@@ -16,9 +16,9 @@ from respx.mocks import HTTPCoreMocker
 from unigpu._client.sync_client import Client
 from unigpu._config import mocked
 from unigpu._io.clock import use_clock
-from unigpu.cloud._simulated import Behavior
-from unigpu.cloud.engine import EngineSettings
-from unigpu.cloud.virtual import VirtualCloud
+from unigpu.emulator.engine import EngineSettings
+from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
+from unigpu.emulator.simulation.workers import Behavior
 from unigpu.errors import ConfigurationError
 
 from ._answers import Answers, Call, Names, active

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import Face, HttpCall, Reply
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.engine import Engine
 
 from ._platforms import MockPlatform
 
@@ -17,16 +17,16 @@ _NO_CAPACITY: Final = "There are no longer any instances available with the requ
 
 
 def _face(engine: Engine) -> Face:
-    from unigpu.cloud.faces._runpod_quirks import WIDE, Quirks
-    from unigpu.cloud.faces.runpod import RunPodFace
+    from unigpu.emulator.apis.runpod.emulator import RunPodFace
+    from unigpu.emulator.apis.runpod.quirks import WIDE, Quirks
 
     return RunPodFace(engine, quirks=Quirks(rate_limits=WIDE))
 
 
 def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:
     """The cards of the pools that an endpoint selects, or a pod's one; a change without a selection is about none."""
-    from unigpu.cloud.faces._runpod_catalogue import TYPES
-    from unigpu.cloud.faces._runpod_terms import eligible
+    from unigpu.emulator.apis.runpod.catalogue import TYPES
+    from unigpu.emulator.apis.runpod.translate import eligible
     from unigpu.models.gpu import gpu
 
     try:

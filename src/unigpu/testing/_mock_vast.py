@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import Face, HttpCall, Reply
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.engine import Engine
 
 from ._platforms import MockPlatform
 
@@ -15,7 +15,7 @@ __all__ = ["VAST"]
 
 
 def _face(engine: Engine) -> Face:
-    from unigpu.cloud.faces.vast import VastFace
+    from unigpu.emulator.apis.vast.emulator import VastFace
 
     return VastFace(engine, token=None)
 
@@ -25,7 +25,7 @@ def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:
     parts = call.path.strip("/").split("/")
     if parts[2:3] != ["asks"] or not parts[-1].isdigit():
         return ()
-    from unigpu.cloud.faces._vast_market import offers
+    from unigpu.emulator.apis.vast.market import offers
     from unigpu.models.gpu import gpu
 
     for row in cast("list[Mapping[str, Any]]", offers(now=0.0, disk_gb=8.0, taken=frozenset())):

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import Face, HttpCall, Reply
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.engine import Engine
 from unigpu.models.gpu import canonical
 
 from ._platforms import MockPlatform
 
 
 def _face(engine: Engine) -> Face:
-    from unigpu.cloud.faces.yotta import YottaFace
+    from unigpu.emulator.apis.yotta.emulator import YottaFace
 
     return YottaFace(engine)
 

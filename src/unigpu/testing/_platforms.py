@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any, Final
 
-from unigpu.cloud.contract import Face, HttpCall, Reply
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.engine import Engine
 from unigpu.errors import ConfigurationError
 from unigpu.models import nearest
 
@@ -84,7 +84,7 @@ def find(name: str) -> MockPlatform:
 
 
 def _local_face(engine: Engine) -> Face:
-    from unigpu.cloud.faces.local import LocalFace
+    from unigpu.emulator.apis.local.emulator import LocalFace
 
     return LocalFace(engine)
 

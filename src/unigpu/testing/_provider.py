@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from unigpu.cloud.contract import HttpCall, Reply
-from unigpu.cloud.faults import Fault
-from unigpu.cloud.virtual import VirtualCloud
+from unigpu.emulator.contract import HttpCall, Reply
+from unigpu.emulator.engine.faults import Fault
+from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 from unigpu.errors import ConfigurationError
 from unigpu.models import nearest
 from unigpu.models.gpu import members

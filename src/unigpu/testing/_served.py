@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from unigpu.cloud.contract import HttpCall, Reply
+from unigpu.emulator.contract import HttpCall, Reply
 
 Answer = Callable[[httpx.Request], Any]
 """Request → `httpx.Response`, or what becomes one: text, bytes, JSON data, ``None`` (204)."""

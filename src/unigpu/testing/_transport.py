@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, unquote
 import anyio.lowlevel
 import httpx
 
-from unigpu.cloud.contract import Dropped, Face, HttpCall, Reply
-from unigpu.cloud.virtual import VirtualCloud
+from unigpu.emulator.contract import Dropped, Face, HttpCall, Reply
+from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 
 OnCall = Callable[[str, str], object]
 """Called with ``"before"`` or ``"after"`` and the operation; what it raises, the caller gets."""

@@ -72,7 +72,7 @@ class Cloud:
 def cloud() -> Iterator[Cloud]:
     if not PYTHON.exists():
         pytest.fail("there is no .venvs/runpod: say make .venvs/runpod/.made")
-    serve = [sys.executable, "-m", "unigpu", "cloud", "serve", "runpod"]
+    serve = [sys.executable, "-m", "unigpu", "emulator", "serve", "runpod"]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, cwd=PROGRAMS) as process:
         try:
             assert process.stdout is not None

@@ -111,5 +111,5 @@ def serve() -> Callable[..., AbstractContextManager[Cloud]]:
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
-    with serving([sys.executable, "-m", "unigpu", "cloud", "serve", "vast"]) as served:
+    with serving([sys.executable, "-m", "unigpu", "emulator", "serve", "vast"]) as served:
         yield served

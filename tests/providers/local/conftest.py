@@ -189,7 +189,7 @@ class World:
                     continue
                 marked = f"UNIGPU_LOCAL={tag}".encode() in (entry / "environ").read_bytes().split(b"\0")
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if marked or (b"unigpu.cloud.supervisor" in words and str(self.home).encode() in words):
+                if marked or (b"unigpu.emulator.supervisor" in words and str(self.home).encode() in words):
                     found.add(int(entry.name))
         return found
 

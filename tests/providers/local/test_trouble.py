@@ -430,7 +430,7 @@ def test_a_server_that_is_configured_by_its_address_is_used_and_nothing_is_start
     worlds: Worlds, project: Path
 ) -> None:
     served = subprocess.Popen(
-        [sys.executable, "-m", "unigpu", "cloud", "serve", "local"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unigpu", "emulator", "serve", "local"], stdout=subprocess.PIPE, text=True
     )
     try:
         assert served.stdout is not None

@@ -12,7 +12,7 @@ from vast_world import FIELDS, KEY, Account
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.faces.vast import Quirks
+from unigpu.emulator.apis.vast.emulator import Quirks
 from unigpu.errors import (
     AuthenticationError,
     ConfigurationError,

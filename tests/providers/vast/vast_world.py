@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from unigpu._io.clock import get_clock
-from unigpu.cloud.faces.vast import Quirks, VastFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
+from unigpu.emulator.apis.vast.emulator import Quirks, VastFace
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.testing._transport import CloudTransport
 
 KEY = "canary-vast-key-71c3"

@@ -16,11 +16,11 @@ import pytest
 import unigpu
 from unigpu import errors
 from unigpu._io.clock import VirtualClock, use_clock
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
 from unigpu.driver import State
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
+from unigpu.emulator.contract import Face
+from unigpu.emulator.engine import Engine
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import Event
 from unigpu.testing import FaceBench
 from unigpu.testing._transport import CloudTransport

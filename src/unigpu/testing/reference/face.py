@@ -32,9 +32,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.cloud.contract import JSON, Answer, HttpCall, Launch, Reply
-from unigpu.cloud.engine import Deployment, Engine, Job, Refused, Terms, Worker
 from unigpu.elasticity.policy import RequestsPerWorker
+from unigpu.emulator.contract import JSON, Answer, HttpCall, Launch, Reply
+from unigpu.emulator.engine import Deployment, Engine, Job, Refused, Terms, Worker
 
 __all__ = ["HOST", "PRICES", "ReferenceFace"]
 

@@ -3,13 +3,13 @@
 import sys
 from functools import partial
 
-from unigpu.cloud import _standalone
-from unigpu.cloud.faces.vast import Quirks, VastFace
+from unigpu.emulator import serve
+from unigpu.emulator.apis.vast.emulator import Quirks, VastFace
 
 
 def face(name):
     return partial(VastFace, quirks=Quirks(worker_tls=True))
 
 
-_standalone._face = face
-sys.exit(_standalone.serve_main(["vast"], "127.0.0.1", 0))
+serve._face = face
+sys.exit(serve.serve_main(["vast"], "127.0.0.1", 0))
