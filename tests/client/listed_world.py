@@ -12,7 +12,7 @@ from unigpu.emulator.contract import Reply
 from unigpu.emulator.engine import EngineSettings
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import provider_name
-from unigpu.testing._transport import CloudTransport
+from unigpu.testing._conformance.transport import CloudTransport
 from unigpu.testing.reference import ReferenceFace
 
 KEY = "reference-key"

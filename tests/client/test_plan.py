@@ -13,7 +13,7 @@ from unigpu import Client, ConfigurationError, Offer, PlanChanged, UnsupportedEr
 from unigpu._client import plan as planning
 from unigpu._io.clock import InstantClock, use_clock
 from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
-from unigpu.testing._transport import CloudTransport
+from unigpu.testing._conformance.transport import CloudTransport
 from unigpu.testing.reference import ReferenceDriver, ReferenceFace
 
 KEY = "hunter2-account-key"

@@ -19,10 +19,10 @@ from unigpu.emulator.contract import Reply
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.emulator.simulation.workers import JobMode
 from unigpu.models import Interface, Kind
-from unigpu.testing._conformance import APP, DriverConformance
-from unigpu.testing._flavours import Name
-from unigpu.testing._transport import CloudTransport
-from unigpu.testing._wire_conformance import SECRETS, WireConformance
+from unigpu.testing._conformance.driver import APP, DriverConformance
+from unigpu.testing._conformance.faults import SECRETS, WireConformance
+from unigpu.testing._conformance.flavors import Name
+from unigpu.testing._conformance.transport import CloudTransport
 
 SERVER = (sys.executable, "-m", "unigpu.testing.handlers")
 

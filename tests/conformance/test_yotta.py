@@ -12,8 +12,8 @@ from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
 from unigpu.emulator.contract import Face
 from unigpu.emulator.engine import Engine
 from unigpu.testing import FaceBench
-from unigpu.testing._flavours import Name
-from unigpu.testing._wire_conformance import WireConformance
+from unigpu.testing._conformance.faults import WireConformance
+from unigpu.testing._conformance.flavors import Name
 
 FIELDS: Mapping[str, Any] = {
     "image": "ghcr.io/me/app:1", "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None, "auth": "none"

@@ -15,7 +15,7 @@ from matrix_world import Crash, World
 
 from unigpu._io.bridge import run_sync
 from unigpu.errors import NotFoundError, UniGPUError
-from unigpu.testing._flavours import Plain
+from unigpu.testing._conformance.flavors import Plain
 
 Workflow = Callable[[Any], Awaitable[Any]]
 ENDS = (UniGPUError, Crash)

@@ -13,7 +13,7 @@ from unigpu.emulator.contract import HttpCall, Reply
 from unigpu.emulator.engine import EngineSettings
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.testing.reference import HOST, ReferenceFace
-from unigpu.testing.reference.face import PRICES
+from unigpu.testing.reference.emulator import PRICES
 from unigpu.testing.reference.translate import PRICES as DRIVER_PRICES
 
 TEMPLATE = {"name": "t", "image": "i", "env": {"A": "1"}, "secret_env": {"TOKEN": "canary"}}

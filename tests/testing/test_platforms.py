@@ -10,7 +10,7 @@ import pytest
 
 from unigpu import AsyncClient, Client, ConfigurationError, _registry
 from unigpu.testing import unigpu_mock
-from unigpu.testing._platforms import _BUILT_IN, find
+from unigpu.testing._mock.platforms import _BUILT_IN, find
 
 SERVED = [name for name in sorted(_BUILT_IN) if name == "reference" or name in _registry.installed()]
 

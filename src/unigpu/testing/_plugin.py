@@ -22,7 +22,7 @@ import pytest
 from ._isolation import Environment, account_variables
 
 if TYPE_CHECKING:
-    from ._mock import UnigpuMock
+    from ._mock.mock import UnigpuMock
 
 _REAL: Final = "unigpu_real_state"
 _MOCK: Final = "unigpu_mock"

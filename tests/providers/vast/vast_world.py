@@ -15,7 +15,7 @@ import httpx
 from unigpu._io.clock import get_clock
 from unigpu.emulator.apis.vast.emulator import Quirks, VastFace
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
-from unigpu.testing._transport import CloudTransport
+from unigpu.testing._conformance.transport import CloudTransport
 
 KEY = "canary-vast-key-71c3"
 CONSOLE, ENGINE = "console.vast.ai", "run.vast.ai"

@@ -23,7 +23,7 @@ from unigpu.emulator.engine import Engine
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import Event
 from unigpu.testing import FaceBench
-from unigpu.testing._transport import CloudTransport
+from unigpu.testing._conformance.transport import CloudTransport
 
 FIELDS: Mapping[str, Any] = {
     "handler": "app:summarize", "image": "ghcr.io/me/app:1", "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None,

@@ -12,7 +12,7 @@ from unigpu.errors import ConfigurationError
 from unigpu.models import nearest
 from unigpu.models.gpu import members
 
-from ._platforms import MockPlatform
+from .platforms import MockPlatform
 
 __all__ = ["Instead", "MockedProvider"]
 

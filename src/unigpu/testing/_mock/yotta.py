@@ -10,7 +10,7 @@ from unigpu.emulator.contract import Face, HttpCall, Reply
 from unigpu.emulator.engine import Engine
 from unigpu.models.gpu import canonical
 
-from ._platforms import MockPlatform
+from .platforms import MockPlatform
 
 
 def _face(engine: Engine) -> Face:

@@ -15,8 +15,8 @@ from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import UniGPUError
 from unigpu.models import Interface, Kind
 
-from ._bench import SHAPES, WireBench, capabilities, caught
-from ._flavours import NAMES, Flavour, Name
+from .bench import SHAPES, WireBench, capabilities, caught
+from .flavors import NAMES, Flavour, Name
 
 _START = 40.0
 

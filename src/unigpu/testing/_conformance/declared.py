@@ -15,8 +15,8 @@ from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import ConfigurationError, PayloadTooLarge, UnsupportedError
 from unigpu.models import Interface, Kind, Scaling, SecretRef, Volume
 
-from ._bench import SHAPES, Bench, capabilities, caught, has_status
-from ._flavours import NAMES, Flavour, Name
+from .bench import SHAPES, Bench, capabilities, caught, has_status
+from .flavors import NAMES, Flavour, Name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,9 @@ from unigpu.emulator.simulation.workers import Behavior, JobMode
 from unigpu.errors import UniGPUError
 from unigpu.models import Interface, Kind, is_in_namespace
 
-from . import handlers
-from ._transport import CloudTransport
-from ._wire_conformance import SECRETS
+from .. import handlers
+from .faults import SECRETS
+from .transport import CloudTransport
 
 __all__ = ["FaceBench", "LiveBench"]
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from unigpu.driver import WorkerState
 from unigpu.errors import JobExpired
 
-from ._bench import WireBench, capabilities, caught
-from ._flavours import NAMES, Flavour, Name
+from .bench import WireBench, capabilities, caught
+from .flavors import NAMES, Flavour, Name
 
 _STEP = 100.0  # `heal` lets more pass than this
 

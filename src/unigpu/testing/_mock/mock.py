@@ -21,13 +21,13 @@ from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 from unigpu.emulator.simulation.workers import Behavior
 from unigpu.errors import ConfigurationError
 
-from ._answers import Answers, Call, Names, active
-from ._answers import serve as serve_request
-from ._clocks import MockClock, Mode, make
-from ._isolation import isolated
-from ._platforms import MockPlatform, find
-from ._provider import MockedProvider
-from ._served import Answer, as_server
+from .._isolation import isolated
+from .answers import Answers, Call, Names, active
+from .answers import serve as serve_request
+from .clocks import MockClock, Mode, make
+from .platforms import MockPlatform, find
+from .provider import MockedProvider
+from .served import Answer, as_server
 
 __all__ = ["Call", "MockedProvider", "UnigpuMock", "unigpu_mock"]
 
@@ -159,7 +159,7 @@ class UnigpuMock:
             ConfigurationError: the mock does not serve that provider, or a field is wrong.
         """
         behavior = Behavior(run=fn, cold_start=cold_start, duration=duration)
-        content = {"handler": "unigpu.testing._served:served"}
+        content = {"handler": "unigpu.testing._mock.served:served"}
         if address.partition("@")[2] in ("", "local"):  # its content is hashed there: a line, and not all of unigpu
             content["handler"] = self._handler()
         self._serve(address, behavior, content, exists, namespace, workers, fields)

@@ -16,11 +16,11 @@ from unigpu.driver import State, WorkerState
 from unigpu.errors import NotFoundError, UniGPUError
 from unigpu.models import JobStatus
 
-from ._bench import WireBench, caught
-from ._conformance import DriverConformance
-from ._declared_money import DeclaredMoney
-from ._declared_time import DeclaredOverTime
-from ._flavours import Flavour
+from .bench import WireBench, caught
+from .declared_billing import DeclaredMoney
+from .declared_timing import DeclaredOverTime
+from .driver import DriverConformance
+from .flavors import Flavour
 
 NEW = "FROBNICATING"
 """A status that no platform has."""

@@ -12,7 +12,7 @@ from unigpu.elasticity.capabilities import Capabilities, load
 from unigpu.errors import UnsupportedError
 from unigpu.models import Interface, Kind, is_in_namespace
 
-from . import handlers
+from .. import handlers
 
 E = TypeVar("E", bound=BaseException)
 

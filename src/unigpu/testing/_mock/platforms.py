@@ -19,11 +19,11 @@ __all__ = ["GROUP", "MockPlatform", "find"]
 
 GROUP: Final = "unigpu.mocks"
 _BUILT_IN: Final[Mapping[str, str]] = {
-    "local": "unigpu.testing._platforms:LOCAL",
-    "reference": "unigpu.testing._platforms:REFERENCE",
-    "runpod": "unigpu.testing._mock_runpod:RUNPOD",
-    "vast": "unigpu.testing._mock_vast:VAST",
-    "yotta": "unigpu.testing._mock_yotta:YOTTA",
+    "local": "unigpu.testing._mock.platforms:LOCAL",
+    "reference": "unigpu.testing._mock.platforms:REFERENCE",
+    "runpod": "unigpu.testing._mock.runpod:RUNPOD",
+    "vast": "unigpu.testing._mock.vast:VAST",
+    "yotta": "unigpu.testing._mock.yotta:YOTTA",
 }
 
 

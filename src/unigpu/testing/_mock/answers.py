@@ -19,7 +19,7 @@ from unigpu.emulator.engine import Terms
 from unigpu.emulator.simulation.virtual_cloud import Pending, VirtualCloud
 from unigpu.models import provider_name
 
-from ._clocks import MockClock
+from .clocks import MockClock
 
 __all__ = ["Answers", "Call", "Names", "active", "http_call", "serve"]
 

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from unigpu.emulator.contract import Face, HttpCall, Reply
 from unigpu.emulator.engine import Engine
 
-from ._platforms import MockPlatform
+from .platforms import MockPlatform
 
 __all__ = ["VAST"]
 

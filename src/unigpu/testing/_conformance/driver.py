@@ -28,10 +28,10 @@ from unigpu.errors import (
 )
 from unigpu.models import JobStatus, Kind, LogLine
 
-from ._bench import APP as APP
-from ._bench import SHAPES, Bench, calls, capabilities, caught, first, has, has_status, listed
-from ._declared import DeclaredConformance
-from ._flavours import NAMES, Flavour, Name
+from .bench import APP as APP
+from .bench import SHAPES, Bench, calls, capabilities, caught, first, has, has_status, listed
+from .declared import DeclaredConformance
+from .flavors import NAMES, Flavour, Name
 
 
 class DriverConformance(DeclaredConformance):
