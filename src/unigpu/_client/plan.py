@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from unigpu import _config, _registry
-from unigpu._io.record import GuardedIo
+from unigpu._io.dry_run import GuardedIo
 from unigpu._io.redact import safe_url, scrub
 from unigpu._lifecycle import IfExists, Scope, deploying
 from unigpu._lifecycle.dry_run import DryRunResult, dry_run

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from unigpu._io.http import AsyncHttpIo, HttpConfig, SyncHttpIo
-from unigpu._io.limits import LimitedIo
-from unigpu._io.protection import Protection
-from unigpu._io.retry import RetryingIo
+from unigpu._io.http.client import AsyncHttpIo, HttpConfig, SyncHttpIo
+from unigpu._io.resilience.protection import Protection
+from unigpu._io.resilience.rate_limit import LimitedIo
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu._version import __version__
 from unigpu.driver import CallDriver, Io, Request
 from unigpu.errors import ConfigurationError

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from unigpu._io.record import LookingIo, Recorded, RecordingIo
+from unigpu._io.dry_run import LookingIo, Recorded, RecordingIo
 from unigpu.driver import DeploymentInfo, DeploymentSpec, Found, Io, Pauses, Request, State, Updates, Wakes
 from unigpu.errors import NotFoundError, UnsupportedError
 from unigpu.models import BearerToken

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from unigpu._io.around import Around
 from unigpu._io.contract import Request, Response
+from unigpu._io.middleware import Around
 from unigpu.driver import DeploymentInfo, Found, Io, Resource, State, is_in_namespace, is_ours
 from unigpu.errors import UniGPUError
 from unigpu.models.gc import GcReason, GcRow

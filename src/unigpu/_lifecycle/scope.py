@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from unigpu._io.stamp import for_cleanup
+from unigpu._io.request_defaults import for_cleanup
 from unigpu.driver import Adaptation, CallDriver, DeployDriver, DeploymentInfo, DeploymentSpec, Io
 from unigpu.errors import UniGPUError, UnsupportedError
 from unigpu.models import Change, Event, Progress

@@ -18,10 +18,10 @@ from .._io.contract import (
     StreamResponse,
     Trust,
 )
-from .._io.limits import Limit
+from .._io.dry_run import is_rehearsal
 from .._io.lines import EventParser, LineReader, ServerSentEvent, lines_of
 from .._io.poll import Pace, poll
-from .._io.record import is_rehearsal
+from .._io.resilience.rate_limit import Limit
 from .._io.status import check, error_for
 from ..models import (
     Adaptation,

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, Final, Literal, Protocol, runtime_checkable
 from pydantic import SecretStr
 
 from .._io.contract import CallClass, Io, StreamResponse
-from .._io.limits import Limit
 from .._io.poll import STATE_PACE, Pace
+from .._io.resilience.rate_limit import Limit
 from ..elasticity.fact import ReadsText
 from ..errors import NotFoundError, UnsupportedError
 from ..models import (

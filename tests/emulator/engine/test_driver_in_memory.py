@@ -10,7 +10,7 @@ import pytest
 
 from unigpu._io.bridge import run_sync
 from unigpu._io.clock import InstantClock, VirtualClock
-from unigpu._io.memory import MemoryIo
+from unigpu._io.in_memory import MemoryIo
 from unigpu.driver import DriverConfig, Identity, Invocation
 from unigpu.emulator.apis.local.emulator import LocalFace
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud

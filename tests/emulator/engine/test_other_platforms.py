@@ -9,7 +9,7 @@ import pytest
 
 from unigpu._io.clock import InstantClock, VirtualClock
 from unigpu._io.contract import CallClass, Request, Response
-from unigpu._io.memory import MemoryIo
+from unigpu._io.in_memory import MemoryIo
 from unigpu.elasticity.policy import Declared
 from unigpu.emulator.apis.local.emulator import LocalFace
 from unigpu.emulator.contract import (

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import pytest
 
 from unigpu._io.bridge import run_sync
-from unigpu._io.http import HttpConfig, SyncHttpIo
-from unigpu._io.retry import RetryingIo
+from unigpu._io.http.client import HttpConfig, SyncHttpIo
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu._lifecycle.identity import identity_of, spec_hash
 from unigpu.driver import DeploymentInfo, DriverConfig, Identity, Invocation, JobInfo, State, Worker
 from unigpu.models import DeploymentSpec

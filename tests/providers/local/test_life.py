@@ -399,7 +399,7 @@ def test_nothing_starts_for_a_handler_that_is_not_there(world: Any) -> None:
 
 def test_a_client_without_a_state_directory_says_so(project: Path) -> None:
     from unigpu._io.bridge import run_sync
-    from unigpu._io.http import HttpConfig, SyncHttpIo
+    from unigpu._io.http.client import HttpConfig, SyncHttpIo
     from unigpu.driver import DriverConfig
     from unigpu.providers.local import LocalDriver
 

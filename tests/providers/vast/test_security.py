@@ -20,8 +20,8 @@ from vast_world import FIELDS, KEY, Account, ready
 
 from unigpu import Client
 from unigpu._io.bridge import run_sync
-from unigpu._io.http import HttpConfig, SyncHttpIo
-from unigpu._io.retry import RetryingIo
+from unigpu._io.http.client import HttpConfig, SyncHttpIo
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu.driver import DeploymentInfo, DriverConfig, Headers, Invocation, Request, Response
 from unigpu.errors import TransportError, UniGPUError
 from unigpu.providers.vast import VastDriver
@@ -147,7 +147,7 @@ def _context(text: str) -> ssl.SSLContext:
     return context
 
 
-PEM = Path(__file__).parents[2] / "unit" / "io" / "loopback.pem"
+PEM = Path(__file__).parents[2] / "unit" / "io" / "http" / "loopback.pem"
 
 
 @pytest.fixture

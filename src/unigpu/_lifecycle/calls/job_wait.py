@@ -8,7 +8,7 @@ import math
 from typing import Final
 
 from unigpu._io.poll import JOB_PACE, poll
-from unigpu._io.stamp import for_cleanup
+from unigpu._io.request_defaults import for_cleanup
 from unigpu.driver import CallClass, Cancels, DeploymentInfo, Invocation, JobInfo, JobStatus
 from unigpu.errors import (
     DeadlineExceeded,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from unigpu._io.stamp import for_cleanup
+from unigpu._io.request_defaults import for_cleanup
 from unigpu.driver import Cancels, DeploymentInfo, Invocation, JobInfo, JobStatus, Result, State
 from unigpu.errors import (
     JobCancelled,

@@ -2,7 +2,7 @@
 
 `VirtualCloud.call` answers at once, jumping through time where the engine holds the request. For callers that wait by
 themselves (many tasks on one virtual clock), `begin` gives a `Pending` to ask again; the cloud is attached to the
-clock, which steps it. `handle` is the same for `unigpu._io.memory.MemoryIo`.
+clock, which steps it. `handle` is the same for `unigpu._io.in_memory.MemoryIo`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from unigpu._io.clock import InstantClock
 from unigpu._io.contract import UNSET, Headers, Request, Response
-from unigpu._io.memory import Held
-from unigpu._io.prepare import encode_json
+from unigpu._io.http.prepare import encode_json
+from unigpu._io.in_memory import Held
 from unigpu.errors import TransportError
 
 from ..contract import (
