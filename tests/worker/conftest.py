@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
+from unigpu.worker._lifetime import Worker
 from unigpu.worker._settings import Settings
-from unigpu.worker._worker import Worker
-from unigpu.worker.http import App
+from unigpu.worker.http_app import App
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 PATIENCE = 30.0  # seconds that a wait may take before the test is red; never what a test measures

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from unigpu.worker import _vast, pyworker
+from unigpu.worker._lifetime import Worker
 from unigpu.worker._settings import Settings
 from unigpu.worker._start import find_mode
-from unigpu.worker._worker import Worker
 
 PATIENCE = 30.0
 

@@ -11,7 +11,7 @@ from unigpu._lifecycle.diagnose import classify, next_step
 from unigpu.driver import Logs
 from unigpu.errors import UniGPUError
 from unigpu.models import DeploymentInfo, LogLine, State, Worker, WorkerState
-from unigpu.models._lines import seconds, worker_range_text
+from unigpu.models._text import seconds, worker_range_text
 from unigpu.models.explain import Cause, Explanation
 
 from .context import Context

@@ -9,7 +9,7 @@ from unigpu import _registry
 from unigpu._lifecycle import deploying
 from unigpu.elasticity import capabilities as _flags
 from unigpu.elasticity.capabilities import Capabilities
-from unigpu.elasticity.demands import (
+from unigpu.elasticity.compatibility import (
     Refused,
     Unmet,
     check_workers,
@@ -19,8 +19,8 @@ from unigpu.elasticity.demands import (
     provider_options,
     ttl_enforcer,
 )
-from unigpu.elasticity.demands import adapt as adapt_spec
-from unigpu.elasticity.demands import error as refusal_error
+from unigpu.elasticity.compatibility import adapt as adapt_spec
+from unigpu.elasticity.compatibility import error as refusal_error
 from unigpu.errors import ConfigurationError, UniGPUError
 from unigpu.models import Adaptation, DeploymentInfo, DeploymentSpec, Interface, Kind, TtlEnforcer, scale_range
 

@@ -26,7 +26,7 @@ from unigpu.models import (
     provider_name,
     scale_range,
 )
-from unigpu.models._lines import deploy_line
+from unigpu.models._text import deploy_line
 
 from . import arguments
 from . import plan as plans

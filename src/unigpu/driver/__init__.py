@@ -53,7 +53,7 @@ from ..models import (
 )
 from ..models._gpu_table import GPU
 from ..models._gpu_table import table as gpu_table
-from ..models._values import duration
+from ..models._spec_values import duration
 from ..models.gpu import canonical, gpu, is_shared, matches, members, pools, spelling
 from ..models.inventory import InventoryItem
 from ..models.job import StartFailure

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ._base import Data
+from ._model_kinds import Data
 
 Interface = Literal["function", "http"]
 Kind = Literal["serverless", "pod"]

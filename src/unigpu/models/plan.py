@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 from pydantic import Field
 
 from ..errors import UniGPUError
-from ._base import Data
+from ._model_kinds import Data
 from .deployment import Adaptation, Rate, usd
 from .spec import DeploymentSpec
 

@@ -25,10 +25,10 @@ from typing import Any, Protocol, TypeVar, cast
 
 from unigpu.errors import ConfigurationError
 from unigpu.worker._call import Call, Chunk, Failed, Outcome
-from unigpu.worker._exit import CANNOT_LOAD, OK, STUCK, End, leave_now
+from unigpu.worker._exit_codes import CANNOT_LOAD, OK, STUCK, End, leave_now
 from unigpu.worker._handler import Target
+from unigpu.worker._lifetime import Worker
 from unigpu.worker._settings import Settings
-from unigpu.worker._worker import Worker
 from unigpu.worker.runpod_loop import error_text, only_wakes, whole
 
 log = logging.getLogger("unigpu.worker")
@@ -73,9 +73,9 @@ def run(target: Target, settings: Settings) -> End:
 
 def _run_beside(target: Target, settings: Settings, python: str) -> End:
     """With RunPod's package in an environment of its own: this process serves HTTP, and that one fetches jobs."""
-    from unigpu.worker import _runpod_beside
+    from unigpu.worker import _runpod_sidecar
 
-    return _runpod_beside.run(target, settings, python)
+    return _runpod_sidecar.run(target, settings, python)
 
 
 class _Serverless(Protocol):

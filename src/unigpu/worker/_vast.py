@@ -21,12 +21,12 @@ from typing import Any, Final, cast
 from starlette.types import Message, Receive, Scope, Send
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker import _serve_http, pyworker
-from unigpu.worker._exit import End
+from unigpu.worker import _http_server, pyworker
+from unigpu.worker._exit_codes import End
 from unigpu.worker._handler import Target
+from unigpu.worker._lifetime import Worker
 from unigpu.worker._settings import Settings
-from unigpu.worker._worker import Worker
-from unigpu.worker.http import app
+from unigpu.worker.http_app import app
 
 PYTHON: Final = "/opt/pyworker/bin/python"
 HEALTH: Final = "/unigpu/health"
@@ -59,7 +59,7 @@ def run(target: Target, settings: Settings) -> End:
         )
     # Only PyWorker is to reach the handler: a port of loopback that nobody else is told.
     own = settings.alone_on("127.0.0.1", 0)
-    return _serve_http.run(target, own, front=Front(own, python))
+    return _http_server.run(target, own, front=Front(own, python))
 
 
 class Front:

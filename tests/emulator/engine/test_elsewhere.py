@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from unigpu.elasticity.policy import View, Wish
+from unigpu.elasticity._scaling.policy import View, Wish
 from unigpu.emulator.contract import Launch
 from unigpu.emulator.engine import Refused, Terms
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud

@@ -10,7 +10,7 @@ import pytest
 from unigpu._io.clock import InstantClock, VirtualClock
 from unigpu._io.contract import CallClass, Request, Response
 from unigpu._io.in_memory import MemoryIo
-from unigpu.elasticity.policy import Declared
+from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.apis.local.emulator import LocalFace
 from unigpu.emulator.contract import (
     Callback,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.elasticity.policy import Declared
+from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.contract import Callback, Launch
 from unigpu.emulator.engine import Job, Terms
 from unigpu.emulator.engine.engine import answers_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from unigpu.elasticity.policy import Rule
+from unigpu.elasticity._scaling.policy import Rule
 from unigpu.models.deployment import State
 
 from ..contract import JSON, Effect, Persist

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from unigpu.elasticity.policy import RequestsPerWorker, Rule
+from unigpu.elasticity._scaling.policy import RequestsPerWorker, Rule
 from unigpu.models.deployment import Interface, Kind, WorkerState
 from unigpu.models.job import JobStatus
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from unigpu.elasticity.policy import rule_from, rule_record
+from unigpu.elasticity._scaling.policy import rule_from, rule_record
 from unigpu.models.job import JobStatus
 
 from ..contract import JSON, Launch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from unigpu.elasticity.policy import View, WorkerView, desired
+from unigpu.elasticity._scaling.policy import View, WorkerView, desired
 from unigpu.models.deployment import WorkerState
 
 from ..contract import JSON, StartWorker, StopWorker, WorkerExited, WorkerReady, WorkerStarted

@@ -32,7 +32,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.elasticity.policy import RequestsPerWorker
+from unigpu.elasticity._scaling.policy import RequestsPerWorker
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Launch, Reply
 from unigpu.emulator.engine import Deployment, Engine, Job, Refused, Terms, Worker
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.elasticity.policy import Declared, QueueDelay, RequestsPerWorker, Rule
+from unigpu.elasticity._scaling.policy import Declared, QueueDelay, RequestsPerWorker, Rule
 from unigpu.emulator.contract import JSON, Launch
 from unigpu.emulator.engine import Deployment, Engine, Job, LogRecord, Terms, Worker
 from unigpu.models.identity import provider_name

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from unigpu.elasticity.policy import Declared, Rule, RunPodQueueDelay, RunPodRequestCount
+from unigpu.elasticity._scaling.policy import Declared, Rule, RunPodQueueDelay, RunPodRequestCount
 from unigpu.emulator.contract import Launch
 from unigpu.emulator.engine import Deployment, Terms
 

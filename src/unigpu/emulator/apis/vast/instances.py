@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from unigpu.elasticity.policy import Declared
+from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.contract import JSON, Answer, Forward, Hold, HttpCall, Reply, worker_number
 from unigpu.emulator.engine import Deployment, Refused, Terms, Worker
 from unigpu.models.deployment import WorkerState

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from unigpu.elasticity.policy import Declared, Rule, VastLoad
+from unigpu.elasticity._scaling.policy import Declared, Rule, VastLoad
 from unigpu.emulator.contract import JSON, Launch
 from unigpu.emulator.engine import Deployment, Terms
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from unigpu.elasticity.policy import Declared
+from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.contract import JSON, HttpCall
 from unigpu.emulator.engine import Deployment, Engine, Refused, Terms
 from unigpu.models.deployment import State

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from unigpu.worker._call import AHEAD, Call, Done, Failed, Outcome
 from unigpu.worker._handler import Handler
-from unigpu.worker._json import OutputNotJSON, encode
+from unigpu.worker._strict_json import OutputNotJSON, encode
 
 log = logging.getLogger("unigpu.worker")
 _MESSAGE_LIMIT = 4000

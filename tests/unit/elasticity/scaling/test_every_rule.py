@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unigpu.elasticity.policy import (
+from unigpu.elasticity._scaling.policy import (
     RULES,
     Declared,
     QueueDelay,

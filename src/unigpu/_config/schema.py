@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from ..models import DeploymentSpec
-from ..models._values import Risk
+from ..models._spec_values import Risk
 from ..models.identity import NAME_PATTERN, NAMESPACE_PATTERN
 
 ID: Final = "https://raw.githubusercontent.com/unigpu/unigpu/main/docs/unigpu.schema.json"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unigpu.worker._json import BadJSON, OutputNotJSON, decode, encode
+from unigpu.worker._strict_json import BadJSON, OutputNotJSON, decode, encode
 
 # Surrogates too: JSON text can carry half a pair, and what carries it must come back.
 texts = st.text(st.characters(), max_size=20)

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, cast, get_args
 
 from pydantic import Field, SecretStr
 
-from ._base import nearest
+from ._model_kinds import nearest
 from .identity import NAME_PATTERN
 
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from ._rule import Decision, Rule, View, Wish, WorkerView
-from ._rule_runpod import RunPodQueueDelay, RunPodRequestCount
-from ._rule_vast import VastLoad
-from ._rules import Declared, QueueDelay, RequestsPerWorker
+from .common_rules import Declared, QueueDelay, RequestsPerWorker
+from .rule import Decision, Rule, View, Wish, WorkerView
+from .runpod import RunPodQueueDelay, RunPodRequestCount
+from .vast import VastLoad
 
 __all__ = [
     "RULES",

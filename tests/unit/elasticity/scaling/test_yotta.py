@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unigpu.elasticity.policy import Declared, View, WorkerView, desired, rule_from, rule_record
+from unigpu.elasticity._scaling.policy import Declared, View, WorkerView, desired, rule_from, rule_record
 
 
 @st.composite

@@ -27,9 +27,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from unigpu.worker._call import Call, Chunk, Done, Failed
-from unigpu.worker._json import BadJSON, decode
+from unigpu.worker._lifetime import Worker
 from unigpu.worker._settings import parse_seconds
-from unigpu.worker._worker import Worker
+from unigpu.worker._strict_json import BadJSON, decode
 
 NDJSON = "application/x-ndjson"
 _REFUSALS = {"busy": 429, "loading": 503, "draining": 503, "expired": 503}

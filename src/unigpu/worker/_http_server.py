@@ -19,13 +19,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker._execute import Lane
-from unigpu.worker._exit import CANNOT_LOAD, OK, STUCK, End, leave_now
+from unigpu.worker._executors import Lane
+from unigpu.worker._exit_codes import CANNOT_LOAD, OK, STUCK, End, leave_now
 from unigpu.worker._handler import Target
+from unigpu.worker._lifetime import Worker
 from unigpu.worker._settings import Settings
 from unigpu.worker._signals import Asked, Signals
-from unigpu.worker._worker import Worker
-from unigpu.worker.http import app
+from unigpu.worker.http_app import app
 
 log = logging.getLogger("unigpu.worker")
 

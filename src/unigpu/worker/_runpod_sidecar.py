@@ -16,12 +16,12 @@ from typing import Any, Final
 from starlette.types import ASGIApp
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker import _serve_http, runpod_loop
-from unigpu.worker._exit import End
+from unigpu.worker import _http_server, runpod_loop
+from unigpu.worker._exit_codes import End
 from unigpu.worker._handler import Target
+from unigpu.worker._lifetime import Worker
 from unigpu.worker._settings import Settings
-from unigpu.worker._worker import Worker
-from unigpu.worker.http import app
+from unigpu.worker.http_app import app
 
 _LOOK_S: Final = 0.1
 _STOP_S: Final = 10.0
@@ -41,7 +41,7 @@ def run(target: Target, settings: Settings, python: str) -> End:
         )
     # Only RunPod's loop is to reach the handler.
     own = replace(settings.alone_on("127.0.0.1", 0), token=secrets.token_urlsafe(24))
-    return _serve_http.run(target, own, front=Front(own, python))
+    return _http_server.run(target, own, front=Front(own, python))
 
 
 class Front:

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from ..errors import ConfigurationError
 from ..models import nearest
-from ._files import FILE
-from ._state import ended, longest_start, state_now, world
-from ._vendors import vendor_key
+from .files import FILE
+from .state_dir import ended, longest_start, state_now, world
+from .vendor_keys import vendor_key
 
 
 class Default:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 from ..errors import ConfigurationError, UniGPUError, UnsupportedError
 from ..models import Adaptation, DeploymentSpec, InputModel, SecretRef, TtlEnforcer
-from ..models._lines import seconds, worker_range_text
+from ..models._text import seconds, worker_range_text
 from .capabilities import FLAGS, Capabilities
 
 _TIMES: Final = frozenset({"idle_timeout", "execution_timeout", "ttl"})

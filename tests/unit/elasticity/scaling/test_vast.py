@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unigpu.elasticity.policy import RULES, VastLoad, View, WorkerView, desired, rule_from, rule_record
+from unigpu.elasticity._scaling.policy import RULES, VastLoad, View, WorkerView, desired, rule_from, rule_record
 
 
 def workers(ready: int, starting: int = 0, *, running: int = 0, idle_since: float = 0.0) -> tuple[WorkerView, ...]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ..errors import ConfigurationError
-from ._files import check_private, config_home, home, isolation, parse, read
+from .files import check_private, config_home, home, isolation, parse, read
 
 _NAMES: Final = ("api_key", "apikey", "api-key", "token")
 _RUNPOD_NAMES: Final = ("api_key", "apikey")

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from ..errors import ConfigurationError
 from ..models import DeploymentSpec, nearest
 from ..models.identity import NAMESPACE_PATTERN
-from ._files import (
+from .files import (
     FILE,
     check_known,
     check_private,
@@ -26,7 +26,7 @@ from ._files import (
     toml_type,
     user_file,
 )
-from ._settings import DEFAULT, Default, Key, Settings
+from .settings import DEFAULT, Default, Key, Settings
 
 DEFAULT_PROVIDER: Final = "local"
 TOP: Final = ("provider", "namespace", "defaults", "deployments", "driver_options", "profiles")

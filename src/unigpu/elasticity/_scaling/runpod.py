@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ._rule import View, Wish
+from .rule import View, Wish
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from .._io.redact import fingerprint
 from ..errors import ConfigurationError
 from ..models import DeploymentSpec
-from ._load import SECRET_NAME
-from ._settings import Settings, key_variable
+from .load import SECRET_NAME
+from .settings import Settings, key_variable
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unigpu.elasticity.policy import (
+from unigpu.elasticity._scaling.policy import (
     RULES,
     Rule,
     RunPodQueueDelay,

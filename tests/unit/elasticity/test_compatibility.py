@@ -12,7 +12,16 @@ from pydantic import SecretStr
 
 from unigpu.driver import Refusal
 from unigpu.elasticity.capabilities import Capabilities, load
-from unigpu.elasticity.demands import Unmet, adapt, check_workers, demands, error, notes, provider_options, ttl_enforcer
+from unigpu.elasticity.compatibility import (
+    Unmet,
+    adapt,
+    check_workers,
+    demands,
+    error,
+    notes,
+    provider_options,
+    ttl_enforcer,
+)
 from unigpu.errors import ConfigurationError, UnsupportedError
 from unigpu.models import BearerToken, DeploymentSpec, InputModel, Interface, Kind, Scaling, SecretRef, Volume
 

@@ -8,7 +8,7 @@ import pytest
 
 from unigpu.driver.prices import workers_hour
 from unigpu.models import DeploymentInfo, DeploymentSpec, Rate, TtlEnforcer, deploy_line
-from unigpu.models._lines import seconds
+from unigpu.models._text import seconds
 
 
 def line(provider: str, price: float | None, source: str | None, by: TtlEnforcer = "platform", **fields: Any) -> str:

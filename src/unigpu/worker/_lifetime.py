@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any, Literal
 
 from unigpu.worker._call import Call, Failed
-from unigpu.worker._execute import Lane, LoopExecutor, ThreadExecutor
+from unigpu.worker._executors import Lane, LoopExecutor, ThreadExecutor
 from unigpu.worker._handler import Handler, LoadError, Target, load_handler, target_name
 from unigpu.worker._settings import Settings
 
