@@ -95,14 +95,14 @@ class Workers:
 
 async def serve() -> None:
     """The face, until the benchmark ends."""
-    from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodFace
+    from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodEmulator
     from unigpu.emulator.engine import Engine
     from unigpu.emulator.server.app import CloudServer
     from unigpu.emulator.server.listener import listen, serving
 
     wall, now = time.time(), time.monotonic()
     engine = Engine(now=now, wall=lambda at: wall + at - now)
-    engine.mount(RunPodFace(engine, token=KEY, processes=False, quirks=Quirks(rate_limits=())))
+    engine.mount(RunPodEmulator(engine, token=KEY, processes=False, quirks=Quirks(rate_limits=())))
     server = CloudServer(engine)
     server.backend = Workers(server.emit)
     listener = listen("127.0.0.1", 0)

@@ -92,7 +92,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def serve() -> None:
     """The face and one worker's port, until the benchmark ends."""
-    from unigpu.emulator.apis.vast.emulator import VastFace
+    from unigpu.emulator.apis.vast.emulator import VastEmulator
     from unigpu.emulator.apis.vast.state import Report
     from unigpu.emulator.contract import Answer, HttpCall, Reply, StartWorker, StopWorker, WorkerExited, WorkerReady
     from unigpu.emulator.engine import Engine
@@ -102,7 +102,7 @@ async def serve() -> None:
     port_server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1000)
     alive = f"http://127.0.0.1:{port_server.sockets[0].getsockname()[1]}"
 
-    class Face(VastFace):
+    class Face(VastEmulator):
         """Counts routes; and lets its workers be dead on demand."""
 
         routes, url = 0, alive

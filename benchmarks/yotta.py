@@ -97,7 +97,7 @@ else:
 
 async def serve() -> None:
     """The emulator with real workers, and a count of what arrives, at ``/counts``."""
-    from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
+    from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
     from unigpu.emulator.engine import Engine
     from unigpu.emulator.processes.backend import ProcessBackend
     from unigpu.emulator.server.app import CloudServer
@@ -105,7 +105,7 @@ async def serve() -> None:
 
     wall, now = time.time(), time.monotonic()
     engine = Engine(now=now, wall=lambda at: wall + at - now)
-    engine.mount(YottaFace(engine, token=KEY, quirks=Quirks(rate_limits=False)))  # clients are measured, not waits
+    engine.mount(YottaEmulator(engine, token=KEY, quirks=Quirks(rate_limits=False)))  # clients are measured, not waits
     server = CloudServer(engine)
     server.backend = backend = ProcessBackend(server.emit)
     seen: Counter[str] = Counter()

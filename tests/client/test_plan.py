@@ -14,7 +14,7 @@ from unigpu._client import plan as planning
 from unigpu._io.clock import InstantClock, use_clock
 from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 from unigpu.testing._conformance.transport import CloudTransport
-from unigpu.testing.reference import ReferenceDriver, ReferenceFace
+from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 KEY = "hunter2-account-key"
 FIELDS: dict[str, Any] = {"name": "chat", "image": "ghcr.io/me/chat:1", "gpu": ["L40S"], "max_price": 2.0}
@@ -26,7 +26,7 @@ class Platform:
 
     def __init__(self, path: Path, clock: InstantClock) -> None:
         self.cloud = VirtualCloud(clock=clock)
-        face = ReferenceFace(self.cloud.engine, key=KEY)
+        face = ReferenceEmulator(self.cloud.engine, key=KEY)
         self.cloud.mount(face)
         self.transport = CloudTransport(self.cloud, face)
         self.options: dict[str, Any] = {

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.contract import Reply
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.emulator.simulation.workers import JobMode
@@ -56,7 +56,7 @@ class InMemory(Project):
     def __init__(self, path: Path, clock: InstantClock) -> None:
         super().__init__(path)
         self.cloud = VirtualCloud(clock=clock)
-        face = LocalFace(self.cloud.engine, token=SECRETS["key"])
+        face = LocalEmulator(self.cloud.engine, token=SECRETS["key"])
         self.cloud.mount(face)
         self.transport = CloudTransport(self.cloud, face)
         self.transport.change = self._change

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
-from unigpu.emulator.contract import Face
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
+from unigpu.emulator.contract import EmulatedAPI
 from unigpu.emulator.engine import Engine
 from unigpu.testing import FaceBench
 from unigpu.testing._conformance.faults import WireConformance
@@ -24,8 +24,8 @@ on_unsupported = "adapt"  # a range of workers is taken as its least, at least o
 
 
 def _face(quirks: Quirks) -> Any:
-    def made(engine: Engine, key: str) -> Face:
-        return YottaFace(engine, token=key, quirks=quirks)
+    def made(engine: Engine, key: str) -> EmulatedAPI:
+        return YottaEmulator(engine, token=key, quirks=quirks)
 
     return made
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unigpu._io.contract import Request
-from unigpu.emulator.contract import Face
+from unigpu.emulator.contract import EmulatedAPI
 from unigpu.emulator.engine import Engine
 from unigpu.errors import InvalidResponseError
 
@@ -116,7 +116,7 @@ class Platform:
 
     name: str
     key: tuple[str, str]
-    face: Callable[[Engine, str, int, int], Face]
+    face: Callable[[Engine, str, int, int], EmulatedAPI]
     fields: Mapping[str, Any]
     kinds: tuple[str, ...]
     main: str

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from unigpu.emulator.contract import HttpCall, Reply
 from unigpu.emulator.engine import EngineSettings
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
-from unigpu.testing.reference import HOST, ReferenceFace
+from unigpu.testing.reference import HOST, ReferenceEmulator
 from unigpu.testing.reference.emulator import PRICES
 from unigpu.testing.reference.translate import PRICES as DRIVER_PRICES
 
@@ -22,7 +22,7 @@ TEMPLATE = {"name": "t", "image": "i", "env": {"A": "1"}, "secret_env": {"TOKEN"
 class Platform:
     def __init__(self, *, page: int = 50, key: str = "k", **settings: Any) -> None:
         self.cloud = VirtualCloud(settings=EngineSettings(**settings), behavior=Behavior(cold_start=5.0, duration=2.0))
-        self.cloud.mount(ReferenceFace(self.cloud.engine, key="k", page=page))
+        self.cloud.mount(ReferenceEmulator(self.cloud.engine, key="k", page=page))
         self.key = key
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openapi import OpenAPI
 
-from unigpu.emulator.apis.vast.emulator import Quirks, VastFace
+from unigpu.emulator.apis.vast.emulator import Quirks, VastEmulator
 from unigpu.emulator.contract import Dropped, HttpCall, Reply
 from unigpu.emulator.engine import EngineSettings
 from unigpu.emulator.simulation.virtual_cloud import Behavior, Pending, VirtualCloud
@@ -132,7 +132,7 @@ class Vast:
     def __init__(self, behavior: Behavior | None = None, *, quirks: Quirks | None = None, **settings: Any) -> None:
         self.virtual = VirtualCloud(behavior=behavior, settings=EngineSettings(**settings))
         self.engine = self.virtual.engine
-        self.face = VastFace(self.engine, token=KEY, quirks=quirks)
+        self.face = VastEmulator(self.engine, token=KEY, quirks=quirks)
         self.virtual.mount(self.face)
         self.spec = _spec()
         self.checked = 0

@@ -55,10 +55,10 @@ def test_an_application_that_uses_them_side_by_side() -> None:
 MINE = """
 from unigpu.emulator.contract import Reply
 from unigpu.testing import MockPlatform
-from unigpu.testing.reference import ReferenceFace
+from unigpu.testing.reference import ReferenceEmulator
 
 PLATFORM = MockPlatform(
-    face=lambda engine: ReferenceFace(engine, key=None),
+    face=lambda engine: ReferenceEmulator(engine, key=None),
     adds_workers=("mine.endpoint.create",),
     no_capacity=Reply(status=409),
 )

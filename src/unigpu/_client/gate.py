@@ -10,7 +10,7 @@ from unigpu._lifecycle import deploying
 from unigpu.elasticity import capabilities as _flags
 from unigpu.elasticity.capabilities import Capabilities
 from unigpu.elasticity.compatibility import (
-    Refused,
+    AnyRefusal,
     Unmet,
     check_workers,
     demands,
@@ -105,7 +105,7 @@ class Gate:
         caps = self.capabilities(provider, spec.interface, spec.kind)
         provider_options(spec, provider, driver.SpecOptions)
         checked = driver.check(spec)
-        found: tuple[Refused, ...] = (*demands(spec, caps), *checked.refusals)
+        found: tuple[AnyRefusal, ...] = (*demands(spec, caps), *checked.refusals)
         unsaid = tuple(one for one in found if isinstance(one, Unmet) and one.must_say)
         refused = tuple(one for one in found if one not in unsaid)
         changed: tuple[Adaptation, ...] = ()
@@ -117,7 +117,7 @@ class Gate:
         return spec, (*changed, *checked.adaptations, *notes(spec, caps)), missing
 
     def _settle(
-        self, spec: DeploymentSpec, refused: Sequence[Refused], caps: Capabilities, *, adapt: bool
+        self, spec: DeploymentSpec, refused: Sequence[AnyRefusal], caps: Capabilities, *, adapt: bool
     ) -> tuple[DeploymentSpec, tuple[Adaptation, ...]]:
         if not adapt:
             exc = refusal_error(refused, caps)

@@ -17,7 +17,7 @@ from .settings import Settings, key_variable
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SettingRow:
     """One setting."""
 
     setting: str
@@ -25,7 +25,7 @@ class Row:
     source: str
 
 
-def rows(settings: Settings, env_keys: Mapping[str, str | None]) -> list[Row]:
+def rows(settings: Settings, env_keys: Mapping[str, str | None]) -> list[SettingRow]:
     """What holds now.
 
     Args:
@@ -33,20 +33,26 @@ def rows(settings: Settings, env_keys: Mapping[str, str | None]) -> list[Row]:
     """
     said = settings.sources
     found = [
-        Row("provider", settings.provider, said["provider"]),
-        Row("namespace", settings.namespace, said["namespace"]),
-        Row("profile", settings.profile or "–", said.get("profile", "default")),
-        Row("state_dir", str(settings.state_dir or "none: nothing survives a crash"), said["state_dir"]),
-        Row("project file", str(settings.file or "–"), "the nearest one upwards" if settings.file else "there is none"),
-        Row("user file", str(settings.user_file or "–"), "this user's" if settings.user_file else "there is none"),
+        SettingRow("provider", settings.provider, said["provider"]),
+        SettingRow("namespace", settings.namespace, said["namespace"]),
+        SettingRow("profile", settings.profile or "–", said.get("profile", "default")),
+        SettingRow("state_dir", str(settings.state_dir or "none: nothing survives a crash"), said["state_dir"]),
+        SettingRow(
+            "project file", str(settings.file or "–"), "the nearest one upwards" if settings.file else "there is none"
+        ),
+        SettingRow(
+            "user file", str(settings.user_file or "–"), "this user's" if settings.user_file else "there is none"
+        ),
     ]
-    found += [Row(f"defaults.{k}", _shown(k, v), said.get(f"defaults.{k}", "")) for k, v in settings.defaults.items()]
+    found += [
+        SettingRow(f"defaults.{k}", _shown(k, v), said.get(f"defaults.{k}", "")) for k, v in settings.defaults.items()
+    ]
     for name, options in settings.driver_options.items():
         keys = ((f"driver_options.{name}.{k}", _shown(k, v)) for k, v in options.items())
-        found += [Row(key, value, said.get(key, "")) for key, value in keys]
+        found += [SettingRow(key, value, said.get(key, "")) for key, value in keys]
     for name, fields in settings.deployments.items():
         source = said.get(f"deployments.{name}", "")
-        found += [Row(f"deployments.{name}.{k}", _shown(k, v), source) for k, v in fields.items()]
+        found += [SettingRow(f"deployments.{name}.{k}", _shown(k, v), source) for k, v in fields.items()]
     found += [_key(settings, name, variable) for name, variable in env_keys.items()]
     return found
 
@@ -66,17 +72,17 @@ def problems(settings: Settings) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _key(settings: Settings, provider: str, variable: str | None) -> Row:
+def _key(settings: Settings, provider: str, variable: str | None) -> SettingRow:
     setting = f"api key of {provider}"
     if variable is None:
-        return Row(setting, "–", "it needs none")
+        return SettingRow(setting, "–", "it needs none")
     try:
         key = settings.find_key(provider, variable)
     except ConfigurationError as exc:
-        return Row(setting, "refused", str(exc))
+        return SettingRow(setting, "refused", str(exc))
     if key is None:
-        return Row(setting, "none", f"set {variable} or {key_variable(provider)}")
-    return Row(setting, f"set (fingerprint {fingerprint(key.value.get_secret_value())})", key.source)
+        return SettingRow(setting, "none", f"set {variable} or {key_variable(provider)}")
+    return SettingRow(setting, f"set (fingerprint {fingerprint(key.value.get_secret_value())})", key.source)
 
 
 def _shown(name: str, value: object) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 from unigpu.errors import PlanChanged
 
 from .contract import Io, Request, Response, StreamResponse
-from .middleware import Around
+from .middleware import Middleware
 
 __all__ = ["GuardedIo", "LookingIo", "Recorded", "RecordingIo", "changes", "is_rehearsal"]
 
@@ -41,7 +41,7 @@ def is_rehearsal(io: Io) -> bool:
     return isinstance(io, RecordingIo)
 
 
-class _Checked(Around):
+class _Checked(Middleware):
     """Looks at each request before it is sent."""
 
     async def send(self, request: Request) -> Response:

@@ -6,10 +6,10 @@ from contextlib import AbstractAsyncContextManager
 
 from .contract import Io, Request, Response, Shield, StreamResponse
 
-__all__ = ["Around"]
+__all__ = ["Middleware"]
 
 
-class Around:
+class Middleware:
     """See the module."""
 
     def __init__(self, io: Io) -> None:

@@ -11,12 +11,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from .contract import Io, Request, Response, StreamResponse
-from .middleware import Around
+from .middleware import Middleware
 
-__all__ = ["StampingIo", "for_cleanup", "within"]
+__all__ = ["RequestDefaults", "for_cleanup", "within"]
 
 
-class StampingIo(Around):
+class RequestDefaults(Middleware):
     """See the module.
 
     Args:
@@ -45,9 +45,9 @@ class StampingIo(Around):
 
 def for_cleanup(io: Io) -> Io:
     """*io* for what ends things."""
-    return io if isinstance(io, StampingIo) and io.cleanup else StampingIo(io, cleanup=True)
+    return io if isinstance(io, RequestDefaults) and io.cleanup else RequestDefaults(io, cleanup=True)
 
 
 def within(io: Io, deadline: float) -> Io:
     """*io* for calls that must all be over by *deadline*, whatever deadline of their own they have."""
-    return StampingIo(io, deadline=deadline)
+    return RequestDefaults(io, deadline=deadline)

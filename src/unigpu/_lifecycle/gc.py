@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from unigpu._io.contract import Request, Response
-from unigpu._io.middleware import Around
+from unigpu._io.middleware import Middleware
 from unigpu.driver import DeploymentInfo, Found, Io, Resource, State, is_in_namespace, is_ours
 from unigpu.errors import UniGPUError
 from unigpu.models.gc import GcReason, GcRow
@@ -349,7 +349,7 @@ def _is_of(one: Found, intent: Intent) -> bool:
     return one.attempt == intent.attempt or id_of(one) in intent.resources
 
 
-class _Memo(Around):
+class _Memo(Middleware):
     """An `Io` that sends each GET once: the names of one account share their lists."""
 
     def __init__(self, io: Io) -> None:

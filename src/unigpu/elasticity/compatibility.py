@@ -19,7 +19,7 @@ from .capabilities import FLAGS, Capabilities
 _TIMES: Final = frozenset({"idle_timeout", "execution_timeout", "ttl"})
 
 
-class Refused(Protocol):
+class AnyRefusal(Protocol):
     """What `Unmet` here and `unigpu.driver.Refusal` have in common."""
 
     @property
@@ -300,7 +300,7 @@ def known_ttl_enforcer(caps: Capabilities) -> TtlEnforcer:
     return "client" if caps.ttl_enforced_by.value == "unknown" else caps.ttl_enforced_by.value
 
 
-def error(refused: Sequence[Refused], caps: Capabilities) -> UniGPUError:
+def error(refused: Sequence[AnyRefusal], caps: Capabilities) -> UniGPUError:
     """The error for what `demands` or a driver's check found: all of it in one message.
 
     Returns:
@@ -327,7 +327,7 @@ def error(refused: Sequence[Refused], caps: Capabilities) -> UniGPUError:
 
 
 def adapt(
-    spec: DeploymentSpec, refused: Iterable[Refused], caps: Capabilities
+    spec: DeploymentSpec, refused: Iterable[AnyRefusal], caps: Capabilities
 ) -> tuple[DeploymentSpec, tuple[Adaptation, ...]]:
     """*spec* with the nearest thing for each demand that was refused, and the list of what changed.
 

@@ -260,7 +260,7 @@ class CallbackDone:
 Event = WorkerReady | WorkerStarted | WorkerExited | WorkerLog | JobDone | Chunk | ForwardDone | CallbackDone
 
 
-class Face(Protocol):
+class EmulatedAPI(Protocol):
     """One platform's wire protocol over the engine. It only translates, and never imports a driver.
 
     Attributes:

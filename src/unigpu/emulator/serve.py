@@ -19,7 +19,7 @@ from typing import Final
 from unigpu.errors import ConfigurationError
 from unigpu.models import nearest
 
-from .contract import Face
+from .contract import EmulatedAPI
 from .engine import Engine
 from .processes.backend import ProcessBackend, ProcessSettings
 from .processes.worker_command import DEFAULT_PATH, own_environment
@@ -27,10 +27,10 @@ from .server.app import CloudServer
 from .server.listener import listen, serving
 
 FACES: Final[Mapping[str, str]] = {
-    "local": "unigpu.emulator.apis.local.emulator:LocalFace",
-    "runpod": "unigpu.emulator.apis.runpod.emulator:RunPodFace",
-    "vast": "unigpu.emulator.apis.vast.emulator:VastFace",
-    "yotta": "unigpu.emulator.apis.yotta.emulator:YottaFace",
+    "local": "unigpu.emulator.apis.local.emulator:LocalEmulator",
+    "runpod": "unigpu.emulator.apis.runpod.emulator:RunPodEmulator",
+    "vast": "unigpu.emulator.apis.vast.emulator:VastEmulator",
+    "yotta": "unigpu.emulator.apis.yotta.emulator:YottaEmulator",
 }
 """Face → its class, loaded when it is served. Called with the engine and ``token=`` (the key that callers send)."""
 _GRACE_S: Final = 2.0
@@ -100,9 +100,9 @@ def _checked(faces: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(faces)) or list(FACES)
 
 
-def _face(name: str) -> Callable[..., Face]:
+def _face(name: str) -> Callable[..., EmulatedAPI]:
     module, _, attribute = FACES[name].partition(":")
-    found: Callable[..., Face] = getattr(importlib.import_module(module), attribute)
+    found: Callable[..., EmulatedAPI] = getattr(importlib.import_module(module), attribute)
     return found
 
 

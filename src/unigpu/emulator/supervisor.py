@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from .apis.local.emulator import LocalFace
+from .apis.local.emulator import LocalEmulator
 from .contract import HttpCall, Reply
 from .engine import Engine
 from .journal import Journal, sync_dir
@@ -171,7 +171,7 @@ class Supervisor:
         try:
             await reap(journal, tag)
             engine = Engine(now=time.monotonic(), wall=_wall)
-            engine.mount(LocalFace(engine, token=self._token, info={"pid": os.getpid()}))
+            engine.mount(LocalEmulator(engine, token=self._token, info={"pid": os.getpid()}))
             engine.restore(journal.records(), time.monotonic())
             server = CloudServer(engine, persist=journal.put, refuse=self._refuse, after=self._after)
             logs = self._dir / "logs"

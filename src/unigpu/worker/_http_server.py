@@ -22,9 +22,9 @@ from unigpu.errors import ConfigurationError
 from unigpu.worker._executors import Lane
 from unigpu.worker._exit_codes import CANNOT_LOAD, OK, STUCK, End, leave_now
 from unigpu.worker._handler import Target
-from unigpu.worker._lifetime import Worker
+from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import Settings
-from unigpu.worker._signals import Asked, Signals
+from unigpu.worker._signals import Signals, StopRequest
 from unigpu.worker.http_app import app
 
 log = logging.getLogger("unigpu.worker")
@@ -41,7 +41,7 @@ def here(environ: Mapping[str, str]) -> bool:
     return True
 
 
-class Front(Protocol):
+class PlatformAdapter(Protocol):
     """What a platform puts before this server: how calls are read, and a program that runs beside it.
 
     Attributes:
@@ -50,9 +50,9 @@ class Front(Protocol):
 
     last_words: float
 
-    def app(self, worker: Worker) -> ASGIApp: ...
+    def app(self, worker: WorkerServer) -> ASGIApp: ...
 
-    async def beside(self, worker: Worker, port: int) -> str:
+    async def beside(self, worker: WorkerServer, port: int) -> str:
         """Runs until the server has stopped, when it is cancelled; one that returns says why it could not go on."""
         ...
 
@@ -62,15 +62,15 @@ class _Alone:
 
     last_words = 0.0
 
-    def app(self, worker: Worker) -> ASGIApp:
+    def app(self, worker: WorkerServer) -> ASGIApp:
         return app(worker)
 
-    async def beside(self, worker: Worker, port: int) -> str:
+    async def beside(self, worker: WorkerServer, port: int) -> str:
         await asyncio.Event().wait()
         return ""
 
 
-def run(target: Target, settings: Settings, *, front: Front | None = None) -> End:
+def run(target: Target, settings: Settings, *, front: PlatformAdapter | None = None) -> End:
     """Serve until a signal, a failure to load, or the end of the deployment's ttl.
 
     Does not return when a handler that cannot be ended holds this thread: the process ends there.
@@ -133,9 +133,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _run(
-    target: Target, settings: Settings, listener: socket.socket, lane: Lane, signals: Signals, front: Front
+    target: Target, settings: Settings, listener: socket.socket, lane: Lane, signals: Signals, front: PlatformAdapter
 ) -> End:
-    worker = Worker(target, settings, lane=lane)
+    worker = WorkerServer(target, settings, lane=lane)
     config = uvicorn.Config(
         front.app(worker),
         loop="asyncio",
@@ -195,7 +195,7 @@ async def _run(
     return End(OK, abandoned=worker.abandoned, patience=settings.patience)
 
 
-async def _drain(worker: Worker, asked: Asked) -> float:
+async def _drain(worker: WorkerServer, asked: StopRequest) -> float:
     """Drain, or stop at once when asked again; the seconds of the drain time that are left."""
     until = time.monotonic() + worker.settings.drain
     drain = asyncio.create_task(worker.drain(worker.settings.drain))

@@ -19,7 +19,7 @@ State = Literal["loading", "ready", "draining", "expired"]
 _EXPIRY_LOOK = 30.0  # seconds; the wall clock may be set while we wait
 
 
-class Worker:
+class WorkerServer:
     """One handler and its slots. Belongs to the loop on which `start` was called; modes drive it.
 
     Attributes:

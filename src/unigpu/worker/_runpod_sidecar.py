@@ -19,7 +19,7 @@ from unigpu.errors import ConfigurationError
 from unigpu.worker import _http_server, runpod_loop
 from unigpu.worker._exit_codes import End
 from unigpu.worker._handler import Target
-from unigpu.worker._lifetime import Worker
+from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import Settings
 from unigpu.worker.http_app import app
 
@@ -41,10 +41,10 @@ def run(target: Target, settings: Settings, python: str) -> End:
         )
     # Only RunPod's loop is to reach the handler.
     own = replace(settings.alone_on("127.0.0.1", 0), token=secrets.token_urlsafe(24))
-    return _http_server.run(target, own, front=Front(own, python))
+    return _http_server.run(target, own, front=RunPodAdapter(own, python))
 
 
-class Front:
+class RunPodAdapter:
     """What runs beside the handler's server here."""
 
     last_words = 0.0
@@ -53,10 +53,10 @@ class Front:
         self._settings = settings
         self._python = python
 
-    def app(self, worker: Worker) -> ASGIApp:
+    def app(self, worker: WorkerServer) -> ASGIApp:
         return app(worker)
 
-    async def beside(self, worker: Worker, port: int) -> str:
+    async def beside(self, worker: WorkerServer, port: int) -> str:
         """Fetch jobs from when the handler is loaded until the server drains; say why, where that ends before."""
         await worker.loaded.wait()
         if worker.error is not None:
@@ -74,7 +74,7 @@ class Front:
             watching.cancel()
             await _end(process)
 
-    def _environment(self, worker: Worker, port: int) -> dict[str, str]:
+    def _environment(self, worker: WorkerServer, port: int) -> dict[str, str]:
         streams = worker.handler is not None and worker.handler.yields
         own = {
             "UNIGPU_LOOP_PORT": str(port),
@@ -88,7 +88,7 @@ class Front:
         return {name: value for name, value in os.environ.items() if name not in left_out} | own
 
 
-async def _stop_when_draining(worker: Worker, process: asyncio.subprocess.Process) -> None:
+async def _stop_when_draining(worker: WorkerServer, process: asyncio.subprocess.Process) -> None:
     """The signal came to us alone: the loop must fetch no more, and finish what runs."""
     while worker.state != "draining":  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(_LOOK_S)

@@ -27,7 +27,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from unigpu.worker._call import Call, Chunk, Done, Failed
-from unigpu.worker._lifetime import Worker
+from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import parse_seconds
 from unigpu.worker._strict_json import BadJSON, decode
 
@@ -38,7 +38,7 @@ _PING = {"loading": 204, "ready": 200, "draining": 503, "expired": 503}
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class _CallRequest:
     value: dict[str, Any]
     raw: bool
 
@@ -47,7 +47,7 @@ class _BadRequest(Exception):
     pass
 
 
-def app(worker: Worker) -> App:
+def app(worker: WorkerServer) -> App:
     """The ASGI app over ``worker``."""
     return App(worker)
 
@@ -55,7 +55,7 @@ def app(worker: Worker) -> App:
 class App:
     """ASGI 3; it has no lifespan: whoever serves it starts and drains the worker."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerServer) -> None:
         self._worker = worker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,7 +146,7 @@ class App:
         # A worker that leaves must not be found again through a kept connection.
         return {"connection": "close"} if self._worker.state == "draining" else {}
 
-    async def _answer(self, call: Call, ask: _Ask, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, call: Call, ask: _CallRequest, scope: Scope, receive: Receive, send: Send) -> None:
         outcome = await call.next()
         if isinstance(outcome, Failed):
             if outcome is _GONE:
@@ -199,7 +199,7 @@ def _timing(outcome: Done | Failed) -> dict[str, float]:
     return {} if outcome.execution_s is None else {"execution_s": outcome.execution_s}
 
 
-async def _read(request: Request) -> _Ask:
+async def _read(request: Request) -> _CallRequest:
     try:
         body = decode(await request.body())
     except BadJSON as error:
@@ -208,9 +208,9 @@ async def _read(request: Request) -> _Ask:
         value = cast("dict[str, Any]", body)
         inner = value.get("input")
         if isinstance(inner, dict) and len(value) == 1:
-            return _Ask(cast("dict[str, Any]", inner), raw=False)
+            return _CallRequest(cast("dict[str, Any]", inner), raw=False)
         if request.scope["path"] != "/invoke":
-            return _Ask(value, raw=True)
+            return _CallRequest(value, raw=True)
     raise _BadRequest('The body must be {"input": {...}}, a JSON object with one object in it.')
 
 

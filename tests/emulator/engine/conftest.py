@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.contract import Dropped, HttpCall, Reply
 from unigpu.emulator.engine import EngineSettings
 from unigpu.emulator.simulation.virtual_cloud import Behavior, Pending, VirtualCloud
@@ -51,7 +51,7 @@ class Cloud:
     def __init__(self, behavior: Behavior | None = None, **settings: Any) -> None:
         self.virtual = VirtualCloud(behavior=behavior, settings=EngineSettings(**settings))
         self.engine = self.virtual.engine
-        self.virtual.mount(LocalFace(self.engine, token="t0ken"))
+        self.virtual.mount(LocalEmulator(self.engine, token="t0ken"))
 
     @property
     def now(self) -> float:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.contract import Dropped, HttpCall, Launch, Persist, Reply
-from unigpu.emulator.engine import Engine, Terms
+from unigpu.emulator.engine import DeploymentTerms, Engine
 from unigpu.emulator.simulation.virtual_cloud import Behavior
 
 SECRET = "hunter2-canary"
@@ -182,8 +182,8 @@ def test_it_ends_by_itself_when_its_time_has_come(make_cloud: Any) -> None:
 def test_an_expiry_follows_the_wall_clock_and_not_the_time_that_passed() -> None:
     offset = [0.0]
     engine = Engine(now=0.0, wall=lambda now: now + offset[0])
-    engine.mount(LocalFace(engine))
-    engine.deployments.create("d", "local", Terms(launch=Launch(argv=("x",)), expires_at=100.0), 0.0)
+    engine.mount(LocalEmulator(engine))
+    engine.deployments.create("d", "local", DeploymentTerms(launch=Launch(argv=("x",)), expires_at=100.0), 0.0)
     engine.tick(0.0)
     offset[0] = -50.0  # the clock was set back
     engine.tick(100.0)
@@ -416,7 +416,7 @@ def test_a_route_that_is_not_there_is_501_with_its_name(cloud: Any) -> None:
 
 def test_a_face_is_found_by_host_by_path_or_alone() -> None:
     engine = Engine(now=0.0)
-    engine.mount(LocalFace(engine, info={"pid": 7}))
+    engine.mount(LocalEmulator(engine, info={"pid": 7}))
 
     def health(path: str) -> Reply:
         answer = engine.handle(HttpCall(method="GET", path=path, host="localhost"), 0.0)

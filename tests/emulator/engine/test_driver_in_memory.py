@@ -12,7 +12,7 @@ from unigpu._io.bridge import run_sync
 from unigpu._io.clock import InstantClock, VirtualClock
 from unigpu._io.in_memory import MemoryIo
 from unigpu.driver import DriverConfig, Identity, Invocation
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import DeploymentSpec
 from unigpu.providers.local import LocalDriver
@@ -63,7 +63,7 @@ def test_the_local_driver_spends_an_hour_in_memory(flavour: str, tmp_path: Path)
     handler.write_text("def handle(input):\n    return input\n")
     clock = InstantClock(epoch=1e9) if flavour == "sync" else VirtualClock(epoch=1e9)
     cloud = VirtualCloud(clock=clock, behavior=Behavior(run=lambda x: x["n"] * 2, cold_start=30.0, duration=2.0))
-    cloud.mount(LocalFace(cloud.engine, token="t0ken"))
+    cloud.mount(LocalEmulator(cloud.engine, token="t0ken"))
     io = MemoryIo(cloud.handle, clock, sync=flavour == "sync")
     if flavour == "sync":
         seen = run_sync(hour(cloud, io, handler))

@@ -9,7 +9,7 @@ import pytest
 
 from unigpu.elasticity._scaling.policy import View, Wish
 from unigpu.emulator.contract import Launch
-from unigpu.emulator.engine import Refused, Terms
+from unigpu.emulator.engine import DeploymentTerms, EngineRefused
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models.deployment import WorkerState
 
@@ -32,7 +32,7 @@ class Keeping:
 def cloud(**terms: object) -> VirtualCloud:
     cloud = VirtualCloud(behavior=Behavior(cold_start=2.0, duration=3.0))
     values: dict[str, object] = {"launch": LAUNCH, "idle_timeout": 10.0, "max_workers": 3} | terms
-    cloud.engine.deployments.create("d", "test", Terms(**values), cloud.clock.now())  # type: ignore[arg-type]  # any terms
+    cloud.engine.deployments.create("d", "test", DeploymentTerms(**values), cloud.clock.now())  # type: ignore[arg-type]  # any terms
     cloud.step(cloud.clock.now())
     return cloud
 
@@ -111,7 +111,7 @@ def test_a_worker_ended_by_name_is_not_kept() -> None:
     one.engine.end_worker("d", kept, one.clock.now())
     one.advance(30.0)
     assert kept not in ids(one, WorkerState.STOPPED, WorkerState.IDLE)
-    with pytest.raises(Refused):
+    with pytest.raises(EngineRefused):
         one.engine.end_worker("d", kept, one.clock.now())
 
 

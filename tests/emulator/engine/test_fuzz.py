@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.contract import Dropped, Forward, Hold, HttpCall, Reply
 from unigpu.emulator.engine import Engine
 from unigpu.models.identity import provider_name
@@ -70,7 +70,7 @@ def test_any_request_gets_an_answer_and_never_an_exception(
     interface: str,
 ) -> None:
     engine = Engine(now=0.0)
-    engine.mount(LocalFace(engine))
+    engine.mount(LocalEmulator(engine))
     put = json.dumps({**GOOD, "interface": interface}).encode()
     base = f"/v1/deployments/{PNAME}"
     engine.handle(HttpCall(method="PUT", path=base, body=put, headers={"if-none-match": "*"}, host="localhost"), 0.0)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.contract import (
     Answer,
     CancelPush,
@@ -96,7 +96,7 @@ class EngineMachine(RuleBasedStateMachine):
             start_limit=30, result_ttl=50, backoff=0.5, backoff_broken=4, backoff_most=20, drain_limit=8, hold=15
         )
         engine = Engine(now=self.now, wall=lambda now: now + 1000, settings=limits)
-        engine.mount(LocalFace(engine))
+        engine.mount(LocalEmulator(engine))
         return engine
 
     # The driver.

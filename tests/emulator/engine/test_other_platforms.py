@@ -11,7 +11,7 @@ from unigpu._io.clock import InstantClock, VirtualClock
 from unigpu._io.contract import CallClass, Request, Response
 from unigpu._io.in_memory import MemoryIo
 from unigpu.elasticity._scaling.policy import Declared
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.contract import (
     Callback,
     CallbackDone,
@@ -23,7 +23,7 @@ from unigpu.emulator.contract import (
     WorkerExited,
     WorkerReady,
 )
-from unigpu.emulator.engine import Engine, Terms
+from unigpu.emulator.engine import DeploymentTerms, Engine
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.errors import TransportError, TransportTimeout
 
@@ -31,7 +31,7 @@ from unigpu.errors import TransportError, TransportTimeout
 def pulling(**terms: Any) -> tuple[Engine, str]:
     """A deployment whose workers come and take jobs, with one ready worker."""
     engine = Engine(now=0.0)
-    given = Terms(launch=Launch(), dispatch="pull", min_workers=1, **terms)
+    given = DeploymentTerms(launch=Launch(), dispatch="pull", min_workers=1, **terms)
     engine.deployments.create("ep", "runpod", given, 0.0)
     (start,) = [effect for effect in engine.tick(0.0) if isinstance(effect, StartWorker)]
     engine.event(WorkerReady(worker_id=start.worker_id), 1.0)
@@ -65,7 +65,9 @@ def test_a_worker_that_pulls_is_told_once_what_to_stop() -> None:
 
 def test_declared_replicas_are_healed() -> None:
     engine = Engine(now=0.0)
-    engine.deployments.create("ep", "yotta", Terms(launch=Launch(), min_workers=2, max_workers=2, rule=Declared()), 0.0)
+    engine.deployments.create(
+        "ep", "yotta", DeploymentTerms(launch=Launch(), min_workers=2, max_workers=2, rule=Declared()), 0.0
+    )
     started = [effect.worker_id for effect in engine.tick(0.0) if isinstance(effect, StartWorker)]
     for id in started:
         engine.event(WorkerReady(worker_id=id), 1.0)
@@ -110,7 +112,7 @@ def request(method: str, path: str, now: float, json: Any = None, **headers: str
 
 def cloud_on(clock: Any, behavior: Behavior) -> VirtualCloud:
     cloud = VirtualCloud(clock=clock, behavior=behavior)
-    cloud.mount(LocalFace(cloud.engine))
+    cloud.mount(LocalEmulator(cloud.engine))
     return cloud
 
 

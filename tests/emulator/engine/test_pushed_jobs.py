@@ -8,7 +8,7 @@ import pytest
 
 from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.contract import Callback, Launch
-from unigpu.emulator.engine import Job, Terms
+from unigpu.emulator.engine import DeploymentTerms, EngineJob
 from unigpu.emulator.engine.engine import answers_for
 from unigpu.emulator.engine.records import deployment_record, terms_from
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
@@ -23,7 +23,9 @@ def double(given: Any) -> Any:
 def cloud(behavior: Behavior | None = None, **terms: Any) -> VirtualCloud:
     made = VirtualCloud(behavior=behavior or Behavior(run=double, duration=5.0))
     values: dict[str, Any] = {"min_workers": 1, "max_workers": 1, "rule": Declared(), "idle_timeout": None, **terms}
-    made.engine.deployments.create("d", "test", Terms(launch=Launch(argv=("serve",)), **values), made.clock.now())
+    made.engine.deployments.create(
+        "d", "test", DeploymentTerms(launch=Launch(argv=("serve",)), **values), made.clock.now()
+    )
     made.step(made.clock.now())
     made.advance(10.0)
     return made
@@ -66,7 +68,7 @@ def test_a_job_at_a_path_may_shorten_its_time() -> None:
 def test_the_end_of_a_job_is_told_once_however_it_ends() -> None:
     told: list[tuple[str, JobStatus]] = []
 
-    def ended(job: Job, now: float) -> None:
+    def ended(job: EngineJob, now: float) -> None:
         told.append((job.id, job.status))
 
     one = cloud()

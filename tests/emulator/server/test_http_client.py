@@ -13,7 +13,7 @@ import pytest
 from unigpu.emulator.contract import Chunk, Event, JobDone, Push
 from unigpu.emulator.http_client import Exchange, UpstreamError, call
 from unigpu.emulator.processes import push as push_module
-from unigpu.emulator.processes.push import Door, push
+from unigpu.emulator.processes.push import PushTarget, push
 
 T = Callable[[int, list[bytes]], Awaitable[Any]]
 
@@ -119,7 +119,7 @@ def give(
     events: list[Event] = []
 
     async def use(port: int, seen: list[bytes]) -> bytes:
-        door = Door(host="127.0.0.1", port=port, route="/p" if raw else "/invoke", raw=raw, token=token)
+        door = PushTarget(host="127.0.0.1", port=port, route="/p" if raw else "/invoke", raw=raw, token=token)
         await push(
             door, Push(worker_id="w", job_id="j", input={"é": 1}, execution_timeout=2.5, stream=stream), events.append
         )

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from unigpu.emulator.apis.local.emulator import LocalFace
+from unigpu.emulator.apis.local.emulator import LocalEmulator
 from unigpu.emulator.contract import Callback, Persist
 from unigpu.emulator.engine import Engine
 from unigpu.emulator.processes.backend import ProcessBackend
@@ -84,7 +84,7 @@ class World:
         self.full: Callable[[Persist], bool] = lambda _: False
         started = (time.time(), time.monotonic())
         self.engine = Engine(now=started[1], wall=lambda now: started[0] + now - started[1])
-        self.engine.mount(LocalFace(self.engine, token=KEY))
+        self.engine.mount(LocalEmulator(self.engine, token=KEY))
         self.server = CloudServer(self.engine, persist=self._persist)
         self.server.backend = self.backend = ProcessBackend(self.server.emit)
         self.http: httpx.AsyncClient

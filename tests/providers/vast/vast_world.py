@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from unigpu._io.clock import get_clock
-from unigpu.emulator.apis.vast.emulator import Quirks, VastFace
+from unigpu.emulator.apis.vast.emulator import Quirks, VastEmulator
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.testing._conformance.transport import CloudTransport
 
@@ -64,7 +64,7 @@ class Account(Kept):
     def __init__(self, quirks: Quirks | None = None, *, clock: Any) -> None:
         super().__init__()
         self.cloud = VirtualCloud(clock=clock)
-        self.face = VastFace(self.cloud.engine, token=KEY, quirks=quirks)
+        self.face = VastEmulator(self.cloud.engine, token=KEY, quirks=quirks)
         self.cloud.mount(self.face)
         self._inner = CloudTransport(self.cloud, self.face)
         self.behave(Behavior(run=lambda given: {"got": given}, cold_start=30.0))

@@ -17,8 +17,8 @@ import unigpu
 from unigpu import errors
 from unigpu._io.clock import VirtualClock, use_clock
 from unigpu.driver import State
-from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
-from unigpu.emulator.contract import Face
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
+from unigpu.emulator.contract import EmulatedAPI
 from unigpu.emulator.engine import Engine
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import Event
@@ -40,8 +40,8 @@ def make() -> Iterator[Make]:
     with ExitStack() as stack:
 
         def made(config: Path | None = None, **quirks: Any) -> FaceBench:
-            def face(engine: Engine, key: str) -> Face:
-                return YottaFace(engine, token=key, quirks=Quirks(**quirks))
+            def face(engine: Engine, key: str) -> EmulatedAPI:
+                return YottaEmulator(engine, token=key, quirks=Quirks(**quirks))
 
             more = {} if config is None else {"config": config}
             bench = stack.enter_context(
@@ -195,7 +195,7 @@ def test_fifty_tasks_of_one_loop_send_one_start_and_are_held_until_it_is_ready(t
     fields = {"queue": FIELDS, "gateway": {**FIELDS, **ALB}, "request": SERVER}[mode]
     clock = VirtualClock()
     cloud = VirtualCloud(clock=clock, behavior=Behavior(run=lambda given: given, cold_start=300.0, duration=0.1))
-    face = YottaFace(cloud.engine, token="key")
+    face = YottaEmulator(cloud.engine, token="key")
     cloud.mount(face)
     transport = CloudTransport(cloud, face)
     done: list[float] = []

@@ -33,7 +33,7 @@ from .pool import AsyncPool, SyncPool
 from .prepare import Prepared, prepare
 from .proxy import Proxies
 from .reply import StreamReply, is_over, no_redirect, whole
-from .transport import Raw, Timing, Wire
+from .transport import Raw, SendTiming, Wire
 from .user_transport import AsyncUserTransport, SyncUserTransport, UserTransport
 
 T = TypeVar("T")
@@ -240,7 +240,7 @@ class _HttpIo:
         """Jitter, in [0, 1)."""
         return self._config.random()
 
-    def _begin(self, request: Request, *more: tuple[str, str]) -> tuple[Prepared, Timing, dict[str, Any]]:
+    def _begin(self, request: Request, *more: tuple[str, str]) -> tuple[Prepared, SendTiming, dict[str, Any]]:
         if self._closed:
             raise ClientClosed("the client was closed", operation=request.operation, maybe_executed=False)
         left = request.deadline - get_clock().now()
@@ -257,7 +257,7 @@ class _HttpIo:
             defaults = (*(pair for pair in defaults if pair[0] not in names), *more)
         prepared = prepare(request, defaults)
         config = self._config
-        timing = Timing(
+        timing = SendTiming(
             connect=min(config.connect_timeout, left),
             read=left if request.read_timeout is None else min(request.read_timeout, left),
             write=min(config.write_timeout, left),

@@ -16,19 +16,19 @@ from unigpu.errors import ConfigurationError, TransportError, TransportTimeout, 
 
 from ..contract import Request
 
-__all__ = ["PASSES", "Refused", "failure"]
+__all__ = ["PASSES", "RefusedHere", "failure"]
 
 PASSES: Final = (AssertionError, MemoryError, UniGPUError)
 """What goes through untouched: a test's own assertion ("not mocked" is one), no memory, and what is ours already."""
 
 
-class Refused(Exception):
+class RefusedHere(Exception):
     """Mixin for what `net` itself refuses: its text is ours, hence safe to show."""
 
     retryable = True
 
 
-class _Row(NamedTuple):
+class _ExceptionRow(NamedTuple):
     words: str
     never_sent: bool = False
     timeout: bool = False
@@ -36,27 +36,27 @@ class _Row(NamedTuple):
 
 
 # httpx and httpcore share these names. The first name found along the class's bases decides.
-_TABLE: Final[dict[str, _Row]] = {
-    "ConnectTimeout": _Row("no connection in time", never_sent=True, timeout=True),
-    "PoolTimeout": _Row(
+_TABLE: Final[dict[str, _ExceptionRow]] = {
+    "ConnectTimeout": _ExceptionRow("no connection in time", never_sent=True, timeout=True),
+    "PoolTimeout": _ExceptionRow(
         "no connection became free in time",
         never_sent=True,
         timeout=True,
         hint="Streams that were left open hold their connections: use `with`.",
     ),
-    "ReadTimeout": _Row("no answer in time", timeout=True),
-    "WriteTimeout": _Row("the request could not be written in time", timeout=True),
-    "TimeoutException": _Row("no answer in time", timeout=True),
-    "ConnectError": _Row("no connection", never_sent=True),
-    "ProxyError": _Row("the proxy refused", never_sent=True),
-    "UnsupportedProtocol": _Row("this kind of URL cannot be sent", never_sent=True),
-    "ReadError": _Row("the connection broke before the answer was whole"),
-    "WriteError": _Row("the connection broke while the request was written"),
-    "CloseError": _Row("the connection broke while it was closed"),
-    "NetworkError": _Row("the connection broke"),
-    "RemoteProtocolError": _Row("the answer was not whole, or not HTTP"),
-    "LocalProtocolError": _Row("the request was not valid HTTP"),
-    "ProtocolError": _Row("the answer was not HTTP"),
+    "ReadTimeout": _ExceptionRow("no answer in time", timeout=True),
+    "WriteTimeout": _ExceptionRow("the request could not be written in time", timeout=True),
+    "TimeoutException": _ExceptionRow("no answer in time", timeout=True),
+    "ConnectError": _ExceptionRow("no connection", never_sent=True),
+    "ProxyError": _ExceptionRow("the proxy refused", never_sent=True),
+    "UnsupportedProtocol": _ExceptionRow("this kind of URL cannot be sent", never_sent=True),
+    "ReadError": _ExceptionRow("the connection broke before the answer was whole"),
+    "WriteError": _ExceptionRow("the connection broke while the request was written"),
+    "CloseError": _ExceptionRow("the connection broke while it was closed"),
+    "NetworkError": _ExceptionRow("the connection broke"),
+    "RemoteProtocolError": _ExceptionRow("the answer was not whole, or not HTTP"),
+    "LocalProtocolError": _ExceptionRow("the request was not valid HTTP"),
+    "ProtocolError": _ExceptionRow("the answer was not HTTP"),
 }
 
 
@@ -70,7 +70,7 @@ def failure(exc: BaseException, request: Request, *, expired: bool) -> UniGPUErr
     row = _row(exc)
     words, retryable, hint = row.words, True, row.hint
     for cause in _causes(exc):
-        if isinstance(cause, Refused):
+        if isinstance(cause, RefusedHere):
             words, retryable = str(cause), cause.retryable
         elif isinstance(cause, ssl.SSLCertVerificationError):
             words, retryable = f"the certificate was refused: {cause.verify_message}", False
@@ -100,11 +100,11 @@ def failure(exc: BaseException, request: Request, *, expired: bool) -> UniGPUErr
     )
 
 
-def _row(exc: BaseException) -> _Row:
+def _row(exc: BaseException) -> _ExceptionRow:
     for base in type(exc).__mro__:
         if base.__module__.partition(".")[0] in ("httpx", "httpcore") and base.__name__ in _TABLE:
             return _TABLE[base.__name__]
-    return _Row("the call broke in a way that is not known", timeout=isinstance(exc, TimeoutError))
+    return _ExceptionRow("the call broke in a way that is not known", timeout=isinstance(exc, TimeoutError))
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

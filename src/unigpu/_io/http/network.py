@@ -21,7 +21,7 @@ from unigpu.errors import ConfigurationError
 
 from ..contract import Trust
 from .dns import aresolve, is_loopback, is_public, literal, resolve
-from .exceptions import Refused
+from .exceptions import RefusedHere
 from .proxy import Proxies, Proxy
 
 __all__ = [
@@ -45,13 +45,13 @@ Key = tuple[str, str, int]
 _NOT_LAST: Final = 2.0  # seconds for an address that is not the last one to try
 
 
-class AddressRefused(Refused, httpcore.ConnectError):
+class AddressRefused(RefusedHere, httpcore.ConnectError):
     """The guard said no."""
 
     retryable = False
 
 
-class NameNotFound(Refused, httpcore.ConnectError):
+class NameNotFound(RefusedHere, httpcore.ConnectError):
     """There is no such host."""
 
 

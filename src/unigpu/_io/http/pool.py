@@ -29,7 +29,7 @@ import httpcore
 from .core_request import core_request, origin_of, text_headers
 from .network import AsyncLink, Key, PoolSettings, SyncLink, async_link, sync_link
 from .prepare import Prepared
-from .transport import Timing
+from .transport import SendTiming
 
 __all__ = ["AsyncPool", "SyncPool"]
 
@@ -115,7 +115,7 @@ class AsyncPool:
         self._home: tuple[int, object] | None = None
         self._origins: dict[Key, _AsyncOrigin] = {}
 
-    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _AsyncRaw:
+    async def open(self, prepared: Prepared, timing: SendTiming, extensions: dict[str, Any]) -> _AsyncRaw:
         """Send a request, and return when status and headers are there."""
         request = core_request(prepared, {"timeout": timing.extension(), **extensions})
         origin = self._origin(origin_of(request.url))
@@ -141,7 +141,7 @@ class AsyncPool:
         found = self._origins.get(key)
         return found if found is not None else self._origins.setdefault(key, _AsyncOrigin(key))
 
-    async def _acquire(self, origin: _AsyncOrigin, timing: Timing) -> AsyncLink:
+    async def _acquire(self, origin: _AsyncOrigin, timing: SendTiming) -> AsyncLink:
         while origin.idle:
             link = origin.idle.pop()
             if link.available() and not link.expired(timing.max_idle):
@@ -266,7 +266,7 @@ class SyncPool:
         self._settings = settings
         self._state = _State()
 
-    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _SyncRaw:
+    async def open(self, prepared: Prepared, timing: SendTiming, extensions: dict[str, Any]) -> _SyncRaw:
         """Send a request, and return when status and headers are there."""
         request = core_request(prepared, {"timeout": timing.extension(), **extensions})
         origin = self._origin(origin_of(request.url))
@@ -292,7 +292,7 @@ class SyncPool:
             found = state.origins.get(key)
             return found if found is not None else state.origins.setdefault(key, _SyncOrigin(key))
 
-    def _acquire(self, origin: _SyncOrigin, timing: Timing) -> SyncLink:
+    def _acquire(self, origin: _SyncOrigin, timing: SendTiming) -> SyncLink:
         waiter = _SyncWaiter()
         while True:
             with origin.lock:

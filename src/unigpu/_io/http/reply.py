@@ -14,12 +14,12 @@ from ..redact import terminal
 from .content_encoding import Decoder
 from .exceptions import PASSES, failure
 from .prepare import Prepared, secrets_of
-from .transport import Raw, Timing
+from .transport import Raw, SendTiming
 
 __all__ = ["Chunks", "StreamReply", "is_over", "no_redirect", "whole"]
 
 
-def is_over(request: Request, timing: Timing) -> bool:
+def is_over(request: Request, timing: SendTiming) -> bool:
     """Whether the whole deadline has passed, by the real clock or by the one that a mock moves."""
     return time.monotonic() >= timing.until or get_clock().now() >= request.deadline
 
@@ -64,7 +64,7 @@ class StreamReply:
         headers: Headers,
         decoder: Decoder,
         request: Request,
-        timing: Timing,
+        timing: SendTiming,
         prepared: Prepared,
         limit: int,
     ) -> None:
@@ -111,7 +111,7 @@ class StreamReply:
 class Chunks:
     """An iterator by hand: an unfinished generator would make trio warn, and leave work for the collector."""
 
-    def __init__(self, raw: Raw, decoder: Decoder, request: Request, timing: Timing) -> None:
+    def __init__(self, raw: Raw, decoder: Decoder, request: Request, timing: SendTiming) -> None:
         self._raw, self._decoder, self._request, self._timing = raw, decoder, request, timing
         self._ready: deque[bytes] = deque()
         self._ended = False

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from .prepare import Prepared
 
-__all__ = ["Raw", "Timing", "Wire"]
+__all__ = ["Raw", "SendTiming", "Wire"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class SendTiming:
     """How long one attempt may take.
 
     Attributes:
@@ -53,5 +53,5 @@ class Raw(Protocol):
 class Wire(Protocol):
     """Carries requests. The synchronous ones never suspend."""
 
-    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> Raw: ...
+    async def open(self, prepared: Prepared, timing: SendTiming, extensions: dict[str, Any]) -> Raw: ...
     async def close(self) -> None: ...

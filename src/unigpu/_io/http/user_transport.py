@@ -11,7 +11,7 @@ import anyio
 from unigpu.errors import ConfigurationError
 
 from .prepare import Prepared
-from .transport import Timing
+from .transport import SendTiming
 
 if TYPE_CHECKING:
     import httpx
@@ -22,7 +22,7 @@ UserTransport: TypeAlias = "httpx.BaseTransport | httpx.AsyncBaseTransport"
 class _UserReply:
     """A reply of a transport that was handed in. Such a transport knows no total deadline, so it is held here."""
 
-    def __init__(self, reply: httpx.Response, timing: Timing, *, is_async: bool) -> None:
+    def __init__(self, reply: httpx.Response, timing: SendTiming, *, is_async: bool) -> None:
         self.status = reply.status_code
         self.headers = [(name.lower(), value) for name, value in reply.headers.multi_items()]
         self._stream: Any = reply.stream
@@ -54,11 +54,11 @@ class _UserReply:
             stream.close()
 
 
-def _within(timing: Timing) -> contextlib.AbstractContextManager[object]:
+def _within(timing: SendTiming) -> contextlib.AbstractContextManager[object]:
     return anyio.fail_after(max(0.0, timing.until - time.monotonic()))
 
 
-def _user_request(prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> httpx.Request:
+def _user_request(prepared: Prepared, timing: SendTiming, extensions: dict[str, Any]) -> httpx.Request:
     import httpx  # here: it takes longer to import than all of ours, and only these transports need it
 
     return httpx.Request(
@@ -78,7 +78,7 @@ class SyncUserTransport:
             raise ConfigurationError("transport=: Client needs an httpx.BaseTransport")
         self._transport = transport
 
-    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _UserReply:
+    async def open(self, prepared: Prepared, timing: SendTiming, extensions: dict[str, Any]) -> _UserReply:
         return _UserReply(
             self._transport.handle_request(_user_request(prepared, timing, extensions)), timing, is_async=False
         )
@@ -95,7 +95,7 @@ class AsyncUserTransport:
             raise ConfigurationError("transport=: AsyncClient needs an httpx.AsyncBaseTransport")
         self._transport = transport
 
-    async def open(self, prepared: Prepared, timing: Timing, extensions: dict[str, Any]) -> _UserReply:
+    async def open(self, prepared: Prepared, timing: SendTiming, extensions: dict[str, Any]) -> _UserReply:
         request = _user_request(prepared, timing, extensions)
         with _within(timing):
             reply = await self._transport.handle_async_request(request)

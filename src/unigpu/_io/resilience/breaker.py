@@ -22,7 +22,7 @@ from typing import Final, Literal
 from ..fork_lock import ForkLock
 from .failure_domain import keep, latest
 
-__all__ = ["Breaker", "BreakerState", "Entry"]
+__all__ = ["Breaker", "BreakerPermit", "BreakerState"]
 
 IN_A_ROW: Final = 5
 """Failures in a row that open it."""
@@ -41,7 +41,7 @@ BreakerState = Literal["closed", "open", "half_open"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BreakerPermit:
     """Leave to send one request. Each is ended by `Breaker.record` or `Breaker.leave`."""
 
     key: str
@@ -77,18 +77,18 @@ class Breaker:
         self._planes: dict[str, _Plane] = {}
         self._lock = ForkLock()
 
-    def enter(self, key: str, now: float, *, anyway: bool = False) -> Entry | float:
+    def enter(self, key: str, now: float, *, anyway: bool = False) -> BreakerPermit | float:
         """Leave to send now, or the seconds until it is worth asking again. *anyway*: never refused."""
         with self._lock:
             plane = self._plane(key)
             if anyway or plane.open_until is None:
-                return Entry(key, plane.era)
+                return BreakerPermit(key, plane.era)
             if now < plane.open_until:
                 return plane.open_until - now
             if plane.probe_is_out(now):
                 return PROBE_PAUSE
             plane.probe_since, plane.probe_pid = now, os.getpid()
-            return Entry(key, plane.era, probe=True)
+            return BreakerPermit(key, plane.era, probe=True)
 
     def refuses(self, key: str, now: float) -> bool:
         """Whether `enter` would say no."""
@@ -97,7 +97,7 @@ class Breaker:
             return plane.open_until is not None and (now < plane.open_until or plane.probe_is_out(now))
 
     def record(
-        self, entry: Entry, answered: bool, now: float, random: Callable[[], float]
+        self, entry: BreakerPermit, answered: bool, now: float, random: Callable[[], float]
     ) -> Literal["opened", "closed"] | None:
         """How it ended. Returns what changed: ``opened`` also where a probe failed."""
         with self._lock:
@@ -122,7 +122,7 @@ class Breaker:
             plane.change(_until(now, random))
             return "opened"
 
-    def leave(self, entry: Entry) -> None:
+    def leave(self, entry: BreakerPermit) -> None:
         """It ended without saying anything about the provider: cancelled, refused on this side, out of time."""
         with self._lock:
             plane = self._plane(entry.key)

@@ -16,7 +16,7 @@ from unigpu.errors import RateLimitError, TransportTimeout
 
 from ..contract import Headers, Io, Request, Response, StreamResponse
 from ..fork_lock import ForkLock
-from ..middleware import Around
+from ..middleware import Middleware
 from .failure_domain import keep, latest, plane_of, provider_of
 from .rate_limit_headers import closed_for
 
@@ -105,7 +105,7 @@ class Limiter:
             return max(0.0, self._closed_until.get(window, 0.0) - now)
 
 
-class LimitedIo(Around):
+class LimitedIo(Middleware):
     """An `Io` that waits for its turn.
 
     Raises:

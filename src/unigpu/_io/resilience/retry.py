@@ -31,13 +31,13 @@ from tenacity import AsyncRetrying, RetryCallState
 from unigpu.errors import CircuitOpen, InvalidResponseError, TransportError
 
 from ..contract import CallClass, Io, Outcome, Request, Response, StreamResponse
-from ..middleware import Around
+from ..middleware import Middleware
 from ..status import TRANSIENT
-from .breaker import Entry
+from .breaker import BreakerPermit
 from .failure_domain import plane_of, provider_of
 from .protection import Protection
 from .retry_budget import FIRST_SUCCESS, THROTTLE_COST, TRANSIENT_COST
-from .send_outcome import Try, evidence
+from .send_outcome import SendOutcome, evidence
 from .telemetry import Records, Tell
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class RetryPolicy:
         return False
 
 
-class RetryingIo(Around):
+class RetryingIo(Middleware):
     """An `Io` that sends again where that is safe and of use.
 
     `send` gives up with the last `Response` (its ``attempts`` and ``stop_reason`` set) or the last `TransportError`
@@ -136,7 +136,7 @@ class RetryingIo(Around):
                 opening = self._io.stream(request)
                 reply = await opening.__aenter__()
                 drop = lambda: opening.__aexit__(None, None, None)  # noqa: E731 - read here and nowhere else
-                end = Try(reply, drop=drop, wall=self._io.wall(), foreign=request.foreign)
+                end = SendOutcome(reply, drop=drop, wall=self._io.wall(), foreign=request.foreign)
                 sending.value, sending.end = (opening, reply), end
 
         first: _Sending[tuple[AbstractAsyncContextManager[StreamResponse], StreamResponse]] = self._first(request)
@@ -151,7 +151,7 @@ class RetryingIo(Around):
     def _replied(self, sending: _Sending[Response], reply: Response) -> None:
         request = sending.request
         meant = reply if request.status_of is None else replace(reply, status=request.status_of(reply))
-        sending.value, sending.end = reply, Try(meant, wall=self._io.wall(), foreign=request.foreign)
+        sending.value, sending.end = reply, SendOutcome(meant, wall=self._io.wall(), foreign=request.foreign)
 
     async def _until_done(
         self, last: _Sending[T], once: Callable[[_Sending[T]], Awaitable[None]]
@@ -166,7 +166,7 @@ class RetryingIo(Around):
             nonlocal last, sent
             if sent > 0:  # the first was sent before: tenacity only learns how it ended
                 entry = self._enter(request, key)
-                if not isinstance(entry, Entry | None):
+                if not isinstance(entry, BreakerPermit | None):
                     reasons.append("breaker")  # it opened while this call slept
                     return
                 sending = _Sending[T](self, request, key, entry, sent + 1)
@@ -210,17 +210,17 @@ class RetryingIo(Around):
         """
         key = plane_of(request)
         entry = self._enter(request, key)
-        if not isinstance(entry, Entry | None):
+        if not isinstance(entry, BreakerPermit | None):
             self._records.refused(request, key, entry, self._io.now())
             raise _refused(request, key, entry)
         return _Sending(self, request, key, entry, 1)
 
-    def _enter(self, request: Request, key: str) -> Entry | float | None:
+    def _enter(self, request: Request, key: str) -> BreakerPermit | float | None:
         """Leave to send (``None``: there is no breaker), or the seconds until one may be had."""
         breaker = self._protection.breaker
         return None if breaker is None else breaker.enter(key, self._io.now(), anyway=request.cleanup)
 
-    def note(self, sending: _Sending[Any], end: Try | None, error: BaseException | None) -> None:
+    def note(self, sending: _Sending[Any], end: SendOutcome | None, error: BaseException | None) -> None:
         """Record a sending that has ended, and let the breaker judge it. *end* ``None``: *error* broke it off."""
         request, seconds = sending.request, self._io.now() - sending.began
         self._records.sent(request, end, error, sending.number, seconds)
@@ -239,7 +239,7 @@ class RetryingIo(Around):
 
     # -- again?
 
-    def _worth(self, request: Request, end: Try) -> bool:
+    def _worth(self, request: Request, end: SendOutcome) -> bool:
         """Whether the table allows it, and time has not run out already."""
         if end.error is not None and (not end.error.retryable or end.error.stop_reason == "deadline"):
             return False
@@ -247,15 +247,15 @@ class RetryingIo(Around):
             return False  # a dead worker is not dialled again: its driver has others to ask
         return self._policy.admits(request, end.known, end.status)
 
-    def _wait(self, end: Try, number: int) -> float:
+    def _wait(self, end: SendOutcome, number: int) -> float:
         return self._policy.wait(number, throttled=end.status == _THROTTLED, hint=end.hint, random=self._io.random())
 
-    def _cost(self, request: Request, end: Try) -> float:
+    def _cost(self, request: Request, end: SendOutcome) -> float:
         if request.cleanup or (request.reroutes and end.known is Outcome.NEVER_SENT):
             return 0.0
         return THROTTLE_COST if end.status == _THROTTLED else TRANSIENT_COST
 
-    def _stops(self, request: Request, key: str, end: Try, sent: int, sleep: float) -> str | None:
+    def _stops(self, request: Request, key: str, end: SendOutcome, sent: int, sleep: float) -> str | None:
         now, protection = self._io.now(), self._protection
         if sent >= self._policy.attempts:
             return "attempts"
@@ -270,7 +270,7 @@ class RetryingIo(Around):
             return "tokens"
         return None
 
-    def _ended(self, request: Request, key: str, end: Try, sent: int, paid: float) -> str | None:
+    def _ended(self, request: Request, key: str, end: SendOutcome, sent: int, paid: float) -> str | None:
         """The end of a call that is not worth repeating: why, where that is not plain from its outcome."""
         if end.known is Outcome.DONE:
             if self._protection.tokens is not None:
@@ -293,9 +293,9 @@ class _Sending(Generic[T]):
     """
 
     value: T
-    end: Try
+    end: SendOutcome
 
-    def __init__(self, io: RetryingIo, request: Request, key: str, entry: Entry | None, number: int) -> None:
+    def __init__(self, io: RetryingIo, request: Request, key: str, entry: BreakerPermit | None, number: int) -> None:
         self.request, self.key, self.entry, self.number = request, key, entry, number
         self.began = io.now()
         self._io = io
@@ -305,7 +305,7 @@ class _Sending(Generic[T]):
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, TransportError):
-            self.end = Try(error=error)
+            self.end = SendOutcome(error=error)
         known = error is None or isinstance(error, TransportError)
         self._io.note(self, self.end if known else None, error)
         return known

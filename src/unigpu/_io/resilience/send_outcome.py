@@ -10,12 +10,12 @@ from unigpu.errors import TransportError
 from ..contract import Headers, Outcome, Request, Response
 from ..status import outcome, retry_after
 
-__all__ = ["Reply", "Try", "evidence"]
+__all__ = ["ReplyHead", "SendOutcome", "evidence"]
 
 _IMPATIENT = 5.0  # seconds: a caller who leaves earlier has learnt nothing about the provider
 
 
-class Reply(Protocol):
+class ReplyHead(Protocol):
     """The part of a reply that is there before its body."""
 
     @property
@@ -24,7 +24,7 @@ class Reply(Protocol):
     def headers(self) -> Headers: ...
 
 
-class Try:
+class SendOutcome:
     """How one sending ended, and the class that it belongs to.
 
     Attributes:
@@ -39,7 +39,7 @@ class Try:
 
     def __init__(
         self,
-        reply: Reply | None = None,
+        reply: ReplyHead | None = None,
         error: TransportError | None = None,
         drop: Callable[[], Awaitable[object]] | None = None,
         wall: float | None = None,
@@ -63,7 +63,7 @@ class Try:
         return f"HTTP {self.status}" if self.error is None else type(self.error).__name__
 
 
-def evidence(request: Request, end: Try, seconds: float) -> bool | None:
+def evidence(request: Request, end: SendOutcome, seconds: float) -> bool | None:
     """Whether this sending shows that the provider answers, or that it does not; ``None``: neither.
 
     A caller's own deadline says little: it may have been short, or the call long. It counts where nothing came for

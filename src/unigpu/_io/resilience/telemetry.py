@@ -16,7 +16,7 @@ from ..contract import Request
 from ..status import request_id
 from .failure_domain import host_of, provider_of
 from .protection import Protection
-from .send_outcome import Try
+from .send_outcome import SendOutcome
 
 __all__ = ["Records", "Tell", "path_template"]
 
@@ -43,7 +43,9 @@ class Records:
     def __init__(self, protection: Protection, attempts: int, tell: Tell | None) -> None:
         self._protection, self._attempts, self._tell = protection, attempts, tell
 
-    def sent(self, request: Request, end: Try | None, error: BaseException | None, number: int, seconds: float) -> None:
+    def sent(
+        self, request: Request, end: SendOutcome | None, error: BaseException | None, number: int, seconds: float
+    ) -> None:
         """One sending has ended, well or not."""
         if not _http.isEnabledFor(logging.DEBUG):
             return
@@ -73,13 +75,13 @@ class Records:
             extra={"unigpu": fields},
         )
 
-    def retry(self, request: Request, key: str, end: Try, number: int, sleep: float, now: float) -> None:
+    def retry(self, request: Request, key: str, end: SendOutcome, number: int, sleep: float, now: float) -> None:
         """It will be sent again, *sleep* seconds from now."""
         fields = self._fields(request, key, end, number, end.words, sleep, now)
         _retry.info("%s: %s, trying again in %.2f s", request.operation, end.words, sleep, extra={"unigpu": fields})
         self._event("retry", request, fields)
 
-    def gave_up(self, request: Request, key: str, end: Try, number: int, reason: str, now: float) -> None:
+    def gave_up(self, request: Request, key: str, end: SendOutcome, number: int, reason: str, now: float) -> None:
         """It will not be sent again, because of *reason* (an error's ``stop_reason``)."""
         fields = self._fields(request, key, end, number, reason, None, now)
         level = logging.WARNING if self._protection.may_warn(key, now) else logging.INFO
@@ -97,7 +99,13 @@ class Records:
         self._event("gave_up", request, fields)
 
     def breaker(
-        self, request: Request, key: str, change: Literal["opened", "closed"], end: Try | None, number: int, now: float
+        self,
+        request: Request,
+        key: str,
+        change: Literal["opened", "closed"],
+        end: SendOutcome | None,
+        number: int,
+        now: float,
     ) -> None:
         """The breaker changed its state because of this call."""
         fields = self._fields(request, key, end, number, change, None, now)
@@ -112,7 +120,14 @@ class Records:
             self._tell(kind, request, fields)
 
     def _fields(
-        self, request: Request, key: str, end: Try | None, number: int, reason: str, sleep: float | None, now: float
+        self,
+        request: Request,
+        key: str,
+        end: SendOutcome | None,
+        number: int,
+        reason: str,
+        sleep: float | None,
+        now: float,
     ) -> dict[str, Any]:
         tokens, breaker = self._protection.tokens, self._protection.breaker
         return {

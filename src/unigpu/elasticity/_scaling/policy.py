@@ -15,13 +15,13 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from .common_rules import Declared, QueueDelay, RequestsPerWorker
-from .rule import Decision, Rule, View, Wish, WorkerView
+from .rule import Rule, ScalingDecision, View, Wish, WorkerView
 from .runpod import RunPodQueueDelay, RunPodRequestCount
 from .vast import VastLoad
 
 __all__ = [
     "RULES",
-    "Decision",
+    "ScalingDecision",
     "Declared",
     "QueueDelay",
     "RequestsPerWorker",
@@ -60,7 +60,7 @@ def rule_from(record: Mapping[str, Any]) -> Rule:
     return made
 
 
-def desired(rule: Rule, view: View) -> Decision:
+def desired(rule: Rule, view: View) -> ScalingDecision:
     """How many workers there should be, and which leave."""
     wish = rule.wanted(view)
     alive = len(view.workers)
@@ -70,9 +70,9 @@ def desired(rule: Rule, view: View) -> Decision:
     if alive > view.max_workers:
         order = sorted(view.workers, key=_cheapest_to_lose)
         leave = tuple(worker.id for worker in order[: alive - view.max_workers])
-        return Decision(workers=view.max_workers, drain=leave, next_check=wish.next_check, keep=keep)
+        return ScalingDecision(workers=view.max_workers, drain=leave, next_check=wish.next_check, keep=keep)
     if goal >= alive or view.idle_timeout is None:
-        return Decision(workers=max(goal, alive), next_check=wish.next_check, keep=keep)
+        return ScalingDecision(workers=max(goal, alive), next_check=wish.next_check, keep=keep)
     idle = sorted(
         (worker.idle_since + view.idle_timeout, worker.id)
         for worker in view.workers
@@ -81,7 +81,7 @@ def desired(rule: Rule, view: View) -> Decision:
     leave = tuple(id for due, id in idle if due <= view.now)
     later = [due for due, _ in idle if due > view.now]
     checks = [*later[:1], *([wish.next_check] if wish.next_check is not None else [])]
-    return Decision(workers=alive - len(leave), drain=leave, next_check=min(checks, default=None), keep=keep)
+    return ScalingDecision(workers=alive - len(leave), drain=leave, next_check=min(checks, default=None), keep=keep)
 
 
 def _cheapest_to_lose(worker: WorkerView) -> tuple[int, int, float, str]:

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from .engine import Engine
-from .entities import Deployment, EngineSettings, Job, LogRecord, Refused, Terms, Worker
+from .entities import (
+    DeploymentTerms,
+    EngineDeployment,
+    EngineJob,
+    EngineRefused,
+    EngineSettings,
+    EngineWorker,
+    LogRecord,
+)
 
-__all__ = ["Deployment", "Engine", "EngineSettings", "Job", "LogRecord", "Refused", "Terms", "Worker"]
+__all__ = [
+    "DeploymentTerms",
+    "Engine",
+    "EngineDeployment",
+    "EngineJob",
+    "EngineRefused",
+    "EngineSettings",
+    "EngineWorker",
+    "LogRecord",
+]

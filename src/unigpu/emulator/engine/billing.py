@@ -13,7 +13,7 @@ PHASES: Final[tuple[Phase, ...]] = ("loading", "idle", "busy")
 
 
 @dataclass(slots=True)
-class Account:
+class Bill:
     """One deployment's bill, kept also after it is gone.
 
     Attributes:
@@ -41,12 +41,12 @@ class Meter:
     """The billing meter. A worker is billed from its start until it is gone, by the second."""
 
     def __init__(self) -> None:
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, Bill] = {}
         self._running: dict[str, _Running] = {}
 
     def open(self, id: str, *, name: str, price_per_hour: float | None, billed: frozenset[str] | None = None) -> None:
         """Begin, or change, the account of a deployment."""
-        account = self._accounts.setdefault(id, Account(name=name))
+        account = self._accounts.setdefault(id, Bill(name=name))
         account.name, account.price_per_hour = name, price_per_hour
         if billed is not None:
             account.billed = billed
@@ -56,7 +56,7 @@ class Meter:
         entry = self._running.get(worker_id)
         if entry is None:
             self._running[worker_id] = _Running(account=account, phase=phase, since=now)
-            self._accounts.setdefault(account, Account(name=account)).workers += 1
+            self._accounts.setdefault(account, Bill(name=account)).workers += 1
         elif entry.phase != phase:
             entry.seconds[entry.phase] += max(0.0, now - entry.since)
             entry.phase, entry.since = phase, now

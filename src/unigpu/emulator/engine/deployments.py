@@ -9,12 +9,12 @@ from unigpu.elasticity._scaling.policy import Rule
 from unigpu.models.deployment import State
 
 from ..contract import JSON, Effect, Persist
-from .entities import Deployment, Ghost, Refused, Terms
+from .entities import DeploymentTerms, EngineDeployment, EngineRefused, Ghost
 from .jobs import Jobs
 from .leases import Leases
 from .records import deployment_record, record_id, terms_from
-from .state import Core
-from .workers import Fleet
+from .state import EngineState
+from .workers import Workers
 
 STOPPED = {"type": "stopped", "message": "the deployment is stopped; start it first"}
 
@@ -23,7 +23,7 @@ STOPPED = {"type": "stopped", "message": "the deployment is stopped; start it fi
 class _Before:
     """What a deployment was before the record that may yet fail to be written."""
 
-    terms: Terms
+    terms: DeploymentTerms
     stopped: bool
     secrets_lost: tuple[str, ...]
 
@@ -31,16 +31,16 @@ class _Before:
 class Deployments:
     """The deployments of one engine."""
 
-    def __init__(self, core: Core, fleet: Fleet, jobs: Jobs, leases: Leases) -> None:
+    def __init__(self, core: EngineState, fleet: Workers, jobs: Jobs, leases: Leases) -> None:
         self._core = core
         self._fleet = fleet
         self._jobs = jobs
         self._leases = leases
-        self._before: dict[str, _Before | Deployment | None] = {}
+        self._before: dict[str, _Before | EngineDeployment | None] = {}
 
     # What faces ask for.
 
-    def create(self, id: str, platform: str, terms: Terms, now: float) -> Deployment:
+    def create(self, id: str, platform: str, terms: DeploymentTerms, now: float) -> EngineDeployment:
         """Create one, without any worker unless its least says so.
 
         Raises:
@@ -48,8 +48,8 @@ class Deployments:
         """
         core = self._core
         if id in core.deployments:
-            raise Refused("exists", f"there is already a deployment {id!r}")
-        deployment = Deployment(
+            raise EngineRefused("exists", f"there is already a deployment {id!r}")
+        deployment = EngineDeployment(
             id=id,
             platform=platform,
             terms=terms,
@@ -63,7 +63,7 @@ class Deployments:
         self._expire_at(deployment, now)
         return deployment
 
-    def replace(self, id: str, terms: Terms, now: float) -> Deployment:
+    def replace(self, id: str, terms: DeploymentTerms, now: float) -> EngineDeployment:
         """Make it another one, in place: queued jobs stay, workers of the old one drain and are replaced."""
         deployment = self._active(id)
         self._remember(deployment)
@@ -85,7 +85,7 @@ class Deployments:
         idle_timeout: float | None = None,
         rule: Rule | None = None,
         data: Mapping[str, JSON] | None = None,
-    ) -> Deployment:
+    ) -> EngineDeployment:
         """Change limits; no worker is replaced. What is ``None`` stays."""
         deployment = self._active(id)
         self._remember(deployment)
@@ -117,7 +117,7 @@ class Deployments:
         core.touch(id)
         return True
 
-    def stop(self, id: str, now: float) -> Deployment:
+    def stop(self, id: str, now: float) -> EngineDeployment:
         """Keep it without workers; what waits in its queue goes on waiting."""
         deployment = self._active(id)
         if not deployment.stopped:
@@ -127,7 +127,7 @@ class Deployments:
             self._changed(deployment)
         return deployment
 
-    def start(self, id: str, now: float) -> Deployment:
+    def start(self, id: str, now: float) -> EngineDeployment:
         """Let a stopped one run again."""
         deployment = self._active(id)
         if deployment.stopped:
@@ -138,7 +138,7 @@ class Deployments:
             self._changed(deployment)
         return deployment
 
-    def wake(self, id: str, now: float) -> Deployment:
+    def wake(self, id: str, now: float) -> EngineDeployment:
         """See that one worker is there or comes; a ready one is kept for another idle timeout."""
         deployment = self.start(id, now)
         ready = deployment.ready()
@@ -151,7 +151,7 @@ class Deployments:
         self._core.touch(id)
         return deployment
 
-    def get(self, id: str, now: float) -> Deployment:
+    def get(self, id: str, now: float) -> EngineDeployment:
         """It, also while it is being deleted.
 
         Raises:
@@ -161,10 +161,10 @@ class Deployments:
         if self._core.settings.read_lag:
             found = next((one for one in self.list(now) if one.id == id), None)
         if found is None:
-            raise Refused("not_found", f"there is no deployment {id!r}", what="deployment")
+            raise EngineRefused("not_found", f"there is no deployment {id!r}", what="deployment")
         return found
 
-    def list(self, now: float, *, platform: str | None = None) -> list[Deployment]:
+    def list(self, now: float, *, platform: str | None = None) -> list[EngineDeployment]:
         """What a list shows at this time: it learns late of what was created or deleted."""
         core = self._core
         core.ghosts = [ghost for ghost in core.ghosts if ghost.until > now]
@@ -173,7 +173,7 @@ class Deployments:
             shown.setdefault(ghost.deployment.id, ghost.deployment)
         return [one for one in shown.values() if platform is None or one.platform == platform]
 
-    def state(self, deployment: Deployment, now: float) -> State:
+    def state(self, deployment: EngineDeployment, now: float) -> State:
         """Where it is."""
         if deployment.deleting:
             return State.DELETING
@@ -193,7 +193,7 @@ class Deployments:
             return State.STARTING
         return State.COLD
 
-    def reason(self, deployment: Deployment, now: float) -> str | None:
+    def reason(self, deployment: EngineDeployment, now: float) -> str | None:
         """Why it is so, where there is something to say."""
         refusal = self._fleet.refusal(deployment, now)
         if refusal is not None:
@@ -204,7 +204,7 @@ class Deployments:
 
     # What the engine does at each look.
 
-    def reap(self, deployment: Deployment, now: float) -> None:
+    def reap(self, deployment: EngineDeployment, now: float) -> None:
         """A deleted deployment is gone with its last worker."""
         if not deployment.deletion_told or deployment.workers:
             return
@@ -227,13 +227,13 @@ class Deployments:
                     deployment.deletion_told = True
                     self._core.touch(effect.id)
 
-    def restore(self, record: Persist, now: float) -> Deployment:
+    def restore(self, record: Persist, now: float) -> EngineDeployment:
         """A deployment of the journal, without any worker."""
         core = self._core
         values = record.record
         terms = terms_from(values)
         created = float(values.get("created_at") or core.wall(now))
-        deployment = Deployment(
+        deployment = EngineDeployment(
             id=record.id,
             platform=str(values.get("platform", "local")),
             terms=terms,
@@ -264,7 +264,7 @@ class Deployments:
             return
         before = self._before.pop(record.id)
         deployment = core.deployments.get(record.id)
-        if isinstance(before, Deployment):  # its deletion
+        if isinstance(before, EngineDeployment):  # its deletion
             before.deleting = before.deletion_told = False
             before.cold_since = now if before.cold_since is None else before.cold_since
             core.deployments[record.id] = before
@@ -285,16 +285,16 @@ class Deployments:
 
     # Inside.
 
-    def _active(self, id: str) -> Deployment:
+    def _active(self, id: str) -> EngineDeployment:
         deployment = self._core.find(id)
         if deployment.deleting:
-            raise Refused("not_found", f"deployment {id!r} is being deleted", what="deployment")
+            raise EngineRefused("not_found", f"deployment {id!r} is being deleted", what="deployment")
         return deployment
 
-    def _remember(self, deployment: Deployment) -> None:
+    def _remember(self, deployment: EngineDeployment) -> None:
         self._before[deployment.id] = _Before(deployment.terms, deployment.stopped, deployment.secrets_lost)
 
-    def _changed(self, deployment: Deployment) -> None:
+    def _changed(self, deployment: EngineDeployment) -> None:
         core = self._core
         terms = deployment.terms
         name = str(terms.data.get("name") or deployment.id)
@@ -303,7 +303,7 @@ class Deployments:
         core.effects.append(Persist(kind="deployment", id=deployment.id, record=record))
         core.touch(deployment.id)
 
-    def _expire_at(self, deployment: Deployment, now: float) -> None:
+    def _expire_at(self, deployment: EngineDeployment, now: float) -> None:
         """End it when its time has come, by the wall clock, which may be set meanwhile."""
         core = self._core
         at = deployment.terms.expires_at
@@ -323,7 +323,7 @@ class Deployments:
         core.at(max(now, core.monotonic(at)), check)
 
 
-def _same_workers(old: Terms, new: Terms) -> bool:
+def _same_workers(old: DeploymentTerms, new: DeploymentTerms) -> bool:
     """Whether workers of the old terms may serve the new ones."""
     return (old.launch, old.interface, old.concurrency, old.kind) == (
         new.launch,

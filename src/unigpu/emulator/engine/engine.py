@@ -23,8 +23,8 @@ from ..contract import (
     CallbackDone,
     Chunk,
     Effect,
+    EmulatedAPI,
     Event,
-    Face,
     Forward,
     ForwardDone,
     Hold,
@@ -39,15 +39,32 @@ from ..contract import (
 )
 from .billing import Meter
 from .deployments import STOPPED, Deployments
-from .entities import Deployment, EngineSettings, Job, LogRecord, Refused, Terms, Worker
+from .entities import (
+    DeploymentTerms,
+    EngineDeployment,
+    EngineJob,
+    EngineRefused,
+    EngineSettings,
+    EngineWorker,
+    LogRecord,
+)
 from .faults import Faults
 from .jobs import Jobs
 from .leases import Leases, NoWorker
-from .state import Core
+from .state import EngineState
 from .webhooks import Callbacks
-from .workers import Fleet
+from .workers import Workers
 
-__all__ = ["Deployment", "Engine", "EngineSettings", "Job", "LogRecord", "Refused", "Terms", "Worker"]
+__all__ = [
+    "DeploymentTerms",
+    "Engine",
+    "EngineDeployment",
+    "EngineJob",
+    "EngineRefused",
+    "EngineSettings",
+    "EngineWorker",
+    "LogRecord",
+]
 
 log = logging.getLogger("unigpu.cloud.engine")
 _MOST_ROUNDS: Final = 1000
@@ -70,14 +87,14 @@ class Engine:
         seed: int = 0,
         settings: EngineSettings | None = None,
     ) -> None:
-        self._core = Core(now=now, wall=wall or _same, seed=seed, settings=settings or EngineSettings())
+        self._core = EngineState(now=now, wall=wall or _same, seed=seed, settings=settings or EngineSettings())
         self._leases = Leases(self._core)
         self.jobs: Final = Jobs(self._core)
-        self._fleet = Fleet(self._core, self.jobs, self._leases)
+        self._fleet = Workers(self._core, self.jobs, self._leases)
         self.deployments: Final = Deployments(self._core, self._fleet, self.jobs, self._leases)
         self.callbacks: Final = Callbacks(self._core)
         self.faults: Final = Faults()
-        self._faces: dict[str, Face] = {}
+        self._faces: dict[str, EmulatedAPI] = {}
 
     @property
     def meter(self) -> Meter:
@@ -98,7 +115,7 @@ class Engine:
 
     # What a driver calls.
 
-    def mount(self, face: Face) -> None:
+    def mount(self, face: EmulatedAPI) -> None:
         """Let a platform's protocol be spoken: under its hosts, or under the path ``/<its name>/``."""
         self._faces[face.name] = face
 
@@ -217,8 +234,8 @@ class Engine:
         extra: Mapping[str, JSON] | None = None,
         wake: bool = False,
         pin: str | None = None,
-        ended: Callable[[Job, float], None] | None = None,
-    ) -> Job:
+        ended: Callable[[EngineJob, float], None] | None = None,
+    ) -> EngineJob:
         """Queue a job. Where no worker can come now, it ends at once with the reason. *pin*: only that worker runs it;
         *ended* is called when it is at its end.
 
@@ -284,7 +301,7 @@ class Engine:
         """
         deployment = self._core.find(deployment_id)
         if worker_id not in deployment.workers and worker_id not in deployment.shelf:
-            raise Refused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
+            raise EngineRefused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
         self._fleet.end_one(deployment, worker_id, now)
 
     def fail_worker(self, deployment_id: str, worker_id: str, reason: str, now: float) -> None:
@@ -297,7 +314,7 @@ class Engine:
         if not worker.gone:
             self._fleet.fail_one(self._core.find(deployment_id), worker, reason, now)
 
-    def take(self, deployment_id: str, worker_id: str, now: float, *, limit: int = 1) -> list[Job]:
+    def take(self, deployment_id: str, worker_id: str, now: float, *, limit: int = 1) -> list[EngineJob]:
         """Jobs for a worker that comes and takes them."""
         deployment = self._core.find(deployment_id)
         worker = deployment.workers.get(worker_id)
@@ -311,11 +328,11 @@ class Engine:
         told, worker.cancels = worker.cancels, []
         return told
 
-    def workers(self, deployment_id: str) -> list[Worker]:
+    def workers(self, deployment_id: str) -> list[EngineWorker]:
         """The workers there are, and those that ended lately, oldest first."""
         return self._core.find(deployment_id).everyone()
 
-    def worker(self, deployment_id: str, worker_id: str) -> Worker:
+    def worker(self, deployment_id: str, worker_id: str) -> EngineWorker:
         """One of them.
 
         Raises:
@@ -327,12 +344,12 @@ class Engine:
         """A worker's lines after number *after*, as far as they are kept."""
         return [line for line in self.worker(deployment_id, worker_id).log if line.n > after]
 
-    def billed_seconds(self, worker: Worker, now: float) -> float:
+    def billed_seconds(self, worker: EngineWorker, now: float) -> float:
         """Seconds that a worker was billed for, until *now* or its end."""
         seconds = worker.seconds if worker.gone else self.meter.seconds(worker.id, now)
         return self.meter.billed(seconds or {}, worker.deployment_id)
 
-    def state(self, deployment: Deployment, now: float) -> State:
+    def state(self, deployment: EngineDeployment, now: float) -> State:
         return self.deployments.state(deployment, now)
 
     # Inside.
@@ -347,17 +364,17 @@ class Engine:
             else:
                 self._core.effects.append(Persist(kind="job_gone", id=record.id))
 
-    def _serving(self, deployment_id: str, now: float, *, wake: bool) -> Deployment:
+    def _serving(self, deployment_id: str, now: float, *, wake: bool) -> EngineDeployment:
         deployment = self._core.find(deployment_id)
         if deployment.deleting:
-            raise Refused("not_found", f"deployment {deployment_id!r} is being deleted", what="deployment")
+            raise EngineRefused("not_found", f"deployment {deployment_id!r} is being deleted", what="deployment")
         if deployment.stopped:
             if not wake:
-                raise Refused("stopped", STOPPED["message"])
+                raise EngineRefused("stopped", STOPPED["message"])
             self.deployments.start(deployment_id, now)
         return deployment
 
-    def _pick(self, call: HttpCall) -> tuple[Face | None, HttpCall]:
+    def _pick(self, call: HttpCall) -> tuple[EmulatedAPI | None, HttpCall]:
         first = call.path[1:].partition("/")[0]
         if first in self._faces:
             prefix = len(first) + 1

@@ -22,7 +22,7 @@ RefusedKind = Literal[
 GONE_STATES: Final = frozenset({WorkerState.EXITED, WorkerState.FAILED, WorkerState.STOPPED})
 
 
-class Refused(Exception):
+class EngineRefused(Exception):
     """The engine says no. Faces turn it into their platform's answer; it never leaves `Engine.handle`."""
 
     def __init__(self, kind: RefusedKind, message: str, *, what: str = "") -> None:
@@ -90,7 +90,7 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class DeploymentTerms:
     """What a deployment is asked to be; a replacement changes it as a whole.
 
     Attributes:
@@ -157,7 +157,7 @@ class Failure:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Worker:
+class EngineWorker:
     """One worker.
 
     Attributes:
@@ -224,7 +224,7 @@ class Worker:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Job:
+class EngineJob:
     """One job.
 
     Attributes:
@@ -261,7 +261,7 @@ class Job:
     runs: int = 0
     chunks: list[JSON] = field(default_factory=list[JSON])
     extra: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
-    ended: Callable[[Job, float], None] | None = None
+    ended: Callable[[EngineJob, float], None] | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -277,7 +277,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class WaitingCaller:
     """Somebody asked for a worker, got none, and will ask again: it counts as waiting until then."""
 
     since: float
@@ -285,7 +285,7 @@ class Ask:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Deployment:
+class EngineDeployment:
     """One deployment, as the engine runs it.
 
     Attributes:
@@ -303,7 +303,7 @@ class Deployment:
 
     id: str
     platform: str
-    terms: Terms
+    terms: DeploymentTerms
     created_at: float
     visible_at: float
     version: int = 1
@@ -318,27 +318,27 @@ class Deployment:
     failure: Failure | None = None
     cold_total: float = 0.0
     cold_since: float | None = 0.0
-    workers: dict[str, Worker] = field(default_factory=dict[str, Worker])
-    ended: deque[Worker] = field(default_factory=deque[Worker])
-    jobs: dict[str, Job] = field(default_factory=dict[str, Job])
+    workers: dict[str, EngineWorker] = field(default_factory=dict[str, EngineWorker])
+    ended: deque[EngineWorker] = field(default_factory=deque[EngineWorker])
+    jobs: dict[str, EngineJob] = field(default_factory=dict[str, EngineJob])
     expired_jobs: dict[str, None] = field(default_factory=dict[str, None])
     queue: deque[str] = field(default_factory=deque[str])
     running: set[str] = field(default_factory=set[str])
     waiting: deque[Ticket] = field(default_factory=deque[Ticket])
     pins: bool = False
-    asks: dict[str, Ask] = field(default_factory=dict[str, Ask])
+    asks: dict[str, WaitingCaller] = field(default_factory=dict[str, WaitingCaller])
     keep: int = 0
     shelf: list[str] = field(default_factory=list[str])
     check_at: float | None = None
 
-    def ready(self) -> list[Worker]:
+    def ready(self) -> list[EngineWorker]:
         return [worker for worker in self.workers.values() if worker.state.is_ready]
 
     def cold(self, now: float) -> float:
         """Seconds without a ready worker, from its creation until *now*."""
         return self.cold_total + (now - self.cold_since if self.cold_since is not None else 0.0)
 
-    def everyone(self) -> list[Worker]:
+    def everyone(self) -> list[EngineWorker]:
         """The workers there are, and those that ended lately, oldest first."""
         return [*self.ended, *self.workers.values()]
 
@@ -347,5 +347,5 @@ class Deployment:
 class Ghost:
     """A deleted deployment that lists still show."""
 
-    deployment: Deployment
+    deployment: EngineDeployment
     until: float

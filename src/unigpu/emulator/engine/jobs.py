@@ -8,10 +8,10 @@ from typing import Final
 from unigpu.models.job import JobStatus
 
 from ..contract import JSON, CancelPush, Chunk, JobDone, Persist, Push
-from .entities import Deployment, Job, Refused, Worker
+from .entities import EngineDeployment, EngineJob, EngineRefused, EngineWorker
 from .records import digest_of, job_from, job_record, record_id
 from .slots import mark_busy, mark_idle, pick
-from .state import Core
+from .state import EngineState
 
 _MOST_REMEMBERED: Final = 10_000
 _KEPT_LEAST: Final = 60.0  # seconds
@@ -21,16 +21,18 @@ RESTARTED: Final = {"type": "WorkerLost", "message": "supervisor restarted"}
 class Jobs:
     """The jobs of every deployment."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: EngineState) -> None:
         self._core = core
-        self._kept: dict[Job, tuple[Deployment, int]] = {}  # the answers of finished jobs, in bytes, oldest first
+        self._kept: dict[
+            EngineJob, tuple[EngineDeployment, int]
+        ] = {}  # the answers of finished jobs, in bytes, oldest first
         self._kept_bytes = 0
 
     # What faces ask for.
 
     def submit(
         self,
-        deployment: Deployment,
+        deployment: EngineDeployment,
         input: JSON,
         now: float,
         *,
@@ -41,10 +43,10 @@ class Jobs:
         extra: Mapping[str, JSON] | None = None,
         refusal: Mapping[str, JSON] | None = None,
         pin: str | None = None,
-        ended: Callable[[Job, float], None] | None = None,
+        ended: Callable[[EngineJob, float], None] | None = None,
         kept: float | None = None,
         life: float | None = None,
-    ) -> Job:
+    ) -> EngineJob:
         """Put a job into the queue. The same id with the same content is the same job.
 
         Args:
@@ -66,13 +68,13 @@ class Jobs:
         job_id = core.new_id("job") if id is None else id
         if (known := deployment.jobs.get(job_id)) is not None:
             if known.digest != digest:
-                raise Refused("conflict", f"job {job_id!r} exists with another content")
+                raise EngineRefused("conflict", f"job {job_id!r} exists with another content")
             return known
         if job_id in deployment.expired_jobs:
-            raise Refused("expired", f"job {job_id!r} ended, and its result is not kept any more")
+            raise EngineRefused("expired", f"job {job_id!r} ended, and its result is not kept any more")
         if len(deployment.queue) >= core.settings.most_queued:
-            raise Refused("queue_full", f"{len(deployment.queue)} jobs wait already")
-        job = Job(
+            raise EngineRefused("queue_full", f"{len(deployment.queue)} jobs wait already")
+        job = EngineJob(
             id=job_id,
             deployment_id=deployment.id,
             input=input,
@@ -100,7 +102,7 @@ class Jobs:
         core.touch(deployment.id)
         return job
 
-    def get(self, deployment: Deployment, job_id: str) -> Job:
+    def get(self, deployment: EngineDeployment, job_id: str) -> EngineJob:
         """The job.
 
         Raises:
@@ -110,10 +112,10 @@ class Jobs:
         if found is not None:
             return found
         if job_id in deployment.expired_jobs:
-            raise Refused("expired", f"job {job_id!r} ended, and its result is not kept any more")
-        raise Refused("not_found", f"there is no job {job_id!r}")
+            raise EngineRefused("expired", f"job {job_id!r} ended, and its result is not kept any more")
+        raise EngineRefused("not_found", f"there is no job {job_id!r}")
 
-    def cancel(self, deployment: Deployment, job_id: str, now: float) -> Job:
+    def cancel(self, deployment: EngineDeployment, job_id: str, now: float) -> EngineJob:
         """End a job that is not at its end. One that is stays as it is."""
         job = self.get(deployment, job_id)
         if not job.status.is_terminal:
@@ -122,7 +124,7 @@ class Jobs:
 
     # What workers do.
 
-    def dispatch(self, deployment: Deployment, now: float) -> None:
+    def dispatch(self, deployment: EngineDeployment, now: float) -> None:
         """Give waiting jobs to free workers, in the order they came."""
         if deployment.terms.dispatch != "push":
             return
@@ -144,23 +146,23 @@ class Jobs:
                 )
             )
 
-    def take(self, deployment: Deployment, worker: Worker, limit: int, now: float) -> list[Job]:
+    def take(self, deployment: EngineDeployment, worker: EngineWorker, limit: int, now: float) -> list[EngineJob]:
         """Jobs for a worker that came to take some (``dispatch="pull"``)."""
-        taken: list[Job] = []
+        taken: list[EngineJob] = []
         while deployment.queue and len(taken) < limit and worker.free(now) > 0:
             taken.append(self._assign(deployment, worker, now))
         if taken:
             self._core.touch(deployment.id)
         return taken
 
-    def chunk(self, deployment: Deployment, event: Chunk, now: float) -> None:
+    def chunk(self, deployment: EngineDeployment, event: Chunk, now: float) -> None:
         """One more value of a job's stream. What comes after its end is dropped."""
         job = deployment.jobs.get(event.job_id)
         if job is None or job.status is not JobStatus.RUNNING or job.worker_id != event.worker_id:
             return
         job.chunks.append(event.value)
 
-    def done(self, deployment: Deployment, worker: Worker, event: JobDone, now: float) -> None:
+    def done(self, deployment: EngineDeployment, worker: EngineWorker, event: JobDone, now: float) -> None:
         """A worker answered, or lost the job."""
         ours = worker.jobs.get(event.job_id, 0.0) is None
         self._release(deployment, worker, event.job_id, now)
@@ -189,7 +191,7 @@ class Jobs:
             self.finish(deployment, job, JobStatus.DONE, now, output=event.output)
             self._keep(deployment, job, event.size, now)
 
-    def lose_all(self, deployment: Deployment, worker: Worker, now: float, *, why: str) -> None:
+    def lose_all(self, deployment: EngineDeployment, worker: EngineWorker, now: float, *, why: str) -> None:
         """The worker is gone: what it ran runs again where it may, else it is lost."""
         held = list(worker.jobs)
         worker.jobs.clear()
@@ -199,7 +201,7 @@ class Jobs:
             if job is not None and job.status is JobStatus.RUNNING and job.worker_id == worker.id:
                 self.lose(deployment, job, now, why=why)
 
-    def lose(self, deployment: Deployment, job: Job, now: float, *, why: str) -> None:
+    def lose(self, deployment: EngineDeployment, job: EngineJob, now: float, *, why: str) -> None:
         """A running job's worker is gone. A stream of which some was read is not begun again."""
         again = job.idempotent and not job.chunks and job.tries < self._core.settings.most_tries
         if again and not deployment.deleting:
@@ -208,13 +210,13 @@ class Jobs:
         error = {"type": "WorkerLost", "message": f"{why} while it ran this job"}
         self.finish(deployment, job, JobStatus.FAILED, now, error=error, lost=True)
 
-    def fail_queued(self, deployment: Deployment, error: Mapping[str, JSON], now: float) -> None:
+    def fail_queued(self, deployment: EngineDeployment, error: Mapping[str, JSON], now: float) -> None:
         """No worker will come: what waits ends now."""
         while deployment.queue:
             job = deployment.jobs[deployment.queue[0]]
             self.finish(deployment, job, JobStatus.FAILED, now, error=error)
 
-    def cancel_all(self, deployment: Deployment, now: float, *, why: str) -> None:
+    def cancel_all(self, deployment: EngineDeployment, now: float, *, why: str) -> None:
         """The deployment goes away: everything ends."""
         for job_id in [*deployment.queue, *sorted(deployment.running)]:
             job = deployment.jobs[job_id]
@@ -222,8 +224,8 @@ class Jobs:
 
     def finish(
         self,
-        deployment: Deployment,
-        job: Job,
+        deployment: EngineDeployment,
+        job: EngineJob,
         status: JobStatus,
         now: float,
         *,
@@ -255,7 +257,7 @@ class Jobs:
 
     # Records.
 
-    def restore(self, deployment: Deployment, id: str, record: Mapping[str, JSON], now: float) -> None:
+    def restore(self, deployment: EngineDeployment, id: str, record: Mapping[str, JSON], now: float) -> None:
         """A job of the journal. One that was not at its end is FAILED now: nobody knows how far it came."""
         job = job_from(record, id, deployment, self._core)
         if not job.status.is_terminal:
@@ -267,7 +269,7 @@ class Jobs:
 
     # Inside.
 
-    def _next(self, deployment: Deployment, now: float) -> tuple[Worker, int] | None:
+    def _next(self, deployment: EngineDeployment, now: float) -> tuple[EngineWorker, int] | None:
         """A free worker, and the place in the queue of what it runs next. Pinned jobs hold nobody else up."""
         workers = deployment.workers
         anyone = pick(list(workers.values()), now, spread=deployment.terms.spread)
@@ -281,7 +283,7 @@ class Jobs:
                 return worker, position
         return None
 
-    def _drop_pinned(self, deployment: Deployment, now: float) -> None:
+    def _drop_pinned(self, deployment: EngineDeployment, now: float) -> None:
         """Jobs whose one worker is gone end with it."""
         if not deployment.pins:
             return
@@ -291,7 +293,7 @@ class Jobs:
             error = {"type": "WorkerLost", "message": "its worker ended before it could run"}
             self.finish(deployment, job, JobStatus.FAILED, now, error=error, lost=True)
 
-    def _assign(self, deployment: Deployment, worker: Worker, now: float, position: int = 0) -> Job:
+    def _assign(self, deployment: EngineDeployment, worker: EngineWorker, now: float, position: int = 0) -> EngineJob:
         job = deployment.jobs[deployment.queue[position]]
         del deployment.queue[position]
         self._count_wait(deployment, job, now)
@@ -307,13 +309,13 @@ class Jobs:
         self._core.at(limit, lambda then: self._overdue(deployment, job, run, then))
         return job
 
-    def _overdue(self, deployment: Deployment, job: Job, run: int, now: float) -> None:
+    def _overdue(self, deployment: EngineDeployment, job: EngineJob, run: int, now: float) -> None:
         if job.status is not JobStatus.RUNNING or job.runs != run:
             return
         message = f"timed out after {job.execution_timeout:g} s"
         self.finish(deployment, job, JobStatus.FAILED, now, error={"type": "ExecutionTimeout", "message": message})
 
-    def _take_back(self, deployment: Deployment, worker: Worker, job: Job, now: float) -> None:
+    def _take_back(self, deployment: EngineDeployment, worker: EngineWorker, job: EngineJob, now: float) -> None:
         """Its job ended without the worker's word: it has to let go, or is replaced."""
         core = self._core
         by = now + core.settings.let_go
@@ -330,7 +332,7 @@ class Jobs:
 
         core.at(by, check)
 
-    def _busy(self, worker: Worker, now: float) -> None:
+    def _busy(self, worker: EngineWorker, now: float) -> None:
         core = self._core
         worker.pause_until = now + core.settings.busy_pause
         core.at(worker.pause_until, lambda _: core.touch(worker.deployment_id))
@@ -340,30 +342,30 @@ class Jobs:
             worker.condemned = "hung: it says busy, and has nothing to do"
             core.touch(worker.deployment_id)
 
-    def _requeue(self, deployment: Deployment, job: Job, now: float) -> None:
+    def _requeue(self, deployment: EngineDeployment, job: EngineJob, now: float) -> None:
         deployment.running.discard(job.id)
         job.status, job.worker_id, job.started_at = JobStatus.QUEUED, None, None
         job.queued_at, job.cold_mark = now, deployment.cold(now)
         deployment.queue.appendleft(job.id)
         self._core.touch(deployment.id)
 
-    def _count_wait(self, deployment: Deployment, job: Job, now: float) -> None:
+    def _count_wait(self, deployment: EngineDeployment, job: EngineJob, now: float) -> None:
         job.waited += now - job.queued_at
         job.cold += deployment.cold(now) - job.cold_mark
         job.queued_at, job.cold_mark = now, deployment.cold(now)
 
-    def _release(self, deployment: Deployment, worker: Worker, job_id: str, now: float) -> None:
+    def _release(self, deployment: EngineDeployment, worker: EngineWorker, job_id: str, now: float) -> None:
         if job_id in worker.jobs:
             del worker.jobs[job_id]
             mark_idle(self._core, worker, now)
             self._core.touch(deployment.id)
 
-    def _expire(self, deployment: Deployment, job: Job, now: float) -> None:
+    def _expire(self, deployment: EngineDeployment, job: EngineJob, now: float) -> None:
         if deployment.jobs.get(job.id) is job:
             self.finish(deployment, job, JobStatus.CANCELLED, now, error={"type": "Expired", "message": "expired"})
             self._forget(deployment, job)
 
-    def _keep(self, deployment: Deployment, job: Job, size: int, now: float) -> None:
+    def _keep(self, deployment: EngineDeployment, job: EngineJob, size: int, now: float) -> None:
         """Where finished jobs have too much to say, the oldest make room; not those that are just being asked for."""
         self._kept[job] = deployment, size
         self._kept_bytes += size
@@ -373,7 +375,7 @@ class Jobs:
                 return
             self._forget(self._kept[oldest][0], oldest)
 
-    def _forget(self, deployment: Deployment, job: Job) -> None:
+    def _forget(self, deployment: EngineDeployment, job: EngineJob) -> None:
         self._kept_bytes -= self._kept.pop(job, (deployment, 0))[1]
         job.output, job.chunks = None, []  # the timers of its time still know it
         if deployment.jobs.get(job.id) is job:
@@ -383,6 +385,6 @@ class Jobs:
                 del deployment.expired_jobs[next(iter(deployment.expired_jobs))]
             self._core.effects.append(Persist(kind="job_gone", id=record_id(job)))
 
-    def _persist(self, job: Job) -> None:
+    def _persist(self, job: EngineJob) -> None:
         core = self._core
         core.effects.append(Persist(kind="job", id=record_id(job), record=job_record(job, core.wall)))

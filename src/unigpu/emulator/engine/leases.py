@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..contract import JSON, Dropped, Forward, Hold, HttpCall, Reply
-from .entities import Ask, Deployment, Ticket, Worker
+from .entities import EngineDeployment, EngineWorker, Ticket, WaitingCaller
 from .slots import mark_busy, mark_idle, pick
-from .state import Core
+from .state import EngineState
 
-NoWorker = Callable[[Deployment, Mapping[str, JSON]], Reply]
+NoWorker = Callable[[EngineDeployment, Mapping[str, JSON]], Reply]
 
 
 class Leases:
     """Slots of workers that http requests hold."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: EngineState) -> None:
         self._core = core
 
     def lease(
         self,
-        deployment: Deployment,
+        deployment: EngineDeployment,
         call: HttpCall,
         now: float,
         *,
@@ -64,7 +64,7 @@ class Leases:
         ticket.refuse = lambda error: no_worker(deployment, error)
         return Hold(until=until, poll=poll, abandoned=abandoned)
 
-    def assign(self, deployment: Deployment, now: float) -> None:
+    def assign(self, deployment: EngineDeployment, now: float) -> None:
         """Give free slots to those who wait, in order."""
         while deployment.waiting:
             worker = pick(list(deployment.workers.values()), now, spread=deployment.terms.spread)
@@ -86,11 +86,11 @@ class Leases:
         self._core.touch(worker.deployment_id)
         return True
 
-    def ask(self, deployment: Deployment, key: str, now: float, *, keep: float) -> None:
+    def ask(self, deployment: EngineDeployment, key: str, now: float, *, keep: float) -> None:
         """A caller without a worker, who comes back."""
         core = self._core
         known = deployment.asks.get(key)
-        mine = deployment.asks[key] = Ask(since=known.since if known else now, until=now + keep)
+        mine = deployment.asks[key] = WaitingCaller(since=known.since if known else now, until=now + keep)
         core.touch(deployment.id)
 
         def forget(_: float) -> None:
@@ -100,7 +100,7 @@ class Leases:
 
         core.at(mine.until, forget)
 
-    def claim(self, deployment: Deployment, worker_id: str, key: str, now: float, *, keep: float | None) -> bool:
+    def claim(self, deployment: EngineDeployment, worker_id: str, key: str, now: float, *, keep: float | None) -> bool:
         """A caller was told where this worker is."""
         core = self._core
         deployment.asks.pop(key, None)
@@ -126,14 +126,14 @@ class Leases:
             mark_idle(self._core, worker, now)
             self._core.touch(worker.deployment_id)
 
-    def drop_all(self, worker: Worker) -> None:
+    def drop_all(self, worker: EngineWorker) -> None:
         """The worker is gone, and its requests with it."""
         for lease in worker.leases:
             self._core.leases.pop(lease, None)
         worker.leases.clear()
         worker.claims.clear()
 
-    def fail_waiting(self, deployment: Deployment, error: Mapping[str, JSON]) -> None:
+    def fail_waiting(self, deployment: EngineDeployment, error: Mapping[str, JSON]) -> None:
         """No worker will come: everyone who waits is told."""
         while deployment.waiting:
             ticket = deployment.waiting.popleft()

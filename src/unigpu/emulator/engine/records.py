@@ -11,8 +11,8 @@ from unigpu.elasticity._scaling.policy import rule_from, rule_record
 from unigpu.models.job import JobStatus
 
 from ..contract import JSON, Launch
-from .entities import Deployment, Job, Terms
-from .state import Core
+from .entities import DeploymentTerms, EngineDeployment, EngineJob
+from .state import EngineState
 
 _PLAIN: Final = (
     "interface", "kind", "min_workers", "max_workers", "idle_timeout", "execution_timeout", "concurrency",
@@ -20,7 +20,7 @@ _PLAIN: Final = (
 )  # fmt: skip
 
 
-def deployment_record(deployment: Deployment, *, created_at: float) -> dict[str, JSON]:
+def deployment_record(deployment: EngineDeployment, *, created_at: float) -> dict[str, JSON]:
     """What must survive. ``secrets_lost`` names what a restored one lacks: the secrets that its workers need."""
     terms = deployment.terms
     launch = terms.launch
@@ -44,11 +44,11 @@ def deployment_record(deployment: Deployment, *, created_at: float) -> dict[str,
     }
 
 
-def terms_from(record: Mapping[str, JSON]) -> Terms:
+def terms_from(record: Mapping[str, JSON]) -> DeploymentTerms:
     """The terms of a record. What it lacks is the default: a later release may know more."""
     plain: Mapping[str, Any] = record.get("terms") or {}
     launch: Mapping[str, Any] = record.get("launch") or {}
-    return Terms(
+    return DeploymentTerms(
         launch=Launch(
             argv=tuple(launch.get("argv") or ()),
             handler=launch.get("handler"),
@@ -70,12 +70,12 @@ def digest_of(*parts: JSON) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def record_id(job: Job) -> str:
+def record_id(job: EngineJob) -> str:
     """A job's id in the journal: unique over all deployments."""
     return f"{job.deployment_id}/{job.id}"
 
 
-def job_record(job: Job, wall: Callable[[float], float]) -> dict[str, JSON]:
+def job_record(job: EngineJob, wall: Callable[[float], float]) -> dict[str, JSON]:
     """What must survive of a job: that it was taken, and once it ended, how. Its input is not kept."""
 
     def epoch(at: float | None) -> float | None:
@@ -107,7 +107,7 @@ def job_record(job: Job, wall: Callable[[float], float]) -> dict[str, JSON]:
     return record
 
 
-def job_from(record: Mapping[str, JSON], id: str, deployment: Deployment, core: Core) -> Job:
+def job_from(record: Mapping[str, JSON], id: str, deployment: EngineDeployment, core: EngineState) -> EngineJob:
     """The job of a record.
 
     Raises:
@@ -120,7 +120,7 @@ def job_from(record: Mapping[str, JSON], id: str, deployment: Deployment, core: 
 
     submitted = moment("submitted_at")
     at = core.now if submitted is None else submitted
-    return Job(
+    return EngineJob(
         id=id,
         deployment_id=deployment.id,
         input=None,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from unigpu.models.deployment import WorkerState
 
-from .entities import Worker
-from .state import Core
+from .entities import EngineWorker
+from .state import EngineState
 
 
-def pick(workers: list[Worker], now: float, *, spread: bool = False) -> Worker | None:
+def pick(workers: list[EngineWorker], now: float, *, spread: bool = False) -> EngineWorker | None:
     """Who takes the next call: the least busy; of equals the one that worked last, so that others can leave.
 
     *spread*: of equals the one that has been idle longest.
@@ -20,7 +20,7 @@ def pick(workers: list[Worker], now: float, *, spread: bool = False) -> Worker |
     return min(free, key=lambda one: (one.running, sign * (one.idle_since or now), one.created_at, one.id))
 
 
-def mark_busy(core: Core, worker: Worker, now: float) -> None:
+def mark_busy(core: EngineState, worker: EngineWorker, now: float) -> None:
     """The worker has something to do from *now* on."""
     worker.idle_since = None
     if worker.state is WorkerState.IDLE:
@@ -28,7 +28,7 @@ def mark_busy(core: Core, worker: Worker, now: float) -> None:
     core.meter.switch(worker.id, worker.deployment_id, "busy", now)
 
 
-def mark_idle(core: Core, worker: Worker, now: float) -> None:
+def mark_idle(core: EngineState, worker: EngineWorker, now: float) -> None:
     """The worker has let go of something; it is idle where that was the last."""
     if worker.gone or worker.load:
         return

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 from ..contract import Effect
 from .billing import Meter
-from .entities import Deployment, EngineSettings, Ghost, LogRecord, Refused, Worker
+from .entities import EngineDeployment, EngineRefused, EngineSettings, EngineWorker, Ghost, LogRecord
 
 
-class Core:
+class EngineState:
     """One engine's state. It has no rules of its own: its parts read and change it."""
 
     def __init__(self, *, now: float, wall: Callable[[float], float], seed: int, settings: EngineSettings) -> None:
@@ -21,8 +21,8 @@ class Core:
         self.random = random.Random(seed)
         self.settings = settings
         self.meter = Meter()
-        self.deployments: dict[str, Deployment] = {}
-        self.workers: dict[str, Worker] = {}
+        self.deployments: dict[str, EngineDeployment] = {}
+        self.workers: dict[str, EngineWorker] = {}
         self.leases: dict[str, str] = {}
         self.ghosts: list[Ghost] = []
         self.effects: list[Effect] = []
@@ -47,7 +47,7 @@ class Core:
         """Something of this deployment changed: the next tick looks at it."""
         self._dirty[deployment_id] = None
 
-    def take_touched(self) -> Iterator[Deployment]:
+    def take_touched(self) -> Iterator[EngineDeployment]:
         while self._dirty:
             id = next(iter(self._dirty))
             del self._dirty[id]
@@ -74,7 +74,7 @@ class Core:
         """The engine's time at an epoch time, by the wall clock of now."""
         return self.now + (epoch - self.wall(self.now))
 
-    def find(self, deployment_id: str) -> Deployment:
+    def find(self, deployment_id: str) -> EngineDeployment:
         """The deployment.
 
         Raises:
@@ -82,10 +82,10 @@ class Core:
         """
         found = self.deployments.get(deployment_id)
         if found is None:
-            raise Refused("not_found", f"there is no deployment {deployment_id!r}", what="deployment")
+            raise EngineRefused("not_found", f"there is no deployment {deployment_id!r}", what="deployment")
         return found
 
-    def worker(self, deployment_id: str, worker_id: str) -> Worker:
+    def worker(self, deployment_id: str, worker_id: str) -> EngineWorker:
         """A worker of a deployment, also one that ended lately.
 
         Raises:
@@ -94,9 +94,9 @@ class Core:
         for worker in self.find(deployment_id).everyone():
             if worker.id == worker_id:
                 return worker
-        raise Refused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
+        raise EngineRefused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
 
-    def log(self, worker: Worker, text: str, stream: str) -> None:
+    def log(self, worker: EngineWorker, text: str, stream: str) -> None:
         """Keep a line of a worker's log, cut at 8,000 characters; old lines make room."""
         if len(text) > 8000:
             text = text[:8000] + " … (cut)"

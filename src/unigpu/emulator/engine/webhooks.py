@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..contract import Callback, CallbackDone
-from .state import Core
+from .state import EngineState
 
 Told = Callable[[int, int | None, float], None]
 Body = Callable[[int], bytes]
@@ -24,7 +24,7 @@ class _Open:
 class Callbacks:
     """The webhooks that are not answered yet."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: EngineState) -> None:
         self._core = core
         self._open: dict[str, _Open] = {}
 

@@ -9,28 +9,28 @@ from unigpu.elasticity._scaling.policy import View, WorkerView, desired
 from unigpu.models.deployment import WorkerState
 
 from ..contract import JSON, StartWorker, StopWorker, WorkerExited, WorkerReady, WorkerStarted
-from .entities import Deployment, Failure, Worker
+from .entities import EngineDeployment, EngineWorker, Failure
 from .jobs import Jobs
 from .leases import Leases
-from .state import Core
+from .state import EngineState
 
 log = logging.getLogger("unigpu.cloud.engine")
 
 
-class Fleet:
+class Workers:
     """The workers of every deployment."""
 
-    def __init__(self, core: Core, jobs: Jobs, leases: Leases) -> None:
+    def __init__(self, core: EngineState, jobs: Jobs, leases: Leases) -> None:
         self._core = core
         self._jobs = jobs
         self._leases = leases
 
     # What the driver reports.
 
-    def started(self, worker: Worker, event: WorkerStarted) -> None:
+    def started(self, worker: EngineWorker, event: WorkerStarted) -> None:
         worker.pid = event.pid if event.pid is not None else worker.pid
 
-    def ready(self, deployment: Deployment, worker: Worker, event: WorkerReady, now: float) -> None:
+    def ready(self, deployment: EngineDeployment, worker: EngineWorker, event: WorkerReady, now: float) -> None:
         """A worker can take work. A failed start before it is forgotten; a crash only once it has proved itself."""
         worker.pid = event.pid if event.pid is not None else worker.pid
         worker.address = event.address if event.address is not None else worker.address
@@ -52,13 +52,13 @@ class Fleet:
 
         core.at(now + core.settings.stable_after, stable)
 
-    def proved(self, deployment: Deployment, now: float) -> None:
+    def proved(self, deployment: EngineDeployment, now: float) -> None:
         """A worker did its work, or stayed for a while: earlier crashes are forgotten."""
         if deployment.crashes:
             deployment.crashes, deployment.failure, deployment.retry_at = 0, None, 0.0
             self._core.touch(deployment.id)
 
-    def exited(self, deployment: Deployment, worker: Worker, event: WorkerExited, now: float) -> None:
+    def exited(self, deployment: EngineDeployment, worker: EngineWorker, event: WorkerExited, now: float) -> None:
         """A worker is gone: as it was told, or by itself."""
         if worker.gone:
             return
@@ -77,7 +77,7 @@ class Fleet:
 
     # What the engine does at each look.
 
-    def settle(self, deployment: Deployment, now: float) -> None:
+    def settle(self, deployment: EngineDeployment, now: float) -> None:
         """Bring a deployment nearer to what it should be."""
         for worker in list(deployment.workers.values()):
             if worker.condemned and not worker.stopping:
@@ -95,7 +95,7 @@ class Fleet:
             return
         self._scale(deployment, now)
 
-    def stop_all(self, deployment: Deployment, now: float) -> None:
+    def stop_all(self, deployment: EngineDeployment, now: float) -> None:
         """Every worker ends now, whatever it does."""
         for worker in list(deployment.workers.values()):
             if not worker.stopping:
@@ -105,12 +105,12 @@ class Fleet:
             self._discard(deployment, deployment.shelf.pop())
         self._count_cold(deployment, now)
 
-    def broken(self, deployment: Deployment) -> bool:
+    def broken(self, deployment: EngineDeployment) -> bool:
         """Whether its workers failed too often in a row."""
         most = self._core.settings.failed_starts
         return deployment.start_failures >= most or deployment.crashes >= most
 
-    def refusal(self, deployment: Deployment, now: float) -> dict[str, JSON] | None:
+    def refusal(self, deployment: EngineDeployment, now: float) -> dict[str, JSON] | None:
         """Why no worker will come for a request of now, as an error; ``None``: one will."""
         if deployment.secrets_lost:
             names = ", ".join(deployment.secrets_lost)
@@ -134,7 +134,7 @@ class Fleet:
 
     # Inside.
 
-    def _scale(self, deployment: Deployment, now: float) -> None:
+    def _scale(self, deployment: EngineDeployment, now: float) -> None:
         core, terms = self._core, deployment.terms
         alive = [worker for worker in deployment.workers.values() if worker.alive]
         waits = [deployment.jobs[deployment.queue[0]].queued_at] if deployment.queue else []
@@ -177,16 +177,16 @@ class Fleet:
         for _ in range(min(missing, room)):
             self._place(deployment, now)
 
-    def _look_again(self, deployment: Deployment, at: float | None, now: float) -> None:
+    def _look_again(self, deployment: EngineDeployment, at: float | None, now: float) -> None:
         if at is None or at <= now or (deployment.check_at is not None and now < deployment.check_at <= at):
             return
         deployment.check_at = at
         self._core.at(at, lambda _: self._core.touch(deployment.id))
 
-    def _place(self, deployment: Deployment, now: float) -> None:
+    def _place(self, deployment: EngineDeployment, now: float) -> None:
         core = self._core
         kept = self._from_shelf(deployment)
-        worker = Worker(
+        worker = EngineWorker(
             id=kept or core.new_id("w"),
             again=kept is not None,
             deployment_id=deployment.id,
@@ -200,7 +200,7 @@ class Fleet:
         else:
             self._start(deployment, worker, now)
 
-    def _from_shelf(self, deployment: Deployment) -> str | None:
+    def _from_shelf(self, deployment: EngineDeployment) -> str | None:
         """A stopped worker, which is started again under its own id."""
         if not deployment.shelf:
             return None
@@ -208,14 +208,14 @@ class Fleet:
         deployment.ended = deque(worker for worker in deployment.ended if worker.id != id)
         return id
 
-    def _discard(self, deployment: Deployment, id: str) -> None:
+    def _discard(self, deployment: EngineDeployment, id: str) -> None:
         """A stopped worker is given up."""
         for worker in deployment.ended:
             if worker.id == id:
                 worker.state = WorkerState.EXITED
         self._core.touch(deployment.id)
 
-    def fail_one(self, deployment: Deployment, worker: Worker, reason: str, now: float) -> None:
+    def fail_one(self, deployment: EngineDeployment, worker: EngineWorker, reason: str, now: float) -> None:
         """It said that it cannot serve."""
         if worker.stopping:
             return
@@ -225,7 +225,7 @@ class Fleet:
         self._failed(deployment, worker, "crash_loop", f"a worker reported an error: {reason}", now, start=starting)
         self._stop(deployment, worker, now, self._core.settings.delete_grace)
 
-    def end_one(self, deployment: Deployment, worker_id: str, now: float) -> None:
+    def end_one(self, deployment: EngineDeployment, worker_id: str, now: float) -> None:
         """End this one, whatever it does; a stopped one is given up."""
         if worker_id in deployment.shelf:
             deployment.shelf.remove(worker_id)
@@ -238,7 +238,7 @@ class Fleet:
             self._stop(deployment, worker, now, self._core.settings.delete_grace)
         self._core.touch(deployment.id)
 
-    def _start(self, deployment: Deployment, worker: Worker, now: float) -> None:
+    def _start(self, deployment: EngineDeployment, worker: EngineWorker, now: float) -> None:
         core = self._core
         if worker.state is not WorkerState.PLACING:
             return
@@ -250,7 +250,7 @@ class Fleet:
         limit = core.settings.start_limit if stated is None else stated
         core.at(now + limit, lambda then: self._start_limit(deployment, worker, limit, then))
 
-    def _start_limit(self, deployment: Deployment, worker: Worker, limit: float, now: float) -> None:
+    def _start_limit(self, deployment: EngineDeployment, worker: EngineWorker, limit: float, now: float) -> None:
         if worker.state is not WorkerState.STARTING:
             return
         worker.failed_start, worker.reason = True, f"not ready within {limit:g} s"
@@ -258,12 +258,12 @@ class Fleet:
         self._failed(deployment, worker, "probe", f"a worker was not ready within {limit:g} s", now, start=True)
         self._stop(deployment, worker, now, self._core.settings.delete_grace)
 
-    def _drain_limit(self, deployment: Deployment) -> float:
+    def _drain_limit(self, deployment: EngineDeployment) -> float:
         if deployment.stopped:
             return self._core.settings.drain_limit
         return deployment.terms.execution_timeout + self._core.settings.drain_limit
 
-    def _drain(self, worker: Worker, now: float, limit: float) -> None:
+    def _drain(self, worker: EngineWorker, now: float, limit: float) -> None:
         """No new work; it ends when it has done what it runs, or at the limit."""
         core = self._core
         if not worker.alive:
@@ -272,13 +272,13 @@ class Fleet:
         core.at(worker.drain_by, lambda _: core.touch(worker.deployment_id))
         core.touch(worker.deployment_id)
 
-    def _replace_hung(self, deployment: Deployment, worker: Worker, now: float) -> None:
+    def _replace_hung(self, deployment: EngineDeployment, worker: EngineWorker, now: float) -> None:
         if worker.alive:
             worker.reason = worker.condemned
             self._drain(worker, now, deployment.terms.execution_timeout)
             log.warning("%s: worker %s is replaced: %s", deployment.id, worker.id, worker.condemned)
 
-    def _stop(self, deployment: Deployment, worker: Worker, now: float, grace: float) -> None:
+    def _stop(self, deployment: EngineDeployment, worker: EngineWorker, now: float, grace: float) -> None:
         """Have it ended. What it still runs is lost; its exit is awaited, not for ever."""
         core = self._core
         worker.stopping = True
@@ -293,7 +293,9 @@ class Fleet:
             lambda then: self.exited(deployment, worker, silent, then),
         )
 
-    def _end(self, deployment: Deployment, worker: Worker, state: WorkerState, reason: str | None, now: float) -> None:
+    def _end(
+        self, deployment: EngineDeployment, worker: EngineWorker, state: WorkerState, reason: str | None, now: float
+    ) -> None:
         """The one place where a worker is gone."""
         core = self._core
         worker.seconds = core.meter.seconds(worker.id, now)
@@ -315,7 +317,7 @@ class Fleet:
         core.touch(deployment.id)
 
     def _failed(
-        self, deployment: Deployment, worker: Worker, reason: str, message: str, now: float, *, start: bool
+        self, deployment: EngineDeployment, worker: EngineWorker, reason: str, message: str, now: float, *, start: bool
     ) -> None:
         """Count a failure, keep why, and set when to try again."""
         core, settings = self._core, self._core.settings
@@ -345,7 +347,7 @@ class Fleet:
             self._leases.fail_waiting(deployment, error)
         core.touch(deployment.id)
 
-    def _count_cold(self, deployment: Deployment, now: float) -> None:
+    def _count_cold(self, deployment: EngineDeployment, now: float) -> None:
         """Keep the count of seconds without any ready worker."""
         if deployment.ready():
             deployment.cold_total, deployment.cold_since = deployment.cold(now), None
@@ -353,13 +355,13 @@ class Fleet:
             deployment.cold_since = now
 
 
-def _returns(deployment: Deployment, worker: Worker) -> bool:
+def _returns(deployment: EngineDeployment, worker: EngineWorker) -> bool:
     """Whether it is on its way out in good order, so that it can be kept stopped."""
     failed = worker.dismissed or worker.condemned or worker.failed_start
     return worker.state is WorkerState.DRAINING and not failed and worker.version == deployment.version
 
 
-def _view(worker: Worker) -> WorkerView:
+def _view(worker: EngineWorker) -> WorkerView:
     ready = worker.state.is_ready
     since = worker.ready_at if ready else worker.created_at
     return WorkerView(

@@ -34,7 +34,7 @@ from ..http_client import Exchange, UpstreamError
 from . import worker_command
 from .log_files import LogFile, prune
 from .process_group import ProcessGroup, exit_words, oom_kills
-from .push import Door, push
+from .push import PushTarget, push
 
 log = logging.getLogger("unigpu.cloud.backends")
 
@@ -74,7 +74,7 @@ Note = Callable[[str, Mapping[str, JSON] | None], None]
 class _Worker:
     id: str
     ours: bool
-    door: Door
+    door: PushTarget
     group: ProcessGroup
     log: LogFile | None
     oom_before: int | None

@@ -26,7 +26,7 @@ _OWN: Final = frozenset({"host", "content-type", "content-length", "transfer-enc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class PushTarget:
     """Where and how a worker takes jobs.
 
     Attributes:
@@ -46,7 +46,7 @@ class _TooLarge(Exception):
     """The answer is above `OUTPUT_LIMIT`."""
 
 
-async def push(door: Door, job: Push, emit: Callable[[Event], None]) -> None:
+async def push(door: PushTarget, job: Push, emit: Callable[[Event], None]) -> None:
     """Post one job; `Chunk` events as they come and one `JobDone` at the end. Cancelling it closes the connection.
 
     Raises:
@@ -112,7 +112,7 @@ async def _stream(exchange: Exchange, job: Push, emit: Callable[[Event], None]) 
     raise UpstreamError("the worker's stream ended without its last line")
 
 
-def _answer(door: Door, job: Push, head: Head, body: bytes) -> JobDone:
+def _answer(door: PushTarget, job: Push, head: Head, body: bytes) -> JobDone:
     if door.raw:
         if 200 <= head.status < 300:
             return _done(job, {"output": _json_or_text(body)}, len(body))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ..contract import Launch, worker_number
-from .push import Door
+from .push import PushTarget
 
 HOST: Final = "127.0.0.1"
 _MEASURED: Final = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tests measure child processes, too
@@ -89,13 +89,13 @@ def lock_door(env: dict[str, str]) -> None:
         env[_TOKEN] = secrets.token_urlsafe(24)
 
 
-def door(launch: Launch, env: Mapping[str, str], port: int) -> Door:
+def door(launch: Launch, env: Mapping[str, str], port: int) -> PushTarget:
     """Where a worker started with this environment takes jobs."""
     token = env.get(env.get("UNIGPU_AUTH", ""))
     route = env.get("UNIGPU_ROUTE")
     if is_ours(launch) or not route:
-        return Door(host=HOST, port=port, token=token)
-    return Door(host=HOST, port=port, route=route, raw=True, token=token)
+        return PushTarget(host=HOST, port=port, token=token)
+    return PushTarget(host=HOST, port=port, route=route, raw=True, token=token)
 
 
 def stated_port(launch: Launch) -> int | None:

@@ -22,8 +22,8 @@ from ..contract import (
     Callback,
     CallbackDone,
     Dropped,
+    EmulatedAPI,
     Event,
-    Face,
     Forward,
     ForwardDone,
     Hold,
@@ -135,7 +135,7 @@ class VirtualCloud:
         self._behaviors: dict[str, Behavior] = {}
         self.detach = self.clock.attach(self.step, self.next_due)
 
-    def mount(self, face: Face) -> None:
+    def mount(self, face: EmulatedAPI) -> None:
         self.engine.mount(face)
 
     def behave(self, name: str, behavior: Behavior) -> None:

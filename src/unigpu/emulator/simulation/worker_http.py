@@ -13,7 +13,7 @@ INVOKE = "/invoke"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class SimulatedCall:
     """One call.
 
     Attributes:
@@ -54,16 +54,16 @@ class Ask:
         return Reply.json(result["output"])
 
 
-def of_push(push: Push) -> Ask:
+def of_push(push: Push) -> SimulatedCall:
     """A job that the driver carries to a worker."""
     if "path" not in push.extra:
-        return Ask(value=push.input, told="job", timeout=push.execution_timeout)
+        return SimulatedCall(value=push.input, told="job", timeout=push.execution_timeout)
     headers: Mapping[str, str] = push.extra.get("headers") or {}
     stated = next((text for name, text in headers.items() if name.lower() == "x-unigpu-timeout"), None)
     return _of(push.input, push.execution_timeout if stated is None else float(stated))
 
 
-def of_call(call: HttpCall) -> Ask | None:
+def of_call(call: HttpCall) -> SimulatedCall | None:
     """A request to the portable worker's own route; ``None``: it is another server's."""
     if call.method != "POST" or call.path != INVOKE:
         return None
@@ -75,12 +75,12 @@ def of_call(call: HttpCall) -> Ask | None:
     return _of(body, float(call.headers.get("x-unigpu-timeout", "inf")), lines=lines)
 
 
-def _of(body: JSON, timeout: float, *, lines: bool = False) -> Ask:
+def _of(body: JSON, timeout: float, *, lines: bool = False) -> SimulatedCall:
     if isinstance(body, dict):
         fields = cast("dict[str, JSON]", body)
         if len(fields) == 1 and isinstance(fields.get("input"), dict):
-            return Ask(value=fields["input"], told="envelope", timeout=timeout, lines=lines)
-    return Ask(value=body, told="raw", timeout=timeout)
+            return SimulatedCall(value=fields["input"], told="envelope", timeout=timeout, lines=lines)
+    return SimulatedCall(value=body, told="raw", timeout=timeout)
 
 
 def _as_lines(said: Mapping[str, JSON], chunks: Sequence[JSON] | None) -> Reply:

@@ -27,7 +27,7 @@ from ..contract import (
     WorkerReady,
     WorkerStarted,
 )
-from .worker_http import Ask, of_call, of_push
+from .worker_http import SimulatedCall, of_call, of_push
 
 _ONLY_WAKES: Final = {"__unigpu_wake__": True}
 """A job for which a portable worker does not call its handler (``unigpu.worker.runpod_loop``)."""
@@ -278,7 +278,7 @@ class Simulation:
         self._at(now, end)
 
 
-def _run(behavior: Behavior, ask: Ask, seconds: float) -> tuple[dict[str, Any], list[JSON] | None]:
+def _run(behavior: Behavior, ask: SimulatedCall, seconds: float) -> tuple[dict[str, Any], list[JSON] | None]:
     """What comes of a call, and the chunks that a generator gave, also before it failed."""
     chunks: list[JSON] | None = None
     try:
@@ -292,7 +292,7 @@ def _run(behavior: Behavior, ask: Ask, seconds: float) -> tuple[dict[str, Any], 
     return ask.done(found, seconds), chunks
 
 
-def _late(ask: Ask) -> dict[str, Any]:
+def _late(ask: SimulatedCall) -> dict[str, Any]:
     message = f"The call ran longer than its execution timeout of {ask.timeout:g} s."
     return ask.failed("ExecutionTimeout", message, None)
 

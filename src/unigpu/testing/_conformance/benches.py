@@ -15,7 +15,7 @@ from unigpu import _registry
 from unigpu._client.sync_client import Client
 from unigpu._io.clock import InstantClock, use_clock
 from unigpu.driver import CallDriver
-from unigpu.emulator.contract import Face, Reply
+from unigpu.emulator.contract import EmulatedAPI, Reply
 from unigpu.emulator.engine import Engine
 from unigpu.emulator.engine.billing import PHASES, Phase
 from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
@@ -54,7 +54,7 @@ class FaceBench:
     def __init__(
         self,
         provider: str,
-        face: Callable[[Engine, str], Face],
+        face: Callable[[Engine, str], EmulatedAPI],
         *,
         list_operation: str,
         fields: Mapping[str, Any] | None = None,

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote
 import anyio.lowlevel
 import httpx
 
-from unigpu.emulator.contract import Dropped, Face, HttpCall, Reply
+from unigpu.emulator.contract import Dropped, EmulatedAPI, HttpCall, Reply
 from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 
 OnCall = Callable[[str, str], object]
@@ -30,7 +30,7 @@ class CloudTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         on_call, change: See their types; ``None``: nothing.
     """
 
-    def __init__(self, cloud: VirtualCloud, face: Face) -> None:
+    def __init__(self, cloud: VirtualCloud, face: EmulatedAPI) -> None:
         self._cloud = cloud
         self._face = face
         self.calls: list[str] = []

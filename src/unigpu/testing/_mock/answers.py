@@ -15,7 +15,7 @@ import respx
 from respx.mocks import HTTPCoreMocker
 
 from unigpu.emulator.contract import Dropped, HttpCall, Reply
-from unigpu.emulator.engine import Terms
+from unigpu.emulator.engine import DeploymentTerms
 from unigpu.emulator.simulation.virtual_cloud import Pending, VirtualCloud
 from unigpu.models import provider_name
 
@@ -60,7 +60,7 @@ class Names:
                 if told is not None:
                     self._known[id] = (*told, found.platform.partition(".")[0])
 
-    def _like(self, terms: Terms) -> tuple[str, str] | None:
+    def _like(self, terms: DeploymentTerms) -> tuple[str, str] | None:
         """By the name on the platform, which begins with ours."""
         title = str(terms.data.get("name") or "")
         for name, space, _ in self._known.values():
@@ -84,7 +84,7 @@ class Names:
         return {*known, *(provider_name(space, logical) for space in known.values())}
 
 
-def _named(terms: Terms) -> tuple[str, str] | None:
+def _named(terms: DeploymentTerms) -> tuple[str, str] | None:
     """Logical name and namespace, as a part of a deployment says them."""
     env = terms.launch.env
     if "UNIGPU_NAME" in env:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any, Final
 
-from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.contract import EmulatedAPI, HttpCall, Reply
 from unigpu.emulator.engine import Engine
 from unigpu.errors import ConfigurationError
 from unigpu.models import nearest
@@ -48,7 +48,7 @@ class MockPlatform:
         own_address: The mock gives it a loopback port of its own, instead of the face's hosts.
     """
 
-    face: Callable[[Engine], Face]
+    face: Callable[[Engine], EmulatedAPI]
     keys: tuple[str, ...] = ()
     served: Mapping[str, Any] = field(default_factory=dict[str, Any])
     adds_workers: tuple[str, ...]
@@ -83,10 +83,10 @@ def find(name: str) -> MockPlatform:
     )
 
 
-def _local_face(engine: Engine) -> Face:
-    from unigpu.emulator.apis.local.emulator import LocalFace
+def _local_face(engine: Engine) -> EmulatedAPI:
+    from unigpu.emulator.apis.local.emulator import LocalEmulator
 
-    return LocalFace(engine)
+    return LocalEmulator(engine)
 
 
 def _local_around(base: str) -> AbstractContextManager[object]:
@@ -103,10 +103,10 @@ def _local_around(base: str) -> AbstractContextManager[object]:
     return _registry.using("local", MockedLocalDriver)
 
 
-def _reference_face(engine: Engine) -> Face:
-    from unigpu.testing.reference import ReferenceFace
+def _reference_face(engine: Engine) -> EmulatedAPI:
+    from unigpu.testing.reference import ReferenceEmulator
 
-    return ReferenceFace(engine, key=None)
+    return ReferenceEmulator(engine, key=None)
 
 
 def _reference_gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:

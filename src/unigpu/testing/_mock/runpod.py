@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.contract import EmulatedAPI, HttpCall, Reply
 from unigpu.emulator.engine import Engine
 
 from .platforms import MockPlatform
@@ -16,11 +16,11 @@ __all__ = ["RUNPOD"]
 _NO_CAPACITY: Final = "There are no longer any instances available with the requested specifications."
 
 
-def _face(engine: Engine) -> Face:
-    from unigpu.emulator.apis.runpod.emulator import RunPodFace
+def _face(engine: Engine) -> EmulatedAPI:
+    from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
     from unigpu.emulator.apis.runpod.quirks import WIDE, Quirks
 
-    return RunPodFace(engine, quirks=Quirks(rate_limits=WIDE))
+    return RunPodEmulator(engine, quirks=Quirks(rate_limits=WIDE))
 
 
 def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.contract import EmulatedAPI, HttpCall, Reply
 from unigpu.emulator.engine import Engine
 
 from .platforms import MockPlatform
@@ -14,10 +14,10 @@ from .platforms import MockPlatform
 __all__ = ["VAST"]
 
 
-def _face(engine: Engine) -> Face:
-    from unigpu.emulator.apis.vast.emulator import VastFace
+def _face(engine: Engine) -> EmulatedAPI:
+    from unigpu.emulator.apis.vast.emulator import VastEmulator
 
-    return VastFace(engine, token=None)
+    return VastEmulator(engine, token=None)
 
 
 def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:

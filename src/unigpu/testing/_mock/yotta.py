@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from unigpu.emulator.contract import Face, HttpCall, Reply
+from unigpu.emulator.contract import EmulatedAPI, HttpCall, Reply
 from unigpu.emulator.engine import Engine
 from unigpu.models.gpu import canonical
 
 from .platforms import MockPlatform
 
 
-def _face(engine: Engine) -> Face:
-    from unigpu.emulator.apis.yotta.emulator import YottaFace
+def _face(engine: Engine) -> EmulatedAPI:
+    from unigpu.emulator.apis.yotta.emulator import YottaEmulator
 
-    return YottaFace(engine)
+    return YottaEmulator(engine)
 
 
 def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:

@@ -34,9 +34,9 @@ from typing import Any, Final, cast
 
 from unigpu.elasticity._scaling.policy import RequestsPerWorker
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Launch, Reply
-from unigpu.emulator.engine import Deployment, Engine, Job, Refused, Terms, Worker
+from unigpu.emulator.engine import DeploymentTerms, Engine, EngineDeployment, EngineJob, EngineRefused, EngineWorker
 
-__all__ = ["HOST", "PRICES", "ReferenceFace"]
+__all__ = ["HOST", "PRICES", "ReferenceEmulator"]
 
 HOST: Final = "api.reference.test"
 PRICES: Final[Mapping[str, float]] = {"RTX 4090": 0.72, "L40S": 1.08, "H100 SXM": 3.6}
@@ -70,7 +70,7 @@ class _Bad(Exception):
     """The request says something that cannot be."""
 
 
-class ReferenceFace:
+class ReferenceEmulator:
     """The protocol over an engine.
 
     Args:
@@ -106,7 +106,7 @@ class ReferenceFace:
             return self._answer(operation, ids, call, now)
         except _Bad as exc:
             return _error(422, "invalid", str(exc))
-        except Refused as exc:
+        except EngineRefused as exc:
             what = exc.what or operation.partition(".")[0]
             return _error(_STATUS.get(exc.kind, 409), f"{what}_{exc.kind}", exc.message)
 
@@ -130,7 +130,7 @@ class ReferenceFace:
             case _:
                 return self._about(operation, self._get(ids[0], _ENDPOINT, now), ids[1:], call, now)
 
-    def _about(self, operation: str, one: Deployment, rest: tuple[str, ...], call: HttpCall, now: float) -> Reply:
+    def _about(self, operation: str, one: EngineDeployment, rest: tuple[str, ...], call: HttpCall, now: float) -> Reply:
         """The routes of one endpoint."""
         engine = self._engine
         match operation:
@@ -158,7 +158,7 @@ class ReferenceFace:
 
     # -- templates: kept by the engine as deployments that may never have a worker
 
-    def _make_template(self, body: Mapping[str, Any], now: float) -> Deployment:
+    def _make_template(self, body: Mapping[str, Any], now: float) -> EngineDeployment:
         name, image = _text(body, "name"), _text(body, "image")
         secrets = _texts(body, "secret_env")
         env = _texts(body, "env")
@@ -167,7 +167,7 @@ class ReferenceFace:
             raise _Bad("command: a list of texts is needed")
         launch = Launch(argv=tuple(map(str, cast("list[object]", command))), env={**env, **secrets})
         data = {"name": name, "image": image, "env": env, "disk_gb": body.get("disk_gb")}
-        terms = Terms(launch=launch, max_workers=0, secret_names=frozenset(secrets), data=data)
+        terms = DeploymentTerms(launch=launch, max_workers=0, secret_names=frozenset(secrets), data=data)
         return self._engine.deployments.create(self._new_id("tpl"), _TEMPLATE, terms, now)
 
     def _delete_template(self, id: str, now: float) -> Reply:
@@ -181,17 +181,17 @@ class ReferenceFace:
 
     # -- endpoints
 
-    def _make_endpoint(self, body: Mapping[str, Any], now: float) -> Deployment:
+    def _make_endpoint(self, body: Mapping[str, Any], now: float) -> EngineDeployment:
         name, template_id = _text(body, "name"), _text(body, "template_id")
         try:
             template = self._get(template_id, _TEMPLATE, now)
-        except Refused:
+        except EngineRefused:
             raise _Bad(f"template_id: there is no template {template_id}") from None
         gpus = body.get("gpus")
         if not isinstance(gpus, list) or not gpus or gpus[0] not in PRICES:
             raise _Bad(f"gpus: one or more of {', '.join(PRICES)} is needed")
         least, most = _limits(body)
-        terms = Terms(
+        terms = DeploymentTerms(
             launch=template.terms.launch,
             min_workers=least,
             max_workers=most,
@@ -205,7 +205,7 @@ class ReferenceFace:
         )
         return self._engine.deployments.create(self._new_id("ep"), _ENDPOINT, terms, now)
 
-    def _patch(self, one: Deployment, body: Mapping[str, Any], now: float) -> Deployment:
+    def _patch(self, one: EngineDeployment, body: Mapping[str, Any], now: float) -> EngineDeployment:
         idle = body.get("idle_timeout")
         return self._engine.deployments.patch(
             one.id,
@@ -215,7 +215,7 @@ class ReferenceFace:
             rule=_rule(body) if "requests_per_worker" in body else None,
         )
 
-    def _submit(self, one: Deployment, body: Mapping[str, Any], now: float) -> Job:
+    def _submit(self, one: EngineDeployment, body: Mapping[str, Any], now: float) -> EngineJob:
         if not isinstance(body.get("input"), dict):
             raise _Bad("input: an object is needed")
         timeout = _number(body.get("timeout", one.terms.execution_timeout), "timeout")
@@ -223,10 +223,10 @@ class ReferenceFace:
 
     # -- what they share
 
-    def _get(self, id: str, platform: str, now: float) -> Deployment:
+    def _get(self, id: str, platform: str, now: float) -> EngineDeployment:
         found = self._engine.deployments.get(id, now)
         if found.platform != platform:
-            raise Refused("not_found", f"there is no {id}")
+            raise EngineRefused("not_found", f"there is no {id}")
         return found
 
     def _list(self, rows: Sequence[Mapping[str, JSON]], call: HttpCall) -> Reply:
@@ -242,7 +242,7 @@ class ReferenceFace:
 # What is told.
 
 
-def _template_json(engine: Engine, one: Deployment) -> dict[str, JSON]:
+def _template_json(engine: Engine, one: EngineDeployment) -> dict[str, JSON]:
     data = one.terms.data
     return {
         "id": one.id,
@@ -255,7 +255,7 @@ def _template_json(engine: Engine, one: Deployment) -> dict[str, JSON]:
     }
 
 
-def _endpoint_json(engine: Engine, one: Deployment, now: float) -> dict[str, JSON]:
+def _endpoint_json(engine: Engine, one: EngineDeployment, now: float) -> dict[str, JSON]:
     terms = one.terms
     return {
         "id": one.id,
@@ -274,7 +274,7 @@ def _endpoint_json(engine: Engine, one: Deployment, now: float) -> dict[str, JSO
     }
 
 
-def _worker_json(engine: Engine, worker: Worker, now: float) -> dict[str, JSON]:
+def _worker_json(engine: Engine, worker: EngineWorker, now: float) -> dict[str, JSON]:
     return {
         "id": worker.id,
         "status": worker.state.value,
@@ -285,7 +285,7 @@ def _worker_json(engine: Engine, worker: Worker, now: float) -> dict[str, JSON]:
     }
 
 
-def _job_json(engine: Engine, deployment: Deployment, job: Job) -> dict[str, JSON]:
+def _job_json(engine: Engine, deployment: EngineDeployment, job: EngineJob) -> dict[str, JSON]:
     return {
         "id": job.id,
         "status": job.status.value,

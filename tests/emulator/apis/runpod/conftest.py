@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from openapi import OpenAPI
 
-from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodFace
+from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodEmulator
 from unigpu.emulator.contract import HttpCall, Reply
 from unigpu.emulator.engine import EngineSettings
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
@@ -47,7 +47,7 @@ class Bench:
     """The face and its cloud."""
 
     cloud: VirtualCloud
-    face: RunPodFace
+    face: RunPodEmulator
     spec: OpenAPI | None
     checked: list[str] = field(default_factory=list[str])
 
@@ -137,7 +137,7 @@ Make = Callable[..., Bench]
 def make() -> Make:
     def make(*, page: int = 1000, settings: EngineSettings | None = None, **quirks: Any) -> Bench:
         cloud = VirtualCloud(settings=settings)
-        face = RunPodFace(cloud.engine, key=KEY, page=page, quirks=Quirks(**{"rate_limits": WIDE, **quirks}))
+        face = RunPodEmulator(cloud.engine, key=KEY, page=page, quirks=Quirks(**{"rate_limits": WIDE, **quirks}))
         cloud.mount(face)
         try:
             spec: OpenAPI | None = OpenAPI.load("runpod-v2.openapi.json")

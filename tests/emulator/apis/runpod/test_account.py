@@ -232,11 +232,11 @@ def test_two_runs_of_a_seed_give_the_same_ids(make: Any) -> None:
 
 
 def test_any_key_will_do_under_a_mock() -> None:
-    from unigpu.emulator.apis.runpod.emulator import RunPodFace
+    from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
     from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 
     cloud = VirtualCloud()
-    cloud.mount(RunPodFace(cloud.engine))
+    cloud.mount(RunPodEmulator(cloud.engine))
     for key, status in (("Bearer anything", 200), ("Bearer ", 401)):
         call = HttpCall(method="GET", path="/v2/pods", host="api.runpod.io", headers={"authorization": key})
         reply = cloud.call(call)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unigpu.emulator.apis.runpod import emulator as face_module
-from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodFace
+from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodEmulator
 from unigpu.emulator.contract import Dropped, HttpCall, Reply
 from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
 
@@ -65,7 +65,9 @@ HOSTS = {"control": "api.runpod.io", "jobs": "api.runpod.ai", "worker": "api.run
 @given(st.data())
 def test_any_request_gets_an_answer_and_never_an_exception(data: st.DataObject) -> None:
     cloud = VirtualCloud()
-    face = RunPodFace(cloud.engine, key="k", quirks=Quirks(rate_limits=(), lb_wait=1.0, stream_wait=1.0, sync_wait=1.0))
+    face = RunPodEmulator(
+        cloud.engine, key="k", quirks=Quirks(rate_limits=(), lb_wait=1.0, stream_wait=1.0, sync_wait=1.0)
+    )
     cloud.mount(face)
 
     def call(method: str, host: str, path: str, body: bytes, query: dict[str, str], key: str = "Bearer k") -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodFace
+from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodEmulator
 from unigpu.emulator.contract import HttpCall, Reply
 from unigpu.emulator.simulation.virtual_cloud import Behavior, Pending, VirtualCloud
 
@@ -53,7 +53,7 @@ class World:
 
     def __init__(self, **quirks: Any) -> None:
         self.cloud = VirtualCloud(behavior=Behavior(start="hang"))
-        self.face = RunPodFace(self.cloud.engine, key=KEY, processes=True, quirks=Quirks(rate_limits=(), **quirks))
+        self.face = RunPodEmulator(self.cloud.engine, key=KEY, processes=True, quirks=Quirks(rate_limits=(), **quirks))
         self.cloud.mount(self.face)
 
     def answer(self, call: HttpCall) -> Any:

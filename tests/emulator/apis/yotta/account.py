@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from openapi import FOLDERS, OpenAPI
 
-from unigpu.emulator.apis.yotta.emulator import Quirks, YottaFace
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
 from unigpu.emulator.contract import Callback, HttpCall, Reply
 from unigpu.emulator.engine import EngineSettings
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
@@ -60,7 +60,7 @@ class Account:
 
     def __init__(self, behavior: Behavior | None = None, settings: EngineSettings | None = None, **quirks: Any) -> None:
         self.cloud = VirtualCloud(behavior=behavior, settings=settings)
-        self.face = YottaFace(self.cloud.engine, quirks=Quirks(**quirks))
+        self.face = YottaEmulator(self.cloud.engine, quirks=Quirks(**quirks))
         self.cloud.mount(self.face)
         self.checked = 0
         self._file = OpenAPI.load(FILE) if any((folder / FILE).is_file() for folder in FOLDERS) else None

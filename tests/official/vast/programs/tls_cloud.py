@@ -4,11 +4,11 @@ import sys
 from functools import partial
 
 from unigpu.emulator import serve
-from unigpu.emulator.apis.vast.emulator import Quirks, VastFace
+from unigpu.emulator.apis.vast.emulator import Quirks, VastEmulator
 
 
 def face(name):
-    return partial(VastFace, quirks=Quirks(worker_tls=True))
+    return partial(VastEmulator, quirks=Quirks(worker_tls=True))
 
 
 serve._face = face

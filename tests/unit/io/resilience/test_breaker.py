@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unigpu._io.resilience.breaker import IN_A_ROW, JITTER, OPEN_SECONDS, PROBE_SECONDS, WINDOW, Breaker, Entry
+from unigpu._io.resilience.breaker import IN_A_ROW, JITTER, OPEN_SECONDS, PROBE_SECONDS, WINDOW, Breaker, BreakerPermit
 from unigpu._io.resilience.retry_budget import CAPACITY, THROTTLE_COST, TRANSIENT_COST, RetryTokens
 
 
@@ -19,13 +19,13 @@ def half() -> float:
 
 def fail(breaker: Breaker, now: float = 0.0, key: str = "x control") -> Any:
     entry = breaker.enter(key, now)
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, BreakerPermit)
     return breaker.record(entry, False, now, half)
 
 
 def succeed(breaker: Breaker, now: float = 0.0, key: str = "x control") -> Any:
     entry = breaker.enter(key, now)
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, BreakerPermit)
     return breaker.record(entry, True, now, half)
 
 
@@ -60,20 +60,20 @@ def test_while_it_is_open_nothing_goes_out_and_it_says_for_how_long() -> None:
     assert breaker.enter("x control", 0.0) == OPEN_SECONDS
     assert breaker.enter("x control", 20.0) == OPEN_SECONDS - 20.0
     assert breaker.refuses("x control", 29.9)
-    assert isinstance(breaker.enter("x jobs", 0.0), Entry)  # another plane
+    assert isinstance(breaker.enter("x jobs", 0.0), BreakerPermit)  # another plane
 
 
 def test_exactly_one_probe_goes_out_and_decides() -> None:
     breaker = opened()
     probe = breaker.enter("x control", 30.0)
-    assert isinstance(probe, Entry)
+    assert isinstance(probe, BreakerPermit)
     assert probe.probe
     assert [type(breaker.enter("x control", 30.0 + n)) for n in range(20)] == [float] * 20
     assert breaker.state("x control", 30.0) == "half_open"
     assert breaker.record(probe, False, 31.0, half) == "opened"
     assert breaker.enter("x control", 31.0) == OPEN_SECONDS
     again = breaker.enter("x control", 61.0)
-    assert isinstance(again, Entry)
+    assert isinstance(again, BreakerPermit)
     assert breaker.record(again, True, 61.5, half) == "closed"
     assert breaker.state("x control", 61.5) == "closed"
     assert fail(breaker, 62.0) is None  # it starts from nothing
@@ -82,16 +82,16 @@ def test_exactly_one_probe_goes_out_and_decides() -> None:
 def test_a_probe_that_told_nothing_frees_its_place() -> None:
     breaker = opened()
     probe = breaker.enter("x control", 30.0)
-    assert isinstance(probe, Entry)
+    assert isinstance(probe, BreakerPermit)
     breaker.leave(probe)
-    assert isinstance(breaker.enter("x control", 30.0), Entry)
+    assert isinstance(breaker.enter("x control", 30.0), BreakerPermit)
 
 
 def test_a_probe_of_which_nothing_is_heard_is_given_up() -> None:
     breaker = opened()
-    assert isinstance(breaker.enter("x control", 30.0), Entry)
+    assert isinstance(breaker.enter("x control", 30.0), BreakerPermit)
     assert isinstance(breaker.enter("x control", 30.0 + PROBE_SECONDS - 1), float)
-    assert isinstance(breaker.enter("x control", 30.0 + PROBE_SECONDS), Entry)
+    assert isinstance(breaker.enter("x control", 30.0 + PROBE_SECONDS), BreakerPermit)
 
 
 def test_calls_from_before_it_opened_neither_close_nor_keep_it() -> None:
@@ -100,7 +100,7 @@ def test_calls_from_before_it_opened_neither_close_nor_keep_it() -> None:
     for _ in range(IN_A_ROW):
         fail(breaker)
     for number, entry in enumerate(late):
-        assert isinstance(entry, Entry)
+        assert isinstance(entry, BreakerPermit)
         assert breaker.record(entry, bool(number % 2), 1.0, half) is None
     assert breaker.enter("x control", 1.0) == OPEN_SECONDS - 1.0
 
@@ -108,11 +108,11 @@ def test_calls_from_before_it_opened_neither_close_nor_keep_it() -> None:
 def test_cleaning_up_is_never_refused_and_its_answer_closes_it() -> None:
     breaker = opened()
     lost = breaker.enter("x control", 1.0, anyway=True)
-    assert isinstance(lost, Entry)
+    assert isinstance(lost, BreakerPermit)
     assert breaker.record(lost, False, 1.0, half) is None
     assert breaker.enter("x control", 1.0) == OPEN_SECONDS - 1.0  # not longer because of it
     entry = breaker.enter("x control", 2.0, anyway=True)
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, BreakerPermit)
     assert breaker.record(entry, True, 2.0, half) == "closed"
 
 
@@ -152,7 +152,7 @@ def test_one_probe_also_among_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(isinstance(entry, Entry) for entry in got) == 1
+    assert sum(isinstance(entry, BreakerPermit) for entry in got) == 1
 
 
 def test_planes_are_forgotten_before_they_fill_the_memory() -> None:
@@ -212,7 +212,7 @@ def test_no_token_is_lost_or_doubled_among_threads() -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_child_of_a_fork_goes_on_though_a_thread_of_the_parent_held_every_lock() -> None:
     breaker, tokens = opened(), RetryTokens()
-    assert isinstance(breaker.enter("x control", 30.0), Entry)  # the parent's probe is out
+    assert isinstance(breaker.enter("x control", 30.0), BreakerPermit)  # the parent's probe is out
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -227,7 +227,7 @@ def test_a_child_of_a_fork_goes_on_though_a_thread_of_the_parent_held_every_lock
     if pid == 0:
         try:
             ours = breaker.enter("x control", 30.0)  # the parent's probe is not ours to wait for
-            fine = isinstance(ours, Entry) and ours.probe and tokens.take("k", 1, 0.0)
+            fine = isinstance(ours, BreakerPermit) and ours.probe and tokens.take("k", 1, 0.0)
             os._exit(0 if fine else 1)
         finally:
             os._exit(2)

@@ -42,7 +42,7 @@ from dataclasses import replace
 from typing import Final
 
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Reply
-from unigpu.emulator.engine import Deployment, Engine, Refused
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineRefused
 
 from .jobs import JobRoutes
 from .wire import BadRequest, deployment_json, parse_object, parse_patch, parse_put
@@ -64,7 +64,7 @@ _REFUSED: Final[Mapping[str, int]] = {
 }
 
 
-class LocalFace:
+class LocalEmulator:
     """The local provider's protocol over an engine.
 
     Args:
@@ -99,7 +99,7 @@ class LocalFace:
             return self._answer(operation, pname, rest, call, now)
         except BadRequest as exc:
             return error(400, "invalid", str(exc), http=_is_http(route))
-        except Refused as exc:
+        except EngineRefused as exc:
             kind = exc.kind
             if exc.what == "deployment" and not operation.startswith("deployment."):
                 kind = "gone"
@@ -142,7 +142,7 @@ class LocalFace:
         terms = parse_put(pname, parse_object(call.body))
         try:
             current = deployments.get(pname, now)
-        except Refused:
+        except EngineRefused:
             current = None
         create, match = call.headers.get("if-none-match"), call.headers.get("if-match")
         if create is None and match is None:
@@ -160,7 +160,7 @@ class LocalFace:
         data = {**terms.data, "attempt": attempt}
         return Reply.json(deployment_json(engine, deployments.replace(pname, replace(terms, data=data), now), now))
 
-    def _failed(self, current: Deployment | None, type: str, message: str, now: float) -> Reply:
+    def _failed(self, current: EngineDeployment | None, type: str, message: str, now: float) -> Reply:
         shown = None if current is None else deployment_json(self._engine, current, now)
         return Reply.json({"error": {"type": type, "message": message}, "deployment": shown}, status=412)
 
@@ -231,7 +231,7 @@ _ROUTES: Final[Mapping[str, tuple[tuple[str, Callable[[list[str]], str | None]],
     ),
 }
 _ONE: Final = ("get", "put", "patch", "delete", "list")
-LocalFace.operations = frozenset(
+LocalEmulator.operations = frozenset(
     {
         "health",
         "meter",

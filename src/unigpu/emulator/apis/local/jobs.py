@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from unigpu.emulator.contract import JSON, Answer, Hold, HttpCall, Reply
-from unigpu.emulator.engine import Deployment, Engine, Job, Refused
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineJob, EngineRefused
 from unigpu.models.job import JobStatus
 
 from .wire import BadRequest, job_arguments, job_json, log_json, number, parse_object, worker_json
@@ -54,7 +54,7 @@ class JobRoutes:
             case _:
                 return self._stream(deployment, engine.jobs.get(deployment, rest), call, now)
 
-    def _stream(self, deployment: Deployment, job: Job, call: HttpCall, now: float) -> Answer:
+    def _stream(self, deployment: EngineDeployment, job: EngineJob, call: HttpCall, now: float) -> Answer:
         after = int(number(call.query.get("after"), "after", 0, 1e9))
 
         def answer(_: float) -> Reply:
@@ -99,12 +99,12 @@ class JobRoutes:
         inner = replace(call, path=path, headers=headers, target=target)
         try:
             return self._engine.lease(pname, inner, now, wait=hold, no_worker=_no_worker, wake=wake)
-        except Refused as exc:
+        except EngineRefused as exc:
             kind = "gone" if exc.kind == "not_found" else exc.kind
             return _no_worker(None, {"type": kind, "message": exc.message})
 
 
-def _no_worker(_: Deployment | None, error: Mapping[str, JSON]) -> Reply:
+def _no_worker(_: EngineDeployment | None, error: Mapping[str, JSON]) -> Reply:
     kind = str(error["type"])
     status = {"stopped": 409, "gone": 404}.get(kind, 503)
     return Reply.json({"error": dict(error)}, status=status, headers=(("x-unigpu-error", kind),))

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from unigpu.elasticity._scaling.policy import Declared, QueueDelay, RequestsPerWorker, Rule
 from unigpu.emulator.contract import JSON, Launch
-from unigpu.emulator.engine import Deployment, Engine, Job, LogRecord, Terms, Worker
+from unigpu.emulator.engine import DeploymentTerms, Engine, EngineDeployment, EngineJob, EngineWorker, LogRecord
 from unigpu.models.identity import provider_name
 
 _DATA: Final = ("name", "namespace", "attempt", "spec_hash", "origin", "constants", "spec", "scaling")
@@ -37,7 +37,7 @@ def parse_object(body: bytes) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value)
 
 
-def parse_put(pname: str, body: Mapping[str, Any]) -> Terms:
+def parse_put(pname: str, body: Mapping[str, Any]) -> DeploymentTerms:
     """The terms of a deployment."""
     name, namespace = _text(body, "name"), _text(body, "namespace")
     if pname != provider_name(namespace, name):
@@ -56,7 +56,7 @@ def parse_put(pname: str, body: Mapping[str, Any]) -> Terms:
     scaling, port = body.get("scaling"), launch.get("port")
     if port is not None:
         _count(port, "launch.port", most=65_535)
-    return Terms(
+    return DeploymentTerms(
         launch=Launch(
             argv=_words(launch, "argv"),
             handler=_optional_text(launch, "handler"),
@@ -82,7 +82,7 @@ def parse_put(pname: str, body: Mapping[str, Any]) -> Terms:
 
 
 def parse_patch(
-    deployment: Deployment, body: Mapping[str, Any]
+    deployment: EngineDeployment, body: Mapping[str, Any]
 ) -> tuple[tuple[int, int] | None, float | None, Rule | None, dict[str, JSON] | None]:
     """(workers, idle timeout, rule, data) that a PATCH changes."""
     unknown = set(body) - {"workers", "idle_timeout", "scaling"}
@@ -150,7 +150,7 @@ def number(text: str | None, field: str, default: float, most: float) -> float:
     return min(value, most)
 
 
-def deployment_json(engine: Engine, deployment: Deployment, now: float) -> dict[str, JSON]:
+def deployment_json(engine: Engine, deployment: EngineDeployment, now: float) -> dict[str, JSON]:
     """A deployment as it is shown: all that was put, but no value of its environment."""
     terms, launch = deployment.terms, deployment.terms.launch
     failure = deployment.failure
@@ -185,7 +185,7 @@ def deployment_json(engine: Engine, deployment: Deployment, now: float) -> dict[
     }
 
 
-def job_json(engine: Engine, deployment: Deployment, job: Job, now: float) -> dict[str, JSON]:
+def job_json(engine: Engine, deployment: EngineDeployment, job: EngineJob, now: float) -> dict[str, JSON]:
     """A job as it is shown. Times are epoch seconds; a wait goes on counting until a worker takes it."""
 
     def epoch(at: float | None) -> float | None:
@@ -213,7 +213,7 @@ def job_json(engine: Engine, deployment: Deployment, job: Job, now: float) -> di
     }
 
 
-def worker_json(engine: Engine, worker: Worker, now: float) -> dict[str, JSON]:
+def worker_json(engine: Engine, worker: EngineWorker, now: float) -> dict[str, JSON]:
     """A worker as it is shown."""
     return {
         "id": worker.id,

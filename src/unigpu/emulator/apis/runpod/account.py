@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from unigpu.emulator.contract import JSON, HttpCall, Launch, Reply
-from unigpu.emulator.engine import Deployment, Terms
+from unigpu.emulator.engine import DeploymentTerms, EngineDeployment
 
 from . import body_check as check
 from .catalogue import CENTERS
 from .endpoints import TEMPLATE, VOLUME
-from .state import ENDPOINT, POD, Account, Problem, Route, object_of
+from .state import ENDPOINT, POD, Route, RunPodAccount, RunPodProblem, object_of
 from .translate import SECRET, renew_environment
 
 REGISTRY: Final = "runpod.registry"
@@ -31,26 +31,26 @@ _TEMPLATE_FIELDS: Final[Mapping[str, check.Check]] = {
     "startJupyter": check.flag,
     "startSsh": check.flag,
 }
-Shown = Callable[[Deployment], JSON]
+Shown = Callable[[EngineDeployment], JSON]
 
 
 # Templates.
 
 
-def _make_template(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _make_template(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     body = object_of(call)
     check.must_fit(body, _TEMPLATE_FIELDS, needs=("name", "image"))
     return Reply.json(template_json(keep_template(account, body, now)), status=201)
 
 
-def keep_template(account: Account, body: Mapping[str, Any], now: float) -> Deployment:
+def keep_template(account: RunPodAccount, body: Mapping[str, Any], now: float) -> EngineDeployment:
     """A new template.
 
     Raises:
         Problem: its name is taken.
     """
     if any(one.terms.data["name"] == body["name"] for one in account.all(TEMPLATE, now)):
-        raise Problem(400, "template name must be unique")
+        raise RunPodProblem(400, "template name must be unique")
     whole: dict[str, Any] = {
         "disk": 20,
         "mounts": {},
@@ -69,11 +69,11 @@ def keep_template(account: Account, body: Mapping[str, Any], now: float) -> Depl
     return account.keep(TEMPLATE, {"name": body["name"], "body": whole}, now, id=account.new_id(10))
 
 
-def template_json(one: Deployment) -> dict[str, JSON]:
+def template_json(one: EngineDeployment) -> dict[str, JSON]:
     return {"id": one.id, **one.terms.data["body"]}
 
 
-def _patch_template(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _patch_template(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(TEMPLATE, ids[0], now, "template not found")
     given = object_of(call)
     check.must_fit(given, _TEMPLATE_FIELDS)
@@ -88,7 +88,7 @@ def _patch_template(account: Account, call: HttpCall, ids: tuple[str, ...], now:
 # Network volumes.
 
 
-def _make_volume(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _make_volume(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     body = object_of(call)
     fields: dict[str, check.Check] = {
         "name": check.full,
@@ -99,23 +99,25 @@ def _make_volume(account: Account, call: HttpCall, ids: tuple[str, ...], now: fl
     check.must_fit(body, fields, needs=("name", "size", "dataCenter"))
     if body["dataCenter"] not in CENTERS:
         good = ", ".join(CENTERS)
-        raise Problem(400, f"data center {body['dataCenter']} does not support network volumes; supported: {good}")
+        raise RunPodProblem(
+            400, f"data center {body['dataCenter']} does not support network volumes; supported: {good}"
+        )
     data = {"name": body["name"], "body": {"type": "STANDARD", **body}}
     return Reply.json(_plain(account.keep(VOLUME, data, now, id=account.new_id(10))), status=201)
 
 
-def _patch_volume(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _patch_volume(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(VOLUME, ids[0], now, "network volume not found")
     given = object_of(call)
     check.must_fit(given, {"name": check.full, "size": check.whole(10, 4096)}, least=1)
     body = {**found.terms.data["body"], **given}
     if body["size"] < found.terms.data["body"]["size"]:
-        raise Problem(400, "a network volume can only grow")
+        raise RunPodProblem(400, "a network volume can only grow")
     data = {"name": body["name"], "body": body}
     return Reply.json(_plain(account.engine.deployments.patch(found.id, now, data=data)))
 
 
-def _drop_volume(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _drop_volume(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     account.find(VOLUME, ids[0], now, "network volume not found")
     mounted = [
         one
@@ -123,7 +125,7 @@ def _drop_volume(account: Account, call: HttpCall, ids: tuple[str, ...], now: fl
         if any(each["volumeId"] == ids[0] for each in one.terms.data["body"]["mounts"].get("network", ()))
     ]
     if mounted:  # the status is not documented for this case
-        raise Problem(400, "the network volume is in use by a pod")
+        raise RunPodProblem(400, "the network volume is in use by a pod")
     account.engine.deployments.delete(ids[0], now)
     return Reply(status=204)
 
@@ -131,20 +133,20 @@ def _drop_volume(account: Account, call: HttpCall, ids: tuple[str, ...], now: fl
 # Registry logins.
 
 
-def _make_registry(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _make_registry(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     body = object_of(call)
     fields = {"name": check.full, "username": check.full, "password": check.full}
     check.must_fit(body, fields, needs=tuple(fields))
     data = {"name": body["name"], "body": {"name": body["name"]}}
     hidden = {"username": body["username"], "password": body["password"]}
-    terms = Terms(launch=Launch(env=hidden), max_workers=0, secret_names=frozenset(hidden), data=data)
+    terms = DeploymentTerms(launch=Launch(env=hidden), max_workers=0, secret_names=frozenset(hidden), data=data)
     return Reply.json(_plain(account.keep(REGISTRY, data, now, id=account.new_id(25), terms=terms)), status=201)
 
 
-def _drop_registry(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _drop_registry(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     account.find(REGISTRY, ids[0], now, "registry not found")
     if any(one.terms.data["body"]["registry"] == ids[0] for one in account.all(POD, now)):
-        raise Problem(400, "the registry is in use by a pod")
+        raise RunPodProblem(400, "the registry is in use by a pod")
     account.engine.deployments.delete(ids[0], now)
     return Reply(status=204)
 
@@ -152,24 +154,24 @@ def _drop_registry(account: Account, call: HttpCall, ids: tuple[str, ...], now: 
 # Secrets. Newer than the file of August: https://github.com/runpod/docs, api-reference-v2/openapi.json at 953afcc.
 
 
-def _list_secrets(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _list_secrets(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     name = call.query.get("name")
     rows = [one for one in account.all(SECRET, now) if name is None or one.terms.data["name"].lower() == name.lower()]
     return Reply.json({"secrets": [_secret_json(account, one) for one in rows]})
 
 
-def _make_secret(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _make_secret(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     body = object_of(call)
     fields = {"name": check.full, "value": _value, "description": check.text}
     check.must_fit(body, fields, needs=("name", "value"))
     name: str = body["name"]
     if not _SECRET_NAME.fullmatch(name) or name.upper().startswith("RUNPOD"):
-        raise Problem(422, "request validation failed", "$.name: it is not a name of a secret")
+        raise RunPodProblem(422, "request validation failed", "$.name: it is not a name of a secret")
     # Whether lists lag or not, a name is taken from the moment of its creation.
     if any(one.terms.data["name"].lower() == name.lower() for one in _every(account, SECRET)):
-        raise Problem(409, f"a secret named {name} already exists")
+        raise RunPodProblem(409, f"a secret named {name} already exists")
     data = {"name": name, "description": body.get("description"), "changed": None}
-    terms = Terms(
+    terms = DeploymentTerms(
         launch=Launch(env={"value": body["value"]}), max_workers=0, secret_names=frozenset({"value"}), data=data
     )
     made = account.keep(SECRET, data, now, id=account.new_id(), terms=terms)
@@ -177,7 +179,7 @@ def _make_secret(account: Account, call: HttpCall, ids: tuple[str, ...], now: fl
     return Reply.json(_secret_json(account, made), status=201)
 
 
-def _patch_secret(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _patch_secret(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(SECRET, ids[0], now, "secret not found")
     given = object_of(call)
     check.must_fit(given, {"value": _value, "description": check.text}, least=1)
@@ -192,20 +194,20 @@ def _patch_secret(account: Account, call: HttpCall, ids: tuple[str, ...], now: f
     return Reply.json(_secret_json(account, changed))
 
 
-def _drop_secret(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _drop_secret(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     account.find(SECRET, ids[0], now, "secret not found")
     account.engine.deployments.delete(ids[0], now)
     _renew(account)
     return Reply(status=204)
 
 
-def _renew(account: Account) -> None:
+def _renew(account: RunPodAccount) -> None:
     for kind in (ENDPOINT, POD):
         for one in _every(account, kind):
             renew_environment(account, one)
 
 
-def _every(account: Account, kind: str) -> list[Deployment]:
+def _every(account: RunPodAccount, kind: str) -> list[EngineDeployment]:
     """What really is there, whatever lists show."""
     engine = account.engine
     rows = [engine.deployments.get(id, float("inf")) for id in engine.deployment_ids()]
@@ -217,7 +219,7 @@ def _value(value: Any) -> str | None:
     return None if good else "want a string under 16 MiB"
 
 
-def _secret_json(account: Account, one: Deployment) -> dict[str, JSON]:
+def _secret_json(account: RunPodAccount, one: EngineDeployment) -> dict[str, JSON]:
     data = one.terms.data
     return {
         "id": one.id,
@@ -232,11 +234,11 @@ def _secret_json(account: Account, one: Deployment) -> dict[str, JSON]:
 # https://docs.runpod.io/api-reference-v2/account/get-account-limits and .../billing/get-the-account-balance
 
 
-def _balance(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _balance(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     return Reply.json({"balanceAmount": account.quirks.balance, "billingMode": account.quirks.billing})
 
 
-def _limits(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _limits(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     """Both objects are documented, what is in them is not: these fields are unverified."""
     rows = [one for kind in (ENDPOINT, POD) for one in _every(account, kind)]
     spent = sum((one.terms.price_per_hour or 0.0) * sum(w.alive for w in one.workers.values()) for one in rows)
@@ -252,27 +254,27 @@ def _limits(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
 # Routes that are alike.
 
 
-def _plain(one: Deployment) -> dict[str, JSON]:
+def _plain(one: EngineDeployment) -> dict[str, JSON]:
     return {"id": one.id, **one.terms.data["body"]}
 
 
 def _lister(kind: str, name: str, shown: Shown, *, paged: bool) -> Callable[..., Reply]:
-    def handler(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+    def handler(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
         rows = account.all(kind, now)
         return account.listed(call, name, rows, shown) if paged else Reply.json({name: [shown(one) for one in rows]})
 
     return handler
 
 
-def _getter(kind: str, word: str, shown: Callable[[Account, Deployment], JSON]) -> Callable[..., Reply]:
-    def handler(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _getter(kind: str, word: str, shown: Callable[[RunPodAccount, EngineDeployment], JSON]) -> Callable[..., Reply]:
+    def handler(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
         return Reply.json(shown(account, account.find(kind, ids[0], now, f"{word} not found")))
 
     return handler
 
 
 def _dropper(kind: str, word: str) -> Callable[..., Reply]:
-    def handler(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+    def handler(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
         account.find(kind, ids[0], now, f"{word} not found")
         account.engine.deployments.delete(ids[0], now)
         return Reply(status=204)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from .state import Problem
+from .state import RunPodProblem
 
 Check = Callable[[Any], str | None]
 """Says what is wrong with a value, or nothing."""
@@ -103,7 +103,7 @@ def wrong(value: Any, fields: Mapping[str, Check], *, needs: Sequence[str] = (),
 def must_fit(value: Any, fields: Mapping[str, Check], *, needs: Sequence[str] = (), least: int = 0) -> None:
     """Raises a 422 with all that is wrong."""
     if found := wrong(value, fields, needs=needs, least=least):
-        raise Problem(422, "request validation failed", *found)
+        raise RunPodProblem(422, "request validation failed", *found)
 
 
 CUDA: Final[Check] = lambda value: None if isinstance(value, str) and _CUDA.fullmatch(value) else "want major.minor"  # noqa: E731 - a rule like the others
@@ -162,7 +162,7 @@ def command_of(body: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
         return words, given
     joined = tuple(arrays[0] + arrays[1])
     if given and words != joined:
-        raise Problem(400, "args and entrypoint/cmd specify different commands")
+        raise RunPodProblem(400, "args and entrypoint/cmd specify different commands")
     if not arrays[0]:
         return joined, shlex.join(joined)
     return joined, json.dumps({"entrypoint": arrays[0], "cmd": arrays[1]})

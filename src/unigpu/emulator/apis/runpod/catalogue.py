@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from unigpu.emulator.contract import JSON, HttpCall, Reply
 
-from .state import Account, Problem, Route, int_of
+from .state import Route, RunPodAccount, RunPodProblem, int_of
 
 _LEVELS: Final = ("NONE", "LOW", "MEDIUM", "HIGH")
 
@@ -95,7 +95,7 @@ def pool_members(pool: str) -> list[GpuType]:
     return [one for one in TYPES.values() if one.pool == pool]
 
 
-def available(account: Account, gpu: GpuType) -> bool:
+def available(account: RunPodAccount, gpu: GpuType) -> bool:
     return not {gpu.id, gpu.pool} & account.scarce
 
 
@@ -106,7 +106,7 @@ def cpu_price(id: str, count: int) -> float:
 # Routes.
 
 
-def _list_gpus(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _list_gpus(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     asked = _asked(call)
     rows = [_gpu(account, one, asked) for one in TYPES.values()]
     if asked is not None and asked.countries:
@@ -114,10 +114,10 @@ def _list_gpus(account: Account, call: HttpCall, ids: tuple[str, ...], now: floa
     return Reply.json({"gpus": rows})
 
 
-def _get_gpu(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _get_gpu(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = TYPES.get(unquote(ids[0]))
     if found is None:
-        raise Problem(404, "gpu type not found")
+        raise RunPodProblem(404, "gpu type not found")
     return Reply.json(_gpu(account, found, _asked(call)))
 
 
@@ -136,28 +136,28 @@ def _asked(call: HttpCall) -> _Asked | None:
     if include is None:
         only = [name for name in ("product", "count", "cloud", "countryCodes", "cudaVersions") if name in query]
         if only:
-            raise Problem(400, f"{only[0]} is valid only with include=AVAILABILITY")
+            raise RunPodProblem(400, f"{only[0]} is valid only with include=AVAILABILITY")
         return None
     if include != "AVAILABILITY":
-        raise Problem(422, "request validation failed", "$.include: value must be AVAILABILITY")
+        raise RunPodProblem(422, "request validation failed", "$.include: value must be AVAILABILITY")
     if not query.get("product"):
-        raise Problem(400, "product is required with include=AVAILABILITY")
+        raise RunPodProblem(400, "product is required with include=AVAILABILITY")
     products = query["product"].split(",")
     if wrong := [name for name in products if name not in ("POD", "CLUSTER", "SERVERLESS")]:
-        raise Problem(422, "request validation failed", f"$.product: {wrong[0]!r} is unknown")
+        raise RunPodProblem(422, "request validation failed", f"$.product: {wrong[0]!r} is unknown")
     if "cudaVersions" in query and "minCudaVersion" in query:
-        raise Problem(400, "cudaVersions and minCudaVersion are mutually exclusive")
+        raise RunPodProblem(400, "cudaVersions and minCudaVersion are mutually exclusive")
     int_of(query.get("count", "1"), "count", 1, 64)
     countries = [code for code in query.get("countryCodes", "").split(",") if code]
     if bad := [code for code in countries if len(code) != 2 or not code.isupper()]:
-        raise Problem(422, "request validation failed", f"$.countryCodes: {bad[0]!r} is malformed")
+        raise RunPodProblem(422, "request validation failed", f"$.countryCodes: {bad[0]!r} is malformed")
     cloud = query.get("cloud", "SECURE")
     if cloud not in ("SECURE", "COMMUNITY"):
-        raise Problem(422, "request validation failed", "$.cloud: value must be SECURE or COMMUNITY")
+        raise RunPodProblem(422, "request validation failed", "$.cloud: value must be SECURE or COMMUNITY")
     return _Asked(products, cloud, countries, [one for one in query.get("cudaVersions", "").split(",") if one])
 
 
-def _gpu(account: Account, one: GpuType, asked: _Asked | None) -> dict[str, JSON]:
+def _gpu(account: RunPodAccount, one: GpuType, asked: _Asked | None) -> dict[str, JSON]:
     price: dict[str, JSON] = {"secure": one.secure, "community": one.community}
     if one.serverless is not None:
         price["serverless"] = one.serverless
@@ -190,13 +190,13 @@ def _gpu(account: Account, one: GpuType, asked: _Asked | None) -> dict[str, JSON
     return row
 
 
-def _list_cpus(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _list_cpus(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     return Reply.json({"cpus": [_cpu(id) for id in _CPUS]})
 
 
-def _get_cpu(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _get_cpu(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     if ids[0] not in _CPUS:
-        raise Problem(404, "cpu type not found")
+        raise RunPodProblem(404, "cpu type not found")
     return Reply.json(_cpu(ids[0]))
 
 
@@ -212,19 +212,19 @@ def _cpu(id: str) -> dict[str, JSON]:
     }
 
 
-def _list_centers(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _list_centers(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     regions = [one for one in call.query.get("regions", "").split(",") if one]
     rows = [_center(account, id, call) for id, row in CENTERS.items() if not regions or row[1] in regions]
     return Reply.json({"dataCenters": rows})
 
 
-def _get_center(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _get_center(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     if ids[0] not in CENTERS:
-        raise Problem(404, "data center not found")
+        raise RunPodProblem(404, "data center not found")
     return Reply.json(_center(account, ids[0], call))
 
 
-def _center(account: Account, id: str, call: HttpCall) -> dict[str, JSON]:
+def _center(account: RunPodAccount, id: str, call: HttpCall) -> dict[str, JSON]:
     name, region, _ = CENTERS[id]
     row: dict[str, Any] = {
         "id": id,

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Final
 
 from unigpu.emulator.contract import Answer, Hold, HttpCall, Reply
-from unigpu.emulator.engine import Engine, Refused
+from unigpu.emulator.engine import Engine, EngineRefused
 
 from . import (
     account as account_api,
@@ -43,9 +43,9 @@ from . import (
 )
 from .jobs import Refusal
 from .quirks import WIDE, Quirks
-from .state import Account, Plane, Problem, Route, problem
+from .state import Plane, Route, RunPodAccount, RunPodProblem, problem
 
-__all__ = ["CONTROL_HOST", "JOBS_HOST", "Quirks", "RunPodFace"]
+__all__ = ["CONTROL_HOST", "JOBS_HOST", "Quirks", "RunPodEmulator"]
 
 CONTROL_HOST: Final = "api.runpod.io"
 JOBS_HOST: Final = "api.runpod.ai"
@@ -75,7 +75,7 @@ _TABLES: Final[Mapping[Plane, list[tuple[re.Pattern[str], Route]]]] = {
 }
 
 
-class RunPodFace:
+class RunPodEmulator:
     """The protocol over an engine.
 
     Args:
@@ -86,7 +86,7 @@ class RunPodFace:
         processes: Whether workers are real processes; default: where a *token* is given, as ``cloud serve`` does.
 
     Attributes:
-        account: What it works on; `Account.scarce` says which GPUs cannot be had.
+        account: What it works on; `RunPodAccount.scarce` says which GPUs cannot be had.
     """
 
     name = "runpod"
@@ -104,7 +104,7 @@ class RunPodFace:
         quirks: Quirks | None = None,
         processes: bool | None = None,
     ) -> None:
-        self.account = Account(
+        self.account = RunPodAccount(
             engine,
             key=token or key,
             seed=seed,
@@ -128,13 +128,13 @@ class RunPodFace:
         try:
             if plane == "control":
                 if route.operation == "pod.create" and len(call.body) > _TOO_LARGE:
-                    raise Problem(413, "request body exceeds 102400 bytes")
+                    raise RunPodProblem(413, "request body exceeds 102400 bytes")
                 self._authorize(call)
                 headers = self._count(now)
             elif plane in ("jobs", "balancer", "graphql"):
                 self._authorize(call, bare=plane == "jobs")
             return _with(route.handler(self.account, call, ids, now), headers)
-        except Problem as exc:
+        except RunPodProblem as exc:
             if plane in ("jobs", "balancer"):
                 return Reply.json(
                     {"title": "Unauthorized", "status": exc.status, "detail": exc.detail}, status=exc.status
@@ -142,7 +142,7 @@ class RunPodFace:
             return _with(exc.reply(), headers)
         except Refusal as exc:
             return exc.reply()
-        except Refused as exc:
+        except EngineRefused as exc:
             return _with(problem(404 if exc.kind == "not_found" else 409, exc.message), headers)
 
     # -- inside
@@ -171,9 +171,9 @@ class RunPodFace:
             key = given if bare else ""
         key = key.strip()
         if not key:
-            raise Problem(401, "missing bearer token")
+            raise RunPodProblem(401, "missing bearer token")
         if self.account.key is not None and not hmac.compare_digest(key.encode(), self.account.key.encode()):
-            raise Problem(401, "invalid api key")
+            raise RunPodProblem(401, "invalid api key")
 
     def _count(self, now: float) -> tuple[tuple[str, str], ...]:
         """Count a call of the control plane, and tell what is left of each window.
@@ -202,7 +202,7 @@ class RunPodFace:
         headers = (("ratelimit", ", ".join(rows)), ("ratelimit-policy", policy))
         if over is not None:
             text = f"rate limit exceeded for the {over} window"
-            raise Problem(429, text, headers=(*headers, ("retry-after", str(longest))))
+            raise RunPodProblem(429, text, headers=(*headers, ("retry-after", str(longest))))
         return headers
 
 
@@ -231,8 +231,10 @@ def _planes(call: HttpCall) -> tuple[tuple[Plane, ...], str]:
     return ("control",), path
 
 
-def _not_allowed(methods: Sequence[str], account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
-    raise Problem(405, f"method {call.method} not allowed", headers=(("allow", ", ".join(methods)),))
+def _not_allowed(
+    methods: Sequence[str], account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float
+) -> Answer:
+    raise RunPodProblem(405, f"method {call.method} not allowed", headers=(("allow", ", ".join(methods)),))
 
 
 def _with(answer: Answer, headers: tuple[tuple[str, str], ...]) -> Answer:
@@ -251,7 +253,7 @@ def _with(answer: Answer, headers: tuple[tuple[str, str], ...]) -> Answer:
     return answer
 
 
-def _gone(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _gone(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     detail = "REST API v1 was retired on 2026-11-15; use https://api.runpod.io/v2"
     return Reply(
         status=410, headers=(("content-type", "application/json"),), body=json.dumps({"message": detail}).encode()

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from unigpu.emulator.contract import JSON, HttpCall, Reply
-from unigpu.emulator.engine import Deployment
+from unigpu.emulator.engine import EngineDeployment
 
 from . import body_check as check
 from .catalogue import CPU_MEMORY, pool_members
-from .state import ENDPOINT, Account, Problem, Route, object_of
+from .state import ENDPOINT, Route, RunPodAccount, RunPodProblem, object_of
 from .translate import eligible, endpoint_terms
 
 TEMPLATE: Final = "runpod.template"
@@ -33,12 +33,12 @@ _CHANGE: Final[Mapping[str, check.Check]] = {**_FIELDS, "gpu": check.shape(check
 _THREE_DAYS, _SEVEN_DAYS = 259_200.0, 604_800.0
 
 
-def _create(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _create(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     given = object_of(call)
     return Reply.json(endpoint_json(account, make_endpoint(account, call, given, now), call), status=201)
 
 
-def make_endpoint(account: Account, call: HttpCall, given: Mapping[str, Any], now: float) -> Deployment:
+def make_endpoint(account: RunPodAccount, call: HttpCall, given: Mapping[str, Any], now: float) -> EngineDeployment:
     """A new endpoint, from the body of its create.
 
     Raises:
@@ -59,36 +59,36 @@ def make_endpoint(account: Account, call: HttpCall, given: Mapping[str, Any], no
     return made
 
 
-def with_template(account: Account, given: Mapping[str, Any], now: float, *, serverless: bool) -> dict[str, Any]:
+def with_template(account: RunPodAccount, given: Mapping[str, Any], now: float, *, serverless: bool) -> dict[str, Any]:
     """The body over its template's fields: body fields win, ``env`` is merged. No link to the template is kept."""
     body = dict(given)
     id = body.pop("templateId", None)
     if id is None:
         if "image" not in body:
-            raise Problem(422, "request validation failed", "$: missing property 'image'")
+            raise RunPodProblem(422, "request validation failed", "$: missing property 'image'")
         return body
     template = account.find(TEMPLATE, id, now, "template not found").terms.data["body"]
     if template["serverless"] is not serverless:
         kind = "serverless" if serverless else "pod"
-        raise Problem(422, "request validation failed", f"$.templateId: it is not a {kind} template")
+        raise RunPodProblem(422, "request validation failed", f"$.templateId: it is not a {kind} template")
     names = ("image", "args", "disk", "ports", "registry", *(() if serverless else ("mounts",)))
     if any(name in body for name in ("entrypoint", "cmd")):
         names = tuple(name for name in names if name != "args")
     return {**{name: template[name] for name in names}, **body, "env": {**template["env"], **body.get("env", {})}}
 
 
-def _whole(account: Account, body: dict[str, Any], now: float) -> dict[str, Any]:
+def _whole(account: RunPodAccount, body: dict[str, Any], now: float) -> dict[str, Any]:
     """The body with what it leaves out, and its rules across fields."""
     if ("gpu" in body) == ("cpu" in body):
-        raise Problem(400, "exactly one of gpu or cpu is required")
+        raise RunPodProblem(400, "exactly one of gpu or cpu is required")
     workers = {"min": 0, "max": 3, **body.get("workers", {})}
     queue, scaling = body["type"] == "QUEUE", body["scaling"]["type"]
     if not queue and scaling != "REQUEST_COUNT":
-        raise Problem(422, "request validation failed", "$.scaling: LOAD_BALANCER endpoints use REQUEST_COUNT")
+        raise RunPodProblem(422, "request validation failed", "$.scaling: LOAD_BALANCER endpoints use REQUEST_COUNT")
     if queue and scaling == "REQUEST_COUNT":
         if "idleTimeout" in workers:
             why = "$.workers.idleTimeout: not supported with REQUEST_COUNT scaling on a QUEUE endpoint"
-            raise Problem(422, "request validation failed", why)
+            raise RunPodProblem(422, "request validation failed", why)
     else:
         workers.setdefault("idleTimeout", 10)
     whole: dict[str, Any] = {
@@ -107,48 +107,48 @@ def _whole(account: Account, body: dict[str, Any], now: float) -> dict[str, Any]
     if "gpu" in whole:
         whole["gpu"] = _gpu(whole["gpu"])
     if workers["min"] > workers["max"]:
-        raise Problem(400, "workers.min must not be greater than workers.max")
+        raise RunPodProblem(400, "workers.min must not be greater than workers.max")
     for id in whole["networkVolumes"]:
         account.find(VOLUME, id, now, "network volume not found")
     if whole["registry"]:
         account.find("runpod.registry", whole["registry"], now, "registry not found")
     for cpu in whole.get("cpu") or ():
         if cpu["id"] not in CPU_MEMORY or cpu["vcpuCount"] & (cpu["vcpuCount"] - 1):
-            raise Problem(400, f"cpu flavor {cpu['id']} with {cpu['vcpuCount']} vCPUs is not valid")
+            raise RunPodProblem(400, f"cpu flavor {cpu['id']} with {cpu['vcpuCount']} vCPUs is not valid")
     return whole
 
 
 def _gpu(gpu: Mapping[str, Any]) -> dict[str, Any]:
     """A whole selection of GPUs."""
     if "pools" not in gpu:
-        raise Problem(422, "request validation failed", "$.gpu: missing property 'pools'")
+        raise RunPodProblem(422, "request validation failed", "$.gpu: missing property 'pools'")
     if gpu.get("allowedCudaVersions") and gpu.get("minCudaVersion"):
-        raise Problem(400, "allowedCudaVersions and minCudaVersion are mutually exclusive")
+        raise RunPodProblem(400, "allowedCudaVersions and minCudaVersion are mutually exclusive")
     whole: dict[str, Any] = {"count": 1, "allowedCudaVersions": [], "minCudaVersion": None, **gpu}
     if unknown := [pool for pool in whole["pools"] if not pool_members(pool)]:
-        raise Problem(400, f"unknown gpu pool {unknown[0]!r}")
+        raise RunPodProblem(400, f"unknown gpu pool {unknown[0]!r}")
     members = {card.id for pool in whole["pools"] for card in pool_members(pool)}
     if foreign := [id for id in whole.get("excludedTypes") or () if id not in members]:
-        raise Problem(400, f"excluded type {foreign[0]!r} is not in any selected pool")
+        raise RunPodProblem(400, f"excluded type {foreign[0]!r} is not in any selected pool")
     if not eligible(whole):
-        raise Problem(400, "excludedTypes leaves no gpu type")
+        raise RunPodProblem(400, "excludedTypes leaves no gpu type")
     return whole
 
 
-def _list(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _list(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     rows = account.all(ENDPOINT, now)
     for one in rows:
         _lower_max(account, one, now)
     return account.listed(call, "endpoints", rows, lambda one: endpoint_json(account, one, call))
 
 
-def _get(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _get(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(ENDPOINT, ids[0], now, "endpoint not found")
     _lower_max(account, found, now)
     return Reply.json(endpoint_json(account, found, call))
 
 
-def _patch(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _patch(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(ENDPOINT, ids[0], now, "endpoint not found")
     given = object_of(call)
     check.must_fit(given, _CHANGE)
@@ -156,7 +156,7 @@ def _patch(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -
     if "templateId" in given:
         given = with_template(account, given, now, serverless=True)
     if ("cpu" in given and "gpu" in body) or ("gpu" in given and "cpu" in body):
-        raise Problem(400, "an endpoint cannot change between gpu and cpu")
+        raise RunPodProblem(400, "an endpoint cannot change between gpu and cpu")
     if any(name in given for name in ("args", "entrypoint", "cmd")):
         body = {key: value for key, value in body.items() if key not in ("args", "entrypoint", "cmd")}
     gpu = _changed_gpu(body, given, wipes=account.quirks.patch_wipes_exclusions)
@@ -178,7 +178,7 @@ def _changed_gpu(body: Mapping[str, Any], given: Mapping[str, Any], *, wipes: bo
         return None
     old, new = dict(body["gpu"]), dict(given.get("gpu", {}))
     if "excludedTypes" in new and "pools" not in new:
-        raise Problem(422, "request validation failed", "$.gpu: excludedTypes requires pools")
+        raise RunPodProblem(422, "request validation failed", "$.gpu: excludedTypes requires pools")
     if "pools" in new or wipes:
         old.pop("excludedTypes", None)
     if new.get("minCudaVersion"):
@@ -190,19 +190,19 @@ def _changed_gpu(body: Mapping[str, Any], given: Mapping[str, Any], *, wipes: bo
     return {**old, **new}
 
 
-def _base_of(found: Deployment) -> str | None:
+def _base_of(found: EngineDeployment) -> str | None:
     """Where its workers were told that the face is."""
     url = found.terms.launch.per_worker.get("RUNPOD_WEBHOOK_GET_JOB")
     return url.partition("/v2/")[0] if url else None
 
 
-def _delete(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _delete(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     account.find(ENDPOINT, ids[0], now, "endpoint not found")
     account.engine.deployments.delete(ids[0], now)
     return Reply(status=204)
 
 
-def _lower_max(account: Account, found: Deployment, now: float) -> None:
+def _lower_max(account: RunPodAccount, found: EngineDeployment, now: float) -> None:
     """RunPod's own cut of ``workers.max`` where no request came for days. Done when somebody looks."""
     if not account.quirks.vendor_lowers_max or found.deleting:
         return
@@ -219,23 +219,23 @@ def _lower_max(account: Account, found: Deployment, now: float) -> None:
 # What an account may.
 
 
-def account_can_pay(account: Account) -> None:
+def account_can_pay(account: RunPodAccount) -> None:
     if account.quirks.billing == "PREPAID" and account.quirks.balance <= 0:
-        raise Problem(402, "insufficient balance")
+        raise RunPodProblem(402, "insufficient balance")
 
 
-def must_have_quota(account: Account, most: int, now: float, *, besides: str = "") -> None:
+def must_have_quota(account: RunPodAccount, most: int, now: float, *, besides: str = "") -> None:
     """The quota on the sum of ``workers.max``. The status and text of its refusal are unverified."""
     rows = [one for one in account.all(ENDPOINT, now) if one.id != besides and not one.deleting]
     taken = sum(int(one.terms.data["body"]["workers"]["max"]) for one in rows)
     if taken + most > account.quirks.most_workers:
-        raise Problem(400, f"max workers across all endpoints must not exceed {account.quirks.most_workers}")
+        raise RunPodProblem(400, f"max workers across all endpoints must not exceed {account.quirks.most_workers}")
 
 
 # What is told.
 
 
-def endpoint_json(account: Account, one: Deployment, call: HttpCall) -> dict[str, JSON]:
+def endpoint_json(account: RunPodAccount, one: EngineDeployment, call: HttpCall) -> dict[str, JSON]:
     body: Mapping[str, Any] = one.terms.data["body"]
     shown = dict(body)
     if "gpu" in body:
@@ -254,7 +254,7 @@ def endpoint_json(account: Account, one: Deployment, call: HttpCall) -> dict[str
     }
 
 
-def _urls(account: Account, one: Deployment, call: HttpCall) -> dict[str, str]:
+def _urls(account: RunPodAccount, one: EngineDeployment, call: HttpCall) -> dict[str, str]:
     base = account.base(call)
     body = one.terms.data["body"]
     if body["type"] == "LOAD_BALANCER":

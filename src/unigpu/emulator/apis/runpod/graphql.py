@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from unigpu.emulator.contract import JSON, HttpCall, Reply
-from unigpu.emulator.engine import Deployment
+from unigpu.emulator.engine import EngineDeployment
 
 from .account import keep_template
 from .catalogue import TYPES
 from .endpoints import TEMPLATE, make_endpoint
-from .state import ENDPOINT, Account, Problem, Route
+from .state import ENDPOINT, Route, RunPodAccount, RunPodProblem
 
 _TOKEN: Final = re.compile(r'\s*,?\s*(?:("(?:[^"\\]|\\.)*")|([{}\[\]():])|([^\s{}\[\]():,"]+))')
 _PORTS: Final = re.compile(r"[,\s]+")
@@ -73,7 +73,7 @@ class _Reader:
 
     def _expect(self, token: str) -> None:
         if self._next() != token:
-            raise Problem(400, f"Syntax Error: expected {token}")
+            raise RunPodProblem(400, f"Syntax Error: expected {token}")
 
     def _peek(self) -> str | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
@@ -81,32 +81,32 @@ class _Reader:
     def _next(self) -> str:
         token = self._peek()
         if token is None:
-            raise Problem(400, "Syntax Error: unexpected end")
+            raise RunPodProblem(400, "Syntax Error: unexpected end")
         self._at += 1
         return token
 
 
-Resolver = Callable[[Account, HttpCall, Mapping[str, Any], float], JSON]
+Resolver = Callable[[RunPodAccount, HttpCall, Mapping[str, Any], float], JSON]
 
 
-def _answer(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _answer(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     """One request with one field of the table."""
     try:
         query: Any = json.loads(call.body)["query"]
         reader = _Reader(str(query))
         name = reader.find(_FIELDS)
         if name is None:
-            raise Problem(400, "this field is not served here; see REST v2")
+            raise RunPodProblem(400, "this field is not served here; see REST v2")
         value = _FIELDS[name](account, call, reader.arguments().get("input", {}), now)
     except (ValueError, KeyError, TypeError):
         return Reply.json({"errors": [{"message": "the query cannot be read"}]}, status=400)
-    except Problem as exc:
+    except RunPodProblem as exc:
         text = "; ".join((exc.detail, *exc.errors))
         return Reply.json({"errors": [{"message": text}], "data": {}})
     return Reply.json({"data": {name: value}})
 
 
-def _save_template(account: Account, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
+def _save_template(account: RunPodAccount, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
     ports = [port for port in _PORTS.split(given.get("ports") or "") if port]
     body: dict[str, Any] = {
         "name": given["name"],
@@ -134,7 +134,7 @@ def _save_template(account: Account, call: HttpCall, given: Mapping[str, Any], n
     }
 
 
-def _save_endpoint(account: Account, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
+def _save_endpoint(account: RunPodAccount, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
     words = [word.strip() for word in str(given["gpuIds"]).split(",") if word.strip()]
     gpu: dict[str, Any] = {"pools": [word for word in words if not word.startswith("-")]}
     if excluded := [word[1:] for word in words if word.startswith("-")]:
@@ -164,7 +164,7 @@ def _save_endpoint(account: Account, call: HttpCall, given: Mapping[str, Any], n
     return {**_endpoint(account, made), "templateId": given["templateId"]}
 
 
-def _endpoint(account: Account, one: Deployment) -> dict[str, JSON]:
+def _endpoint(account: RunPodAccount, one: EngineDeployment) -> dict[str, JSON]:
     body: Mapping[str, Any] = one.terms.data["body"]
     gpu = body.get("gpu", {})
     volumes: list[str] = list(body["networkVolumes"])
@@ -194,7 +194,7 @@ def _endpoint(account: Account, one: Deployment) -> dict[str, JSON]:
     }
 
 
-def _myself(account: Account, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
+def _myself(account: RunPodAccount, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
     return {
         "id": "user_of_the_face",
         "email": None,
@@ -203,7 +203,7 @@ def _myself(account: Account, call: HttpCall, given: Mapping[str, Any], now: flo
     }
 
 
-def _gpu_types(account: Account, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
+def _gpu_types(account: RunPodAccount, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
     rows = [one for one in TYPES.values() if given.get("id") in (None, one.id)]
     return [
         {
@@ -221,9 +221,9 @@ def _gpu_types(account: Account, call: HttpCall, given: Mapping[str, Any], now: 
     ]
 
 
-def _update_template(account: Account, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
+def _update_template(account: RunPodAccount, call: HttpCall, given: Mapping[str, Any], now: float) -> JSON:
     account.find(TEMPLATE, str(given["templateId"]), now, "Template not found")
-    raise Problem(400, "updateEndpointTemplate is not served here; see PATCH /v2/serverless/{id}")
+    raise RunPodProblem(400, "updateEndpointTemplate is not served here; see PATCH /v2/serverless/{id}")
 
 
 _FIELDS: Final[Mapping[str, Resolver]] = {

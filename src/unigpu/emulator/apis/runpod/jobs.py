@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, Final, cast
 
 from unigpu.emulator.contract import JSON, Answer, Callback, Hold, HttpCall, Reply
-from unigpu.emulator.engine import Deployment, Job, Refused
+from unigpu.emulator.engine import EngineDeployment, EngineJob, EngineRefused
 from unigpu.models.job import JobStatus
 
-from .state import ENDPOINT, Account, Problem, Route
+from .state import ENDPOINT, Route, RunPodAccount, RunPodProblem
 from .workers import shown_workers
 
 _STATUS: Final[Mapping[JobStatus, str]] = {
@@ -43,13 +43,13 @@ class Refusal(Exception):
         return Reply.json({"error": self.text}, status=self.status, headers=self.headers)
 
 
-def _run(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _run(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     one = _queue(account, ids[0], "run", now)
     job = _submit(account, one, call, now, sync=False)
     return Reply.json({"id": job.id, "status": _STATUS[JobStatus.QUEUED]})
 
 
-def _run_sync(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _run_sync(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     one = _queue(account, ids[0], "runsync", now)
     wait = _wait(call, account.quirks.sync_wait)
     job = _submit(account, one, call, now, sync=True)
@@ -63,12 +63,12 @@ def _run_sync(account: Account, call: HttpCall, ids: tuple[str, ...], now: float
     return answer(now) or Hold(until=until, poll=answer)
 
 
-def _status(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _status(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     one = _queue(account, ids[0], "status", now)
     return Reply.json(job_json(account, _job(account, one, ids[1]), now))
 
 
-def _stream(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _stream(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     """What was yielded since the last look. It is gone with the reply, whether that arrives or not."""
     one = _queue(account, ids[0], "status", now)
     job = _job(account, one, ids[1])
@@ -85,14 +85,14 @@ def _stream(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
     return answer(now) or Hold(until=until, poll=answer)
 
 
-def _cancel(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _cancel(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     one = _queue(account, ids[0], "cancel", now)
     _job(account, one, ids[1])
     job = account.engine.jobs.cancel(one, ids[1], now)
     return Reply.json({"id": job.id, "status": status_of(job)})
 
 
-def _purge(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _purge(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     one = _queue(account, ids[0], "purge", now)
     queued = list(one.queue)
     for job_id in queued:
@@ -100,7 +100,7 @@ def _purge(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -
     return Reply.json({"removed": len(queued), "status": "completed"})
 
 
-def _health(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _health(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     """The six counts that are seen; the page shows two. Counts of jobs are of those that are still kept."""
     one = _endpoint(account, ids[0], now)
     rows = shown_workers(account, one)
@@ -122,7 +122,7 @@ def _health(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
     )
 
 
-def _openai(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _openai(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     """The route of workers that serve OpenAI's API from a queue: RunPod's vLLM worker.
 
     A job gets ``openai_route`` and ``openai_input``; what it yields is the answer, events of a stream as texts. Source:
@@ -153,14 +153,14 @@ def _openai(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
 # What they share.
 
 
-def _endpoint(account: Account, id: str, now: float) -> Deployment:
+def _endpoint(account: RunPodAccount, id: str, now: float) -> EngineDeployment:
     try:
         return account.find(ENDPOINT, id, now)
-    except Problem:
+    except RunPodProblem:
         raise Refusal(404, f"endpoint {id} not found") from None
 
 
-def _queue(account: Account, id: str, operation: str, now: float) -> Deployment:
+def _queue(account: RunPodAccount, id: str, operation: str, now: float) -> EngineDeployment:
     one = _endpoint(account, id, now)
     if one.terms.data["body"]["type"] != "QUEUE":
         raise Refusal(400, "not allowed for QB API")  # the text is documented, its status is not
@@ -179,14 +179,14 @@ def _queue(account: Account, id: str, operation: str, now: float) -> Deployment:
     return one
 
 
-def _job(account: Account, one: Deployment, id: str) -> Job:
+def _job(account: RunPodAccount, one: EngineDeployment, id: str) -> EngineJob:
     try:
         return account.engine.jobs.get(one, id)
-    except Refused:
+    except EngineRefused:
         raise Refusal(404, "job not found") from None
 
 
-def _submit(account: Account, one: Deployment, call: HttpCall, now: float, *, sync: bool) -> Job:
+def _submit(account: RunPodAccount, one: EngineDeployment, call: HttpCall, now: float, *, sync: bool) -> EngineJob:
     quirks = account.quirks
     if len(call.body) > (quirks.most_runsync_bytes if sync else quirks.most_run_bytes):
         raise Refusal(413, "the request body is too large")
@@ -214,8 +214,8 @@ def _submit(account: Account, one: Deployment, call: HttpCall, now: float, *, sy
 
 
 def _put(
-    account: Account,
-    one: Deployment,
+    account: RunPodAccount,
+    one: EngineDeployment,
     input: JSON,
     now: float,
     *,
@@ -224,7 +224,7 @@ def _put(
     life: float | None = None,
     webhook: object = None,
     extra: Mapping[str, JSON] | None = None,
-) -> Job:
+) -> EngineJob:
     account.last_request[one.id] = now
     quirks = account.quirks
     lost = quirks.empty_input_fails and not (isinstance(input, dict) and input)
@@ -244,7 +244,7 @@ def _put(
             # Its worker drops it, and so does the second one: it is told here at once.
             refusal={"type": "Lost", "raw": RETRIED} if lost else None,
         )
-    except Refused as exc:
+    except EngineRefused as exc:
         raise Refusal(429, exc.message) from None
 
 
@@ -268,7 +268,7 @@ def _wait(call: HttpCall, default: float) -> float:
     return min(max(value, 1000.0), 300_000.0) / 1000
 
 
-def _call_back(account: Account, input: JSON, url: object, job: Job, now: float) -> None:
+def _call_back(account: RunPodAccount, input: JSON, url: object, job: EngineJob, now: float) -> None:
     body = {**job_json(account, job, now), "input": input, "webhook": url}
     headers = (("content-type", "application/json"), ("user-agent", "Go-http-client/2.0"))
     account.engine.callbacks.add(
@@ -279,12 +279,12 @@ def _call_back(account: Account, input: JSON, url: object, job: Job, now: float)
 # What is told.
 
 
-def status_of(job: Job) -> str:
+def status_of(job: EngineJob) -> str:
     timed_out = job.error is not None and job.error.get("type") == "ExecutionTimeout"
     return "TIMED_OUT" if timed_out else _STATUS[job.status]
 
 
-def job_json(account: Account, job: Job, now: float) -> dict[str, JSON]:
+def job_json(account: RunPodAccount, job: EngineJob, now: float) -> dict[str, JSON]:
     row: dict[str, JSON] = {"id": job.id, "status": status_of(job)}
     if job.started_at is not None:
         # A second try counts from anew.
@@ -306,7 +306,7 @@ def job_json(account: Account, job: Job, now: float) -> dict[str, JSON]:
     return row
 
 
-def _error_text(job: Job) -> str:
+def _error_text(job: EngineJob) -> str:
     """The error as RunPod's worker writes it: JSON in a text (runpod 1.12.0, serverless/modules/rp_job.py)."""
     error = job.error or {}
     if "raw" in error:

@@ -9,26 +9,26 @@ from collections.abc import Mapping
 from typing import Final
 
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Reply
-from unigpu.emulator.engine import Deployment
+from unigpu.emulator.engine import EngineDeployment
 
 from .pods import inner
-from .state import ENDPOINT, Account, Problem, Route
+from .state import ENDPOINT, Route, RunPodAccount, RunPodProblem
 
 _OURS: Final = frozenset({"authorization"})
 """Ends at the edge. Whether RunPod passes it on is not documented; a key of the account is no business of a worker."""
 
 
-def _request(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _request(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     found = account.find(ENDPOINT, ids[0], now, "endpoint not found")
     body = found.terms.data["body"]
     if body["type"] != "LOAD_BALANCER":
-        raise Problem(400, "not allowed for QB API")
+        raise RunPodProblem(400, "not allowed for QB API")
     account.last_request[found.id] = now
     status = account.quirks.no_worker_status
     if body["workers"]["max"] == 0:
         return Reply.json({"error": "no workers available"}, status=status)
 
-    def none(_: Deployment, error: Mapping[str, JSON]) -> Reply:
+    def none(_: EngineDeployment, error: Mapping[str, JSON]) -> Reply:
         late = error.get("type") == "no_worker"
         text = "timed out waiting for worker" if late else "no workers available"
         return Reply.json({"error": text}, status=status)

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Reply
-from unigpu.emulator.engine import Deployment
+from unigpu.emulator.engine import EngineDeployment
 from unigpu.models.deployment import WorkerState
 
 from . import body_check as check
 from .catalogue import CPU_MEMORY, TYPES, available
 from .endpoints import VOLUME, account_can_pay, with_template
-from .state import POD, Account, Problem, Route, object_of
+from .state import POD, Route, RunPodAccount, RunPodProblem, object_of
 from .translate import card_of, pod_terms
 from .workers import log_stream
 
@@ -58,13 +58,13 @@ _ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 _PROXY_WAIT: Final = 100.0
 
 
-def _create(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _create(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     given = object_of(call)
     check.must_fit(given, _CREATE, needs=("name",))
     account_can_pay(account)
     body = with_template(account, given, now, serverless=False)
     if ("gpu" in body) == ("cpu" in body):
-        raise Problem(400, "exactly one of gpu or cpu is required")
+        raise RunPodProblem(400, "exactly one of gpu or cpu is required")
     whole: dict[str, Any] = {
         "disk": 20,
         "ports": [],
@@ -82,12 +82,12 @@ def _create(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
     return Reply.json(pod_json(account, made, now), status=201)
 
 
-def _check(account: Account, whole: dict[str, Any], now: float) -> None:
+def _check(account: RunPodAccount, whole: dict[str, Any], now: float) -> None:
     """Rules across fields, and whether there is such a machine."""
     _, whole["args"] = check.command_of(whole)
     mounts = whole["mounts"]
     if "persistent" in mounts and "network" in mounts:
-        raise Problem(400, "mounts.persistent and mounts.network are mutually exclusive")
+        raise RunPodProblem(400, "mounts.persistent and mounts.network are mutually exclusive")
     for each in mounts.get("network", ()):
         account.find(VOLUME, each["volumeId"], now, "network volume not found")
     if whole["registry"]:
@@ -95,26 +95,26 @@ def _check(account: Account, whole: dict[str, Any], now: float) -> None:
     if "gpu" in whole:
         gpu = whole["gpu"]
         if gpu["id"] not in TYPES:
-            raise Problem(400, f"unknown gpu type {gpu['id']!r}")
+            raise RunPodProblem(400, f"unknown gpu type {gpu['id']!r}")
         # Seen on 2026-08-04: without a count no machine fits (https://github.com/runpod/runpod-mcp, src/_shared).
         if "count" not in gpu or not available(account, TYPES[gpu["id"]]):
-            raise Problem(400, NO_CAPACITY)
+            raise RunPodProblem(400, NO_CAPACITY)
     elif whole["cpu"]["id"] not in CPU_MEMORY:
-        raise Problem(400, f"unknown cpu flavor {whole['cpu']['id']!r}")
+        raise RunPodProblem(400, f"unknown cpu flavor {whole['cpu']['id']!r}")
 
 
-def _list(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _list(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     """Unknown parameters are ignored here, as RunPod does."""
     rows = account.all(POD, now)
     empty = account.quirks.short_pod_page
     return account.listed(call, "pods", rows, lambda one: pod_json(account, one, now), empty=empty)
 
 
-def _get(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _get(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     return Reply.json(pod_json(account, account.find(POD, ids[0], now, "pod not found"), now))
 
 
-def _patch(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _patch(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(POD, ids[0], now, "pod not found")
     given = object_of(call)
     check.must_fit(given, {**_FIELDS, "locked": check.flag})
@@ -130,15 +130,15 @@ def _patch(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -
     return Reply.json(pod_json(account, changed, now))
 
 
-def _delete(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _delete(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(POD, ids[0], now, "pod not found")
     if found.terms.data["body"].get("locked"):
-        raise Problem(409, "the pod is locked")
+        raise RunPodProblem(409, "the pod is locked")
     account.engine.deployments.delete(ids[0], now)
     return Reply(status=204)
 
 
-def _action(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _action(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(POD, ids[0], now, "pod not found")
     body = object_of(call)
     names = check.one_of("start", "stop", "restart", "terminate")
@@ -146,12 +146,12 @@ def _action(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
     action: str = body["action"]
     status = status_of(found)
     if action not in _ACTIONS[status]:
-        raise Problem(409, f"action {action} is not valid for a pod that is {status}")
+        raise RunPodProblem(409, f"action {action} is not valid for a pod that is {status}")
     if action == "terminate":
         return _delete(account, call, ids, now)
     card = card_of(account, found.terms.data["body"])
     if action == "start" and card is not None and not available(account, card):
-        raise Problem(400, NO_CAPACITY)
+        raise RunPodProblem(400, NO_CAPACITY)
     terms = pod_terms(account, found.id, found.terms.data["body"], running=action != "stop")
     if action == "restart":
         extra = {**terms.launch.extra, "restarts": int(found.terms.launch.extra.get("restarts", 0)) + 1}
@@ -160,7 +160,7 @@ def _action(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) 
     return Reply.json(pod_json(account, changed, now))
 
 
-def _logs(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _logs(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     found = account.find(POD, ids[0], now, "pod not found")
     workers = found.everyone()
     if not workers:
@@ -168,12 +168,12 @@ def _logs(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) ->
     return log_stream(account, workers[-1], call, now)
 
 
-def _proxy(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _proxy(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     """The public way to a pod's port: no key is asked for, and what the caller sends goes through."""
     pod, port, rest = ids[0], ids[1], ids[2] or "/"
     try:
         found = account.find(POD, pod, now)
-    except Problem:
+    except RunPodProblem:
         return Reply(status=404, body=b"")
     if f"{port}/http" not in found.terms.data["body"]["ports"]:
         return Reply(status=404, body=b"")
@@ -200,7 +200,7 @@ def inner(call: HttpCall, path: str, *, without: frozenset[str] = frozenset()) -
 # What is told.
 
 
-def status_of(one: Deployment) -> str:
+def status_of(one: EngineDeployment) -> str:
     if one.terms.max_workers == 0:
         return "EXITED"
     workers = [worker for worker in one.workers.values() if worker.alive]
@@ -211,7 +211,7 @@ def status_of(one: Deployment) -> str:
     return "ERROR" if one.failure is not None and not workers else "PROVISIONING"
 
 
-def pod_json(account: Account, one: Deployment, now: float) -> dict[str, JSON]:
+def pod_json(account: RunPodAccount, one: EngineDeployment, now: float) -> dict[str, JSON]:
     body: Mapping[str, Any] = one.terms.data["body"]
     status = status_of(one)
     ready = one.ready()

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Launch, Reply
-from unigpu.emulator.engine import Deployment, Engine, Refused, Terms
+from unigpu.emulator.engine import DeploymentTerms, Engine, EngineDeployment, EngineRefused
 
 from .quirks import Quirks
 
@@ -41,7 +41,7 @@ _MOST_DRAINED: Final = 20_000
 _ID_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class Problem(Exception):
+class RunPodProblem(Exception):
     """An answer of the control plane that is no success."""
 
     def __init__(self, status: int, detail: str, *errors: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -60,7 +60,7 @@ def problem(status: int, detail: str, *errors: str, headers: tuple[tuple[str, st
     return Reply(status=status, headers=(("content-type", PROBLEM), *headers), body=json.dumps(body).encode())
 
 
-Handler = Callable[["Account", HttpCall, tuple[str, ...], float], Answer]
+Handler = Callable[["RunPodAccount", HttpCall, tuple[str, ...], float], Answer]
 Plane = Literal["control", "jobs", "balancer", "proxy", "worker", "graphql"]
 
 
@@ -74,7 +74,7 @@ class Route:
     handler: Handler
 
 
-class Account:
+class RunPodAccount:
     """One RunPod account: what the routes work on.
 
     Attributes:
@@ -118,24 +118,24 @@ class Account:
             del self.drained[next(iter(self.drained))]
 
     def keep(
-        self, kind: str, data: Mapping[str, JSON], now: float, *, id: str, terms: Terms | None = None
-    ) -> Deployment:
+        self, kind: str, data: Mapping[str, JSON], now: float, *, id: str, terms: DeploymentTerms | None = None
+    ) -> EngineDeployment:
         """Something of the account, kept by the engine; without *terms* it never has a worker."""
 
-        made = terms or Terms(launch=Launch(), max_workers=0, data=data)
+        made = terms or DeploymentTerms(launch=Launch(), max_workers=0, data=data)
         return self.engine.deployments.create(id, kind, made, now)
 
-    def find(self, kind: str, id: str, now: float, detail: str = "resource not found") -> Deployment:
+    def find(self, kind: str, id: str, now: float, detail: str = "resource not found") -> EngineDeployment:
         """It, or a 404: also what another account has is not found."""
         try:
             found = self.engine.deployments.get(id, now)
-        except Refused:
-            raise Problem(404, detail) from None
+        except EngineRefused:
+            raise RunPodProblem(404, detail) from None
         if found.platform != kind or (found.deleting and not self.engine.settings.read_lag):
-            raise Problem(404, detail)
+            raise RunPodProblem(404, detail)
         return found
 
-    def all(self, kind: str, now: float) -> list[Deployment]:
+    def all(self, kind: str, now: float) -> list[EngineDeployment]:
         """What a list shows, newest first. What is being deleted is gone at once, unless lists lag."""
         lag = bool(self.engine.settings.list_lag)
         rows = [one for one in self.engine.deployments.list(now, platform=kind) if lag or not one.deleting]
@@ -145,8 +145,8 @@ class Account:
         self,
         call: HttpCall,
         name: str,
-        rows: list[Deployment],
-        shown: Callable[[Deployment], JSON],
+        rows: list[EngineDeployment],
+        shown: Callable[[EngineDeployment], JSON],
         *,
         empty: bool = False,
     ) -> Reply:
@@ -164,7 +164,7 @@ class Account:
             except ValueError:
                 given = ""
             if given != mark:
-                raise Problem(422, "request validation failed", "$.cursor: it is not a cursor of this list")
+                raise RunPodProblem(422, "request validation failed", "$.cursor: it is not a cursor of this list")
         left = [one for one in rows if after is None or (-one.created_at, one.id) > (-after[0], after[1])]
         size = min(limit, self.page)
         page, more = left[:size], len(left) > size
@@ -198,9 +198,9 @@ def object_of(call: HttpCall) -> dict[str, Any]:
     try:
         found: object = json.loads(call.body)
     except (ValueError, RecursionError):
-        raise Problem(400, "invalid JSON body") from None
+        raise RunPodProblem(400, "invalid JSON body") from None
     if not isinstance(found, dict):
-        raise Problem(422, "request validation failed", "$: an object is needed")
+        raise RunPodProblem(422, "request validation failed", "$: an object is needed")
     return cast("dict[str, Any]", found)
 
 
@@ -211,5 +211,7 @@ def int_of(text: str, name: str, low: int, high: int) -> int:
     except ValueError:
         value = low - 1
     if not low <= value <= high:
-        raise Problem(422, "request validation failed", f"$.{name}: a whole number from {low} to {high} is needed")
+        raise RunPodProblem(
+            422, "request validation failed", f"$.{name}: a whole number from {low} to {high} is needed"
+        )
     return value

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from unigpu.elasticity._scaling.policy import Declared, Rule, RunPodQueueDelay, RunPodRequestCount
 from unigpu.emulator.contract import Launch
-from unigpu.emulator.engine import Deployment, Terms
+from unigpu.emulator.engine import DeploymentTerms, EngineDeployment
 
 from .body_check import command_of, secrets_in
 from .catalogue import TYPES, GpuType, available, cpu_price, pool_members
-from .state import Account
+from .state import RunPodAccount
 
 SECRET: Final = "runpod.secret"
 _WEEK: Final = 604_800.0
@@ -25,7 +25,7 @@ def eligible(gpu: Mapping[str, Any]) -> list[GpuType]:
     return [one for one in cards if one.id not in (gpu.get("excludedTypes") or ())]
 
 
-def card_of(account: Account, body: Mapping[str, Any]) -> GpuType | None:
+def card_of(account: RunPodAccount, body: Mapping[str, Any]) -> GpuType | None:
     """The card that its workers get: the first that can be had, of an endpoint's pools or a pod's own."""
     gpu = body.get("gpu")
     if not gpu:
@@ -34,7 +34,7 @@ def card_of(account: Account, body: Mapping[str, Any]) -> GpuType | None:
     return next((one for one in cards if available(account, one)), cards[0])
 
 
-def endpoint_terms(account: Account, id: str, body: Mapping[str, Any], base: str | None) -> Terms:
+def endpoint_terms(account: RunPodAccount, id: str, body: Mapping[str, Any], base: str | None) -> DeploymentTerms:
     """How the engine runs an endpoint. *base*: where workers of this machine find the face."""
     quirks = account.quirks
     card = card_of(account, body)
@@ -46,7 +46,7 @@ def endpoint_terms(account: Account, id: str, body: Mapping[str, Any], base: str
     can_start = card is None or available(account, card)
     idle = body["workers"].get("idleTimeout")
     pull = queue and account.processes
-    return Terms(
+    return DeploymentTerms(
         launch=Launch(
             argv=words,
             env=env,
@@ -74,7 +74,7 @@ def endpoint_terms(account: Account, id: str, body: Mapping[str, Any], base: str
     )
 
 
-def pod_terms(account: Account, id: str, body: Mapping[str, Any], *, running: bool = True) -> Terms:
+def pod_terms(account: RunPodAccount, id: str, body: Mapping[str, Any], *, running: bool = True) -> DeploymentTerms:
     """How the engine runs a pod: one worker, while it is not stopped."""
     card = card_of(account, body)
     env, secret_names = resolved(account, body["env"])
@@ -84,7 +84,7 @@ def pod_terms(account: Account, id: str, body: Mapping[str, Any], *, running: bo
         price = (card.community if body["cloud"] == "COMMUNITY" else card.secure) * body["gpu"].get("count", 1)
     else:
         price = cpu_price(cpu["id"], cpu["vcpuCount"]) if cpu else 0.0
-    return Terms(
+    return DeploymentTerms(
         launch=Launch(
             argv=words,
             env=env,
@@ -104,7 +104,7 @@ def pod_terms(account: Account, id: str, body: Mapping[str, Any], *, running: bo
     )
 
 
-def resolved(account: Account, env: Mapping[str, str]) -> tuple[dict[str, str], frozenset[str]]:
+def resolved(account: RunPodAccount, env: Mapping[str, str]) -> tuple[dict[str, str], frozenset[str]]:
     """The environment of a worker that starts now, and which of it are secrets.
 
     A secret that does not exist is left as it is written.
@@ -116,7 +116,7 @@ def resolved(account: Account, env: Mapping[str, str]) -> tuple[dict[str, str], 
     return found | known, frozenset(known)
 
 
-def secret_values(account: Account) -> dict[str, str]:
+def secret_values(account: RunPodAccount) -> dict[str, str]:
     """The account's secrets by name in lower case."""
     engine = account.engine
     now = float("inf")
@@ -126,7 +126,7 @@ def secret_values(account: Account) -> dict[str, str]:
     }
 
 
-def renew_environment(account: Account, deployment: Deployment) -> None:
+def renew_environment(account: RunPodAccount, deployment: EngineDeployment) -> None:
     """A secret changed: workers that start from now on see it, the others go on with the old one."""
     terms = deployment.terms
     env, names = resolved(account, terms.data["body"]["env"])
@@ -149,7 +149,7 @@ def _concurrency(env: Mapping[str, str]) -> int:
     return max(1, int(text)) if text.isdigit() else 1
 
 
-def _worker_env(account: Account, id: str, base: str | None) -> dict[str, str]:
+def _worker_env(account: RunPodAccount, id: str, base: str | None) -> dict[str, str]:
     """What RunPod sets in a worker, as its worker program reads it (runpod 1.12.0, serverless/modules)."""
     jobs = f"{base}/v2/{id}"
     return {

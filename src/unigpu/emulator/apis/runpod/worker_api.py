@@ -12,35 +12,35 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from unigpu.emulator.contract import JSON, Answer, Chunk, Hold, HttpCall, JobDone, Reply, WorkerLog, WorkerReady
-from unigpu.emulator.engine import Deployment, Job, Refused, Worker
+from unigpu.emulator.engine import EngineDeployment, EngineJob, EngineRefused, EngineWorker
 from unigpu.models.deployment import WorkerState
 from unigpu.models.job import JobStatus
 
 from .jobs import Refusal
-from .state import ENDPOINT, Account, Route
+from .state import ENDPOINT, Route, RunPodAccount
 
 _HOLD: Final = 20.0
 """How long a worker that asks for work is held. RunPod's own time is not documented; the worker gives up after 90 s."""
 _NOTHING: Final = Reply(status=204)
 
 
-def _take(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _take(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     return _taken(account, call, ids, now, 1, lambda jobs: _job_json(jobs[0]))
 
 
-def _take_batch(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _take_batch(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     text = call.query.get("batch_size", "1")
     size = max(1, min(int(text), 100)) if text.isdigit() else 1
     return _taken(account, call, ids, now, size, lambda jobs: [_job_json(job) for job in jobs])
 
 
 def _taken(
-    account: Account,
+    account: RunPodAccount,
     call: HttpCall,
     ids: tuple[str, ...],
     now: float,
     size: int,
-    shown: Callable[[list[Job]], JSON],
+    shown: Callable[[list[EngineJob]], JSON],
 ) -> Answer:
     one, worker = _worker(account, call, ids, now)
     engine = account.engine
@@ -64,7 +64,7 @@ def _taken(
     return answer(now) or Hold(until=now + _HOLD, poll=answer)
 
 
-def _stop(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _stop(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     """Which of its jobs a worker should stop. It tells nothing of one that it stopped."""
     _, worker = _worker(account, call, ids, now)
 
@@ -76,7 +76,7 @@ def _stop(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) ->
     return answer(now) or Hold(until=now + _HOLD, poll=answer)
 
 
-def _done(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _done(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     one, worker = _worker(account, call, ids, now)
     said = _said(call)
     job = one.jobs.get(ids[2])
@@ -102,13 +102,13 @@ def _done(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) ->
     return Reply.json({"status": "ok"})
 
 
-def _chunk(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _chunk(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     _, worker = _worker(account, call, ids, now)
     account.engine.event(Chunk(worker_id=worker.id, job_id=ids[2], value=_said(call).get("output")), now)
     return Reply.json({"status": "ok"})
 
 
-def _ping(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _ping(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     """It lives, and runs these jobs. A worker that fails its own checks says so once before it exits."""
     _, worker = _worker(account, call, ids, now)
     held = [id for id in call.query.get("job_id", "").split(",") if id]
@@ -120,26 +120,28 @@ def _ping(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) ->
     return Reply.json({"status": "ok"})
 
 
-def _let_go(account: Account, worker: Worker, job_id: str, now: float) -> None:
+def _let_go(account: RunPodAccount, worker: EngineWorker, job_id: str, now: float) -> None:
     error = {"type": "Cancelled", "message": "cancelled"}
     account.engine.event(JobDone(worker_id=worker.id, job_id=job_id, error=error), now)
 
 
-def _worker(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> tuple[Deployment, Worker]:
+def _worker(
+    account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float
+) -> tuple[EngineDeployment, EngineWorker]:
     given = call.headers.get("authorization", "").removeprefix("Bearer ")
     if not hmac.compare_digest(given.encode(), account.worker_key(ids[0]).encode()):
         raise Refusal(401, "unauthorized")
     try:
         one = account.engine.deployments.get(ids[0], now)
         worker = account.engine.worker(ids[0], ids[1])
-    except Refused:
+    except EngineRefused:
         raise Refusal(404, "worker not found") from None
     if one.platform != ENDPOINT:
         raise Refusal(404, "endpoint not found")
     return one, worker
 
 
-def _job_json(job: Job) -> dict[str, JSON]:
+def _job_json(job: EngineJob) -> dict[str, JSON]:
     return {**job.extra, "id": job.id, "input": job.input}
 
 

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Final
 
 from unigpu.emulator.contract import JSON, Answer, Hold, HttpCall, Reply
-from unigpu.emulator.engine import Deployment, Refused, Worker
+from unigpu.emulator.engine import EngineDeployment, EngineRefused, EngineWorker
 from unigpu.models.deployment import WorkerState
 
-from .state import ENDPOINT, Account, Problem, Route, int_of
+from .state import ENDPOINT, Route, RunPodAccount, RunPodProblem, int_of
 from .translate import card_of
 
 _STATUS: Final[Mapping[WorkerState, str]] = {
@@ -26,10 +26,10 @@ _LOG_TAIL: Final = 100
 _LOG_WAIT: Final = 20.0
 
 
-def shown_workers(account: Account, one: Deployment) -> list[tuple[Worker, str]]:
+def shown_workers(account: RunPodAccount, one: EngineDeployment) -> list[tuple[EngineWorker, str]]:
     """Workers that RunPod lists, each with its status: those that are there, and failed ones while it tries again."""
     troubled = bool(one.start_failures or one.crashes)
-    rows: list[tuple[Worker, str]] = []
+    rows: list[tuple[EngineWorker, str]] = []
     for worker in one.everyone():
         if worker.gone and not (troubled and worker.state is WorkerState.FAILED and worker.version == one.version):
             continue
@@ -40,13 +40,13 @@ def shown_workers(account: Account, one: Deployment) -> list[tuple[Worker, str]]
     return [row for row in rows if row[1] != "UNHEALTHY" or row in kept]
 
 
-def summary(rows: Sequence[tuple[Worker, str]]) -> dict[str, JSON]:
+def summary(rows: Sequence[tuple[EngineWorker, str]]) -> dict[str, JSON]:
     names = ("running", "idle", "initializing", "throttled", "unhealthy")
     counted = {name: sum(1 for _, status in rows if status == name.upper()) for name in names}
     return {**counted, "total": len(rows)}
 
 
-def _workers(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _workers(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(ENDPOINT, ids[0], now, "endpoint not found")
     rows = shown_workers(account, found)
     return Reply.json(
@@ -58,7 +58,9 @@ def _workers(account: Account, call: HttpCall, ids: tuple[str, ...], now: float)
     )
 
 
-def _worker_json(account: Account, one: Deployment, worker: Worker, status: str, now: float) -> dict[str, JSON]:
+def _worker_json(
+    account: RunPodAccount, one: EngineDeployment, worker: EngineWorker, status: str, now: float
+) -> dict[str, JSON]:
     body = one.terms.data["body"]
     card = card_of(account, body)
     centers = body["dataCenterIds"] or ["US-KS-2"]
@@ -76,7 +78,7 @@ def _worker_json(account: Account, one: Deployment, worker: Worker, status: str,
     }
 
 
-def _releases(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
+def _releases(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Reply:
     found = account.find(ENDPOINT, ids[0], now, "endpoint not found")
     rows = shown_workers(account, found)
     latest = sum(1 for worker, _ in rows if worker.version == found.version)
@@ -101,22 +103,22 @@ def _releases(account: Account, call: HttpCall, ids: tuple[str, ...], now: float
     return Reply.json(body)
 
 
-def _logs(account: Account, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
+def _logs(account: RunPodAccount, call: HttpCall, ids: tuple[str, ...], now: float) -> Answer:
     account.find(ENDPOINT, ids[0], now, "endpoint not found")
     try:
         worker = account.engine.worker(ids[0], ids[1])
-    except Refused:
-        raise Problem(404, "worker not found") from None
+    except EngineRefused:
+        raise RunPodProblem(404, "worker not found") from None
     return log_stream(account, worker, call, now)
 
 
-def log_stream(account: Account, worker: Worker, call: HttpCall, now: float) -> Answer:
+def log_stream(account: RunPodAccount, worker: EngineWorker, call: HttpCall, now: float) -> Answer:
     """Server-sent events. RunPod's stream never ends; ours ends with what there is, and waits where there is nothing
     new: a client that follows comes again with ``Last-Event-ID``, as after any cut.
     """
     source = call.query.get("source")
     if source not in (None, "container", "system"):
-        raise Problem(422, "request validation failed", "$.source: value must be container or system")
+        raise RunPodProblem(422, "request validation failed", "$.source: value must be container or system")
     tail = int_of(call.query.get("tail", str(_LOG_TAIL)), "tail", 0, 5000)
     since = call.headers.get("last-event-id") or call.query.get("since")
     after = _instant(since) if since else None
@@ -142,7 +144,7 @@ def _instant(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
-        raise Problem(422, "request validation failed", "$.since: want RFC 3339") from None
+        raise RunPodProblem(422, "request validation failed", "$.since: want RFC 3339") from None
 
 
 ROUTES: Final = (

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from unigpu.emulator.contract import JSON, HttpCall, Launch, Reply, worker_number
-from unigpu.emulator.engine import Deployment, Refused, Terms
+from unigpu.emulator.engine import DeploymentTerms, EngineDeployment, EngineRefused
 
 from .market import BadQuery, filters_of, offers, select
 from .scaling import DEFAULTS, settings_of, settle, taken_offers, template_of
@@ -21,7 +21,7 @@ from .state import (
     ENDPOINT,
     TEMPLATE,
     WORKERGROUP,
-    Account,
+    VastAccount,
     Wrong,
     body_of,
     engine_id,
@@ -43,7 +43,7 @@ _TEMPLATE_FIELDS: Final = (
 class Console:
     """Templates, endpoints, workergroups and offers of one account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: VastAccount) -> None:
         self._account = account
         self._engine = account.engine
         self._searches = (0, 0)  # the day, and how many
@@ -106,7 +106,9 @@ class Console:
                 )
         data = {**fields, "hash_id": hash_id}
         id = engine_id(TEMPLATE, self._account.new_number(TEMPLATE))
-        made = self._engine.deployments.create(id, TEMPLATE, Terms(launch=Launch(), max_workers=0, data=data), now)
+        made = self._engine.deployments.create(
+            id, TEMPLATE, DeploymentTerms(launch=Launch(), max_workers=0, data=data), now
+        )
         message = f"Template Created Successfully! {fields['name']}"
         return Reply.json({"success": True, "msg": message, "template": _template_json(made)})
 
@@ -125,7 +127,7 @@ class Console:
             raise Wrong(404, "not_found", "there is no template of this hash")
         fields = {**{name: one.terms.data[name] for name in _TEMPLATE_FIELDS if name in one.terms.data}, **_given(body)}
         data = {**fields, "hash_id": _hash(fields)}
-        self._engine.deployments.replace(one.id, Terms(launch=Launch(), max_workers=0, data=data), now)
+        self._engine.deployments.replace(one.id, DeploymentTerms(launch=Launch(), max_workers=0, data=data), now)
         return Reply.json(
             {"success": True, "template": _template_json(self._account.find(TEMPLATE, number_of(one), now))}
         )
@@ -133,7 +135,7 @@ class Console:
     def _delete_template(self, body: Mapping[str, Any], now: float) -> Reply:
         try:
             one = self._account.find(TEMPLATE, whole(body, "template_id", 0), now)
-        except Refused:
+        except EngineRefused:
             wanted = template_of(self._account, {"template_hash": body.get("hash_id"), "template_id": None}, now)
             if wanted is None or body.get("hash_id") is None:
                 raise Wrong(404, "not_found", "there is no such template") from None
@@ -153,7 +155,9 @@ class Console:
         fields = settings_of(body, DEFAULTS)
         data = {**fields, "name": name, "api_key": self._account.text(256)}
         id = engine_id(ENDPOINT, self._account.new_number(ENDPOINT))
-        one = self._engine.deployments.create(id, ENDPOINT, Terms(launch=Launch(), max_workers=0, data=data), now)
+        one = self._engine.deployments.create(
+            id, ENDPOINT, DeploymentTerms(launch=Launch(), max_workers=0, data=data), now
+        )
         settle(self._account, one, now)
         return Reply.json({"success": True, "result": number_of(one)})
 
@@ -166,7 +170,7 @@ class Console:
     def _about_endpoint(self, operation: str, id: int, call: HttpCall, now: float) -> Reply:
         try:
             one = self._account.find(ENDPOINT, id, now)
-        except Refused:
+        except EngineRefused:
             raise self._no_endpoint(operation) from None
         if operation == "endpoint.get":
             return Reply.json({"success": True, "result": self._endpoint_json(one)})
@@ -178,7 +182,7 @@ class Console:
         settle(self._account, one, now, changes={**changes, "name": name})
         return Reply.json({"success": True})
 
-    def _delete_endpoint(self, one: Deployment, now: float) -> Reply:
+    def _delete_endpoint(self, one: EngineDeployment, now: float) -> Reply:
         for group in self._account.all(WORKERGROUP, now):
             if group.terms.data["endpoint_id"] == number_of(one):
                 self._engine.deployments.delete(group.id, now)
@@ -196,7 +200,7 @@ class Console:
             return Wrong(status, "invalid_args" if status == 400 else "not_found", "Routegroup not found for user")
         return Wrong(404, "not_found", "there is no such endpoint")
 
-    def _endpoint_json(self, one: Deployment) -> dict[str, JSON]:
+    def _endpoint_json(self, one: EngineDeployment) -> dict[str, JSON]:
         data = one.terms.data
         deleted_at = data.get("deleted_at")
         left = None if deleted_at is None else float(deleted_at) - self._engine.wall(self._engine.now)
@@ -219,14 +223,16 @@ class Console:
         data = self._group_data(body, {}, now, base)
         data |= {"endpoint_id": number_of(endpoint), "api_key": self._account.text(256)}
         id = engine_id(WORKERGROUP, self._account.new_number(WORKERGROUP))
-        made = self._engine.deployments.create(id, WORKERGROUP, Terms(launch=Launch(), max_workers=0, data=data), now)
+        made = self._engine.deployments.create(
+            id, WORKERGROUP, DeploymentTerms(launch=Launch(), max_workers=0, data=data), now
+        )
         settle(self._account, endpoint, now)
         return Reply.json({"success": True, "id": number_of(made)})
 
     def _about_group(self, operation: str, id: int, call: HttpCall, now: float, base: str) -> Reply:
         try:
             one = self._account.find(WORKERGROUP, id, now)
-        except Refused:
+        except EngineRefused:
             if operation == "workergroup.put":
                 raise Wrong(400, "invalid_args", "Workergroup not found for user") from None
             raise Wrong(404, "no_such_workergroup", "Invalid autojob ID", id=id) from None
@@ -246,17 +252,17 @@ class Console:
         if body.get("endpoint_id") is None:
             raise Wrong(400, "invalid_args", "endpoint_id is needed")
         data = self._group_data(body, one.terms.data, now, base)
-        self._engine.deployments.replace(one.id, Terms(launch=Launch(), max_workers=0, data=data), now)
+        self._engine.deployments.replace(one.id, DeploymentTerms(launch=Launch(), max_workers=0, data=data), now)
         settle(self._account, endpoint, now)
         return Reply.json({"success": True})
 
-    def _endpoint_named(self, body: Mapping[str, Any], now: float) -> Deployment:
+    def _endpoint_named(self, body: Mapping[str, Any], now: float) -> EngineDeployment:
         missing = Wrong(400, "invalid_args", "Please assign your workergroup to a valid endpoint identifier")
         id, name = body.get("endpoint_id"), body.get("endpoint_name")
         if id is not None:
             try:
                 return self._account.find(ENDPOINT, whole(body, "endpoint_id", 0), now)
-            except Refused:
+            except EngineRefused:
                 raise missing from None
         found = [one for one in self._account.all(ENDPOINT, now) if one.terms.data["name"] == name]
         if found:
@@ -301,7 +307,7 @@ class Console:
         found["base"] = base or found.get("base")
         return found
 
-    def _group_json(self, one: Deployment, now: float) -> dict[str, JSON]:
+    def _group_json(self, one: EngineDeployment, now: float) -> dict[str, JSON]:
         data = one.terms.data
         endpoint = (
             self._engine.deployments.get(engine_id(ENDPOINT, int(data["endpoint_id"])), now)
@@ -323,10 +329,10 @@ class Console:
             "created_at": self._engine.wall(one.created_at),
         }
 
-    def _has(self, group: Deployment, now: float) -> bool:
+    def _has(self, group: EngineDeployment, now: float) -> bool:
         return any(number_of(one) == group.terms.data["endpoint_id"] for one in self._account.all(ENDPOINT, now))
 
-    def _workers(self, endpoint: Deployment) -> list[int]:
+    def _workers(self, endpoint: EngineDeployment) -> list[int]:
         living = [
             worker for worker in self._engine.workers(endpoint.id) if not worker.gone or worker.id in endpoint.shelf
         ]
@@ -377,7 +383,7 @@ def _hash(fields: Mapping[str, JSON]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _template_json(one: Deployment) -> dict[str, JSON]:
+def _template_json(one: EngineDeployment) -> dict[str, JSON]:
     data = one.terms.data
     shown = {name: data.get(name) for name in _TEMPLATE_FIELDS if name in data}
     return {"id": number_of(one), "hash_id": data["hash_id"], "creator_id": USER, **shown}

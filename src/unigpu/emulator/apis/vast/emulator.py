@@ -26,17 +26,17 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from unigpu.emulator.contract import Answer, HttpCall, Reply
-from unigpu.emulator.engine import Engine, Refused
+from unigpu.emulator.engine import Engine, EngineRefused
 
 from .console import Console
 from .instances import Instances
 from .pyworker import Hop
-from .rate_limits import Limits
+from .rate_limits import RateLimits
 from .serverless import Serverless, text
 from .signing import root_certificate, sign_certificate
-from .state import ADDRESSES, INSTANCE, LOOPBACK, Account, Quirks, Wrong, body_of
+from .state import ADDRESSES, INSTANCE, LOOPBACK, Quirks, VastAccount, Wrong, body_of
 
-__all__ = ["Quirks", "VastFace"]
+__all__ = ["Quirks", "VastEmulator"]
 
 _CONSOLE: Final = "console.vast.ai"
 _GROUPS: Final = "/api/v0/(?:workergroups|autojobs)"
@@ -89,7 +89,7 @@ _WITHOUT_KEY: Final = frozenset(
 _ENDPOINT_KEY_TOO: Final = frozenset({"route", "worker.list", "logs"})
 
 
-class VastFace:
+class VastEmulator:
     """The protocol over an engine.
 
     Args:
@@ -106,13 +106,13 @@ class VastFace:
     ) -> None:
         self.quirks: Final = quirks or Quirks()
         self._token = token
-        account = Account(engine, self.quirks, seed)
+        account = VastAccount(engine, self.quirks, seed)
         self._account = account
         self._console = Console(account)
         self._serverless = Serverless(account)
         self._instances = Instances(account)
         self._hop = Hop(account, self._serverless)
-        self._limits = Limits(self.quirks)
+        self._limits = RateLimits(self.quirks)
 
     def operation(self, call: HttpCall) -> str | None:
         if call.host in ADDRESSES:
@@ -132,7 +132,7 @@ class VastFace:
             return refused or self._answer(operation, ids, call, now)
         except Wrong as exc:
             return exc.reply
-        except Refused as exc:
+        except EngineRefused as exc:
             return Wrong(404, "not_found", exc.message).reply
 
     def _answer(self, operation: str, ids: tuple[str, ...], call: HttpCall, now: float) -> Reply:

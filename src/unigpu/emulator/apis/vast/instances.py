@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.contract import JSON, Answer, Forward, Hold, HttpCall, Reply, worker_number
-from unigpu.emulator.engine import Deployment, Refused, Terms, Worker
+from unigpu.emulator.engine import DeploymentTerms, EngineDeployment, EngineRefused, EngineWorker
 from unigpu.models.deployment import WorkerState
 
 from .market import BadQuery, fits, offers
@@ -23,7 +23,7 @@ from .state import (
     ENDPOINT,
     INSTANCE,
     LOOPBACK,
-    Account,
+    VastAccount,
     Wrong,
     body_of,
     engine_id,
@@ -41,7 +41,7 @@ _HOLD_S: Final = 60.0
 class Instances:
     """The machines of one account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: VastAccount) -> None:
         self._account = account
         self._engine = account.engine
         self._logs: dict[str, str] = {}
@@ -112,7 +112,7 @@ class Instances:
             "template_hash_id": body.get("template_hash_id"),
             "is_bid": body.get("price") is not None,
         }
-        terms = Terms(
+        terms = DeploymentTerms(
             launch=launch,
             interface="http",
             kind="pod",
@@ -172,7 +172,7 @@ class Instances:
             rows += [self._worker_json(endpoint, worker, now) for worker in there]
         return rows
 
-    def _serving(self, now: float) -> list[Deployment]:
+    def _serving(self, now: float) -> list[EngineDeployment]:
         """Endpoints, and those being deleted, whose machines go one by one; none that only a late list shows."""
         return [one for one in self._engine.deployments.list(now, platform=ENDPOINT) if not one.deleting or one.workers]
 
@@ -189,7 +189,7 @@ class Instances:
             return Reply.json({"instances": None})
         raise Wrong(404, "no_such_instance", f"instance {id} not found")
 
-    def _instance_json(self, one: Deployment, now: float) -> dict[str, JSON]:
+    def _instance_json(self, one: EngineDeployment, now: float) -> dict[str, JSON]:
         data = one.terms.data
         worker = next(iter(one.workers.values()), None)
         status, words_of = _actual(one, worker)
@@ -221,7 +221,7 @@ class Instances:
             "disk_space": data["disk"],
         }
 
-    def _worker_json(self, endpoint: Deployment, worker: Worker, now: float) -> dict[str, JSON]:
+    def _worker_json(self, endpoint: EngineDeployment, worker: EngineWorker, now: float) -> dict[str, JSON]:
         """A serverless worker is an ordinary instance; nothing on it tells whose it is."""
         rows = offers(now=self._engine.wall(now), disk_gb=8.0, taken=frozenset())
         price = endpoint.terms.price_per_hour
@@ -250,7 +250,7 @@ class Instances:
             "is_bid": False,
         }
 
-    def _common(self, id: int, one: Deployment, offer: Mapping[str, JSON], address: str) -> dict[str, JSON]:
+    def _common(self, id: int, one: EngineDeployment, offer: Mapping[str, JSON], address: str) -> dict[str, JSON]:
         same = (
             "machine_id", "host_id", "bundle_id", "gpu_name", "gpu_ram", "gpu_totalram", "gpu_frac", "gpu_mem_bw",
             "num_gpus", "cpu_arch", "cpu_cores_effective", "cpu_ram", "disk_bw", "dph_base", "dph_total", "min_bid",
@@ -287,7 +287,7 @@ class Instances:
         self._engine.deployments.start(one.id, now)
         return Reply.json({"success": True})
 
-    def _is_taken(self, one: Deployment, now: float) -> bool:
+    def _is_taken(self, one: EngineDeployment, now: float) -> bool:
         offer = whole(one.terms.data, "offer", 0)
         others = (other for other in self._account.all(INSTANCE, now) if other.id != one.id and not other.stopped)
         return not offer or any(other.terms.data["offer"] == offer for other in others)
@@ -332,10 +332,10 @@ class Instances:
         url = f"{base or 'https://console.vast.ai'}/instance-logs/{key}.log"
         return Reply.json({"success": True, "result_url": url, "msg": "the log is on its way"})
 
-    def _instance(self, id: int, now: float) -> Deployment | None:
+    def _instance(self, id: int, now: float) -> EngineDeployment | None:
         try:
             return self._account.find(INSTANCE, id, now)
-        except Refused:
+        except EngineRefused:
             return None
 
     # -- its own port, in memory
@@ -344,12 +344,12 @@ class Instances:
         """A request for the server on an instance."""
         try:
             found = self._engine.lease(key, call, now, wait=_HOLD_S, no_worker=_nobody)
-        except Refused:
+        except EngineRefused:
             return Reply(status=502)
         return found if isinstance(found, Hold | Forward) else Reply(status=502)
 
 
-def _actual(one: Deployment, worker: Worker | None) -> tuple[str | None, str | None]:
+def _actual(one: EngineDeployment, worker: EngineWorker | None) -> tuple[str | None, str | None]:
     """``actual_status`` and ``status_msg``."""
     if one.stopped and worker is None:
         return "stopped", None
@@ -367,7 +367,7 @@ def _actual(one: Deployment, worker: Worker | None) -> tuple[str | None, str | N
             return "running", worker.reason
 
 
-def _nobody(_: Deployment, __: Mapping[str, JSON]) -> Reply:
+def _nobody(_: EngineDeployment, __: Mapping[str, JSON]) -> Reply:
     return Reply(status=502)
 
 

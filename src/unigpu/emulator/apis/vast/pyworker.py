@@ -17,12 +17,12 @@ from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote
 
 from unigpu.emulator.contract import JSON, Answer, Dropped, Forward, Hold, HttpCall, Reply
-from unigpu.emulator.engine import Deployment, Job, Refused, Worker
+from unigpu.emulator.engine import EngineDeployment, EngineJob, EngineRefused, EngineWorker
 from unigpu.models.job import JobStatus
 
 from .serverless import Serverless
 from .signing import is_signed
-from .state import Account
+from .state import VastAccount
 
 _AUTH: Final = ("cost", "endpoint", "reqnum", "request_idx", "signature", "url")
 _MAX_QUEUE_S: Final = 30.0
@@ -35,7 +35,7 @@ _LOST: Final = Dropped(how="drop")
 class Hop:
     """Calls of workers of one account."""
 
-    def __init__(self, account: Account, serverless: Serverless) -> None:
+    def __init__(self, account: VastAccount, serverless: Serverless) -> None:
         self._account = account
         self._engine = account.engine
         self._serverless = serverless
@@ -71,7 +71,7 @@ class Hop:
             return self._forward(endpoint, worker, mine, call, payload, now)
         return self._run(endpoint, worker, call, payload, now)
 
-    def _worker(self, key: str, now: float) -> tuple[Deployment, Worker] | None:
+    def _worker(self, key: str, now: float) -> tuple[EngineDeployment, EngineWorker] | None:
         for id in self._engine.deployment_ids():
             endpoint = self._engine.deployments.get(id, now)
             worker = endpoint.workers.get(key)
@@ -80,7 +80,13 @@ class Hop:
         return None
 
     def _forward(
-        self, endpoint: Deployment, worker: Worker, key: str, call: HttpCall, payload: Mapping[str, JSON], now: float
+        self,
+        endpoint: EngineDeployment,
+        worker: EngineWorker,
+        key: str,
+        call: HttpCall,
+        payload: Mapping[str, JSON],
+        now: float,
     ) -> Forward:
         """The payload alone, posted to the same path of the server behind; or the request that it describes."""
         self._engine.claim(endpoint.id, worker.id, key, now, keep=None)
@@ -92,7 +98,7 @@ class Hop:
         return Forward(worker_id=worker.id, lease=key, call=sent)
 
     def _run(
-        self, endpoint: Deployment, worker: Worker, call: HttpCall, payload: Mapping[str, JSON], now: float
+        self, endpoint: EngineDeployment, worker: EngineWorker, call: HttpCall, payload: Mapping[str, JSON], now: float
     ) -> Answer:
         inner = payload.get("input")
         ours = call.path == "/invoke"
@@ -112,7 +118,7 @@ class Hop:
                 stream=stream,
                 pin=worker.id,
             )
-        except Refused:
+        except EngineRefused:
             return _LOST
 
         def poll(_: float) -> Reply | Dropped | None:
@@ -141,7 +147,7 @@ def _unpacked(call: HttpCall, payload: Mapping[str, JSON]) -> HttpCall:
     )
 
 
-def _answer(job: Job, *, raw: bool, stream: bool) -> Reply | Dropped:
+def _answer(job: EngineJob, *, raw: bool, stream: bool) -> Reply | Dropped:
     if job.lost or job.status is JobStatus.CANCELLED:
         return _LOST
     timing: dict[str, JSON] = {} if job.execution_s is None else {"execution_s": job.execution_s}
@@ -160,7 +166,7 @@ def _answer(job: Job, *, raw: bool, stream: bool) -> Reply | Dropped:
     return Reply.json(job.output if raw else {"output": job.output, **timing})
 
 
-def _error(job: Job) -> dict[str, JSON]:
+def _error(job: EngineJob) -> dict[str, JSON]:
     error = job.error or {}
     return {"type": error.get("type"), "message": error.get("message")}
 

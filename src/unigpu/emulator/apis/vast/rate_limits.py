@@ -39,7 +39,7 @@ INTERVALS: Final[Mapping[str, float]] = {
 """Seconds between two calls of one kind."""
 
 
-class Limits:
+class RateLimits:
     """When which call came last, by whoever sent it."""
 
     def __init__(self, quirks: Quirks) -> None:

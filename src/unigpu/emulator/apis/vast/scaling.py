@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from unigpu.elasticity._scaling.policy import Declared, Rule, VastLoad
 from unigpu.emulator.contract import JSON, Launch
-from unigpu.emulator.engine import Deployment, Terms
+from unigpu.emulator.engine import DeploymentTerms, EngineDeployment
 
 from .market import BadQuery, docker_flags, fits, offers
 from .state import (
@@ -18,7 +18,7 @@ from .state import (
     LOOPBACK,
     TEMPLATE,
     WORKERGROUP,
-    Account,
+    VastAccount,
     Wrong,
     number,
     number_of,
@@ -70,7 +70,9 @@ def settings_of(body: Mapping[str, Any], before: Mapping[str, JSON]) -> dict[str
     return found
 
 
-def settle(account: Account, endpoint: Deployment, now: float, *, changes: Mapping[str, JSON] | None = None) -> None:
+def settle(
+    account: VastAccount, endpoint: EngineDeployment, now: float, *, changes: Mapping[str, JSON] | None = None
+) -> None:
     """Let an endpoint's workers follow its fields, its workergroup and the template of that, as they are now."""
     engine = account.engine
     data = {**endpoint.terms.data, **(changes or {})}
@@ -83,13 +85,13 @@ def settle(account: Account, endpoint: Deployment, now: float, *, changes: Mappi
         engine.deployments.start(endpoint.id, now)
 
 
-def group_of(account: Account, endpoint: int, now: float) -> Deployment | None:
+def group_of(account: VastAccount, endpoint: int, now: float) -> EngineDeployment | None:
     """The workergroup that an endpoint runs: its first. Further ones are kept, and wait until it is gone."""
     groups = [one for one in account.all(WORKERGROUP, now) if one.terms.data["endpoint_id"] == endpoint]
     return min(groups, key=number_of, default=None)
 
 
-def template_of(account: Account, data: Mapping[str, JSON], now: float) -> Deployment | None:
+def template_of(account: VastAccount, data: Mapping[str, JSON], now: float) -> EngineDeployment | None:
     """The template that a workergroup or an instance names, by its hash or its number."""
     for one in account.all(TEMPLATE, now):
         known = one.terms.data
@@ -112,12 +114,16 @@ def rule_of(data: Mapping[str, JSON], *, perf: float) -> VastLoad:
 
 
 def _terms(
-    account: Account, data: Mapping[str, JSON], group: Deployment | None, endpoint: Deployment, now: float
-) -> Terms:
+    account: VastAccount,
+    data: Mapping[str, JSON],
+    group: EngineDeployment | None,
+    endpoint: EngineDeployment,
+    now: float,
+) -> DeploymentTerms:
     if group is None:
         quirk = account.quirks.auto_delete_s
         expires = None if quirk is None else account.engine.wall(now) + quirk
-        return Terms(launch=Launch(), max_workers=0, data={**data, "deleted_at": expires}, expires_at=expires)
+        return DeploymentTerms(launch=Launch(), max_workers=0, data={**data, "deleted_at": expires}, expires_at=expires)
     template = cast("Mapping[str, JSON]", group.terms.data["template"])
     launch, env = worker_launch(account, template, group.terms.data)
     disk = float(template.get("recommended_disk_space") or 8)
@@ -140,7 +146,7 @@ def _terms(
         # The engine lets go: what runs stays and bills, nothing is added.
         alive = sum(1 for worker in endpoint.workers.values() if worker.alive)
         least, most, idle, rule = alive, alive, None, Declared()
-    return Terms(
+    return DeploymentTerms(
         launch=launch,
         interface="http" if env.get("UNIGPU_INTERFACE") == "http" else "function",
         min_workers=least,
@@ -154,7 +160,7 @@ def _terms(
     )
 
 
-def cheapest(account: Account, query: Mapping[str, JSON], disk_gb: float, now: float) -> Mapping[str, JSON] | None:
+def cheapest(account: VastAccount, query: Mapping[str, JSON], disk_gb: float, now: float) -> Mapping[str, JSON] | None:
     """The machine that would be rented first; ``None``: there is none that fits."""
     rows = offers(now=account.engine.wall(now), disk_gb=disk_gb, taken=frozenset())
     try:
@@ -165,7 +171,7 @@ def cheapest(account: Account, query: Mapping[str, JSON], disk_gb: float, now: f
 
 
 def worker_launch(
-    account: Account, template: Mapping[str, JSON], group: Mapping[str, JSON]
+    account: VastAccount, template: Mapping[str, JSON], group: Mapping[str, JSON]
 ) -> tuple[Launch, dict[str, str]]:
     """How a serverless worker is started on this machine, and the variables that its template gives it.
 
@@ -228,7 +234,7 @@ def command(source: Mapping[str, JSON]) -> tuple[str, ...]:
         raise Wrong(400, "invalid_args", "args_str: quotes that do not end") from None
 
 
-def taken_offers(account: Account, now: float) -> frozenset[int]:
+def taken_offers(account: VastAccount, now: float) -> frozenset[int]:
     """The machines that somebody rents; a stopped one holds no GPU, so it is offered again."""
     return frozenset(whole(one.terms.data, "offer", 0) for one in account.all(INSTANCE, now) if not one.stopped)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from unigpu.emulator.contract import JSON, HttpCall, Reply, WorkerReady, worker_number
-from unigpu.emulator.engine import Deployment, Engine, Worker
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineWorker
 from unigpu.models.deployment import WorkerState
 
 from .scaling import COST, group_of, settle, template_of
@@ -19,8 +19,8 @@ from .signing import public_key, sign_route
 from .state import (
     ENDPOINT,
     WORKERGROUP,
-    Account,
     Report,
+    VastAccount,
     body_of,
     number,
     number_of,
@@ -46,7 +46,7 @@ _STATUS: Final[Mapping[WorkerState, str]] = {
 class Serverless:
     """Routing and reporting of one account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: VastAccount) -> None:
         self._account = account
         self._engine = account.engine
 
@@ -70,7 +70,7 @@ class Serverless:
             case _:
                 return None
 
-    def endpoint_key_owner(self, key: str, now: float) -> Deployment | None:
+    def endpoint_key_owner(self, key: str, now: float) -> EngineDeployment | None:
         """The endpoint whose own key this is."""
         for one in self._account.all(ENDPOINT, now):
             if hmac.compare_digest(str(one.terms.data["api_key"]).encode(), key.encode()):
@@ -122,7 +122,7 @@ class Serverless:
             del answer["request_idx"]
         return Reply.json(answer)
 
-    def _pick(self, endpoint: Deployment, cost: float, key: str, now: float) -> Worker | None:
+    def _pick(self, endpoint: EngineDeployment, cost: float, key: str, now: float) -> EngineWorker | None:
         """The worker that would be done with its work first, unless that is too far off."""
         most = float(endpoint.terms.data["max_queue_time"])
         ready = [worker for worker in endpoint.ready() if not worker.condemned]
@@ -131,35 +131,35 @@ class Serverless:
             return None
         return found
 
-    def queue_time(self, endpoint: Deployment, worker: Worker, cost: float = COST) -> float:
+    def queue_time(self, endpoint: EngineDeployment, worker: EngineWorker, cost: float = COST) -> float:
         """Seconds of work that a worker has before it."""
         pinned = sum(1 for id in endpoint.queue if endpoint.jobs[id].pin == worker.id)
         return (worker.load + pinned) * cost / self.perf(endpoint, worker)
 
-    def perf(self, endpoint: Deployment, worker: Worker) -> float:
+    def perf(self, endpoint: EngineDeployment, worker: EngineWorker) -> float:
         report = self._account.reports.get(worker.id)
         measured = 0.0 if report is None else report.perf
         return measured or self._account.quirks.perf * endpoint.terms.concurrency
 
-    def url_of(self, worker: Worker) -> str:
+    def url_of(self, worker: EngineWorker) -> str:
         report = self._account.reports.get(worker.id)
         if report is not None and report.url is not None:
             return report.url
         return f"https://{self._account.address(worker.id)}:{PORT}"
 
-    def _release(self, endpoint: Deployment, key: str, now: float) -> None:
+    def _release(self, endpoint: EngineDeployment, key: str, now: float) -> None:
         """A request that is routed again is no longer where it was sent before."""
         for worker in endpoint.workers.values():
             self._engine.unclaim(worker.id, key, now)
 
-    def _named(self, body: Mapping[str, Any], now: float) -> Deployment | None:
+    def _named(self, body: Mapping[str, Any], now: float) -> EngineDeployment | None:
         id, name = body.get("endpoint_id"), body.get("endpoint")
         for one in self._account.all(ENDPOINT, now):
             if (id is not None and number_of(one) == id) or (name is not None and one.terms.data["name"] == name):
                 return one
         return None
 
-    def _breakdown(self, endpoint: Deployment) -> str:
+    def _breakdown(self, endpoint: EngineDeployment) -> str:
         if endpoint.stopped:
             return f"endpoint {endpoint.terms.data['name']} is stopped"
         count: dict[str, int] = {}
@@ -178,7 +178,7 @@ class Serverless:
         return Reply.json(rows if self._account.quirks.bare_list else {"workers": rows})
 
     def _worker_json(
-        self, endpoint: Deployment, worker: Worker, status: str, now: float, measured: bool
+        self, endpoint: EngineDeployment, worker: EngineWorker, status: str, now: float, measured: bool
     ) -> dict[str, JSON]:
         report = self._account.reports.get(worker.id) or Report()
         perf = self.perf(endpoint, worker) if worker.ready_at is not None else 0.0
@@ -205,7 +205,7 @@ class Serverless:
             row["measured_perf"] = perf or _PLACEHOLDER_PERF
         return row
 
-    def _gpu(self, endpoint: Deployment) -> str:
+    def _gpu(self, endpoint: EngineDeployment) -> str:
         wanted: object = None
         group = group_of(self._account, number_of(endpoint), endpoint.created_at)
         if group is not None:
@@ -213,10 +213,10 @@ class Serverless:
             wanted = tests.get("eq") or (tests.get("in") or [None])[0]
         return str(wanted or "RTX 4090")
 
-    def _shown(self, endpoint: Deployment) -> Sequence[tuple[Worker, str]]:
+    def _shown(self, endpoint: EngineDeployment) -> Sequence[tuple[EngineWorker, str]]:
         return [(worker, self.status(endpoint, worker)) for worker in present(self._engine, endpoint)]
 
-    def status(self, endpoint: Deployment, worker: Worker) -> str:
+    def status(self, endpoint: EngineDeployment, worker: EngineWorker) -> str:
         """A worker's status, in the platform's word."""
         if worker.state is WorkerState.DRAINING:
             if worker.failed_start or worker.condemned:
@@ -243,7 +243,7 @@ class Serverless:
         told = [f"{self._engine.wall(at):.3f} {line}" for at, line in sorted(lines)][-tail:]
         return Reply.json({"info0": "\n".join(told), "info1": "", "trace": "", "debug": ""})
 
-    def _subject(self, of_group: bool, body: Mapping[str, Any], now: float) -> Deployment | None:
+    def _subject(self, of_group: bool, body: Mapping[str, Any], now: float) -> EngineDeployment | None:
         if not of_group:
             return self._named({"endpoint_id": body.get("id"), "endpoint": body.get("endpoint")}, now)
         for group in self._account.all(WORKERGROUP, now):
@@ -294,7 +294,9 @@ class Serverless:
                 settle(self._account, endpoint, now)
         return Reply.json({"success": True})
 
-    def _follow(self, endpoint: Deployment, worker: Worker, report: Report, working: object, now: float) -> None:
+    def _follow(
+        self, endpoint: EngineDeployment, worker: EngineWorker, report: Report, working: object, now: float
+    ) -> None:
         """What the worker says that it runs is what keeps it from being idle."""
         known = {str(index) for index in cast("list[object]", working)} if isinstance(working, list) else set[str]()
         for key in known - report.confirmed:
@@ -316,7 +318,7 @@ class Serverless:
             self._engine.unclaim(worker.id, key, now)
         return Reply.json({"success": True})
 
-    def _reporter(self, id: object, token: object, now: float) -> tuple[Deployment, Worker] | None:
+    def _reporter(self, id: object, token: object, now: float) -> tuple[EngineDeployment, EngineWorker] | None:
         """The worker that reports, if the token is the one that its workergroup was given."""
         found = self._account.worker(id, now) if isinstance(id, int) else None
         if found is None or found[1].gone:
@@ -327,7 +329,7 @@ class Serverless:
         return found
 
 
-def present(engine: Engine, endpoint: Deployment) -> list[Worker]:
+def present(engine: Engine, endpoint: EngineDeployment) -> list[EngineWorker]:
     """The workers whose machines are there: those that live, are kept stopped, or failed lately."""
     return [
         worker

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from unigpu.emulator.contract import JSON, HttpCall, Reply, worker_number
-from unigpu.emulator.engine import Deployment, Engine, Refused, Worker
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineRefused, EngineWorker
 
 TEMPLATE: Final = "vast.template"
 ENDPOINT: Final = "vast.endpoint"
@@ -103,7 +103,7 @@ class Wrong(Exception):
         self.reply = Reply.json({"success": False, "error": error, "msg": msg, **more}, status=status)
 
 
-class Account:
+class VastAccount:
     """One account's things, over the engine."""
 
     def __init__(self, engine: Engine, quirks: Quirks, seed: int) -> None:
@@ -130,7 +130,7 @@ class Account:
     def text(self, bits: int = 128) -> str:
         return f"{self.random.getrandbits(bits):0{bits // 4}x}"
 
-    def find(self, platform: str, number: int, now: float) -> Deployment:
+    def find(self, platform: str, number: int, now: float) -> EngineDeployment:
         """The thing of this number, unless it is being deleted.
 
         Raises:
@@ -138,22 +138,22 @@ class Account:
         """
         one = self.engine.deployments.get(engine_id(platform, number), now)
         if one.deleting:
-            raise Refused("not_found", f"{one.id} is being deleted")
+            raise EngineRefused("not_found", f"{one.id} is being deleted")
         return one
 
-    def all(self, platform: str, now: float) -> list[Deployment]:
+    def all(self, platform: str, now: float) -> list[EngineDeployment]:
         """What there really is, whatever lists show."""
         found = [self.engine.deployments.get(id, now) for id in self.engine.deployment_ids() if id.startswith(platform)]
         return [one for one in found if one.platform == platform]
 
-    def listed(self, platform: str, now: float) -> list[Deployment]:
+    def listed(self, platform: str, now: float) -> list[EngineDeployment]:
         """What a list shows."""
         lag = self.engine.settings.list_lag
         late = callable(lag) or lag > 0
         found = self.engine.deployments.list(now, platform=platform)
         return sorted((one for one in found if late or not one.deleting), key=number_of)
 
-    def worker(self, number: int, now: float) -> tuple[Deployment, Worker] | None:
+    def worker(self, number: int, now: float) -> tuple[EngineDeployment, EngineWorker] | None:
         """A serverless worker by its instance's number, also one that has ended lately."""
         for endpoint in self.all(ENDPOINT, now):
             for worker in self.engine.workers(endpoint.id):
@@ -182,7 +182,7 @@ def engine_id(platform: str, number: int) -> str:
     return f"{platform}-{number}"
 
 
-def number_of(one: Deployment) -> int:
+def number_of(one: EngineDeployment) -> int:
     return int(one.id.rpartition("-")[2])
 
 

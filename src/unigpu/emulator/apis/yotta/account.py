@@ -16,7 +16,7 @@ from unigpu.emulator.engine import Engine
 
 from . import wire
 from .quirks import REGIONS, VRAM_GB, Quirks
-from .wire import Problem
+from .wire import YottaProblem
 from .workers import display
 
 _NAME: Final = re.compile(r"(?=[A-Za-z])[A-Za-z0-9@._-]{1,20}")
@@ -24,13 +24,13 @@ _STORAGE: Final = ("S3", "R2", "CEPH", "VENDOR")
 
 
 @dataclass(slots=True)
-class _Row:
+class _AccountRow:
     id: int
     created: float
     fields: dict[str, JSON]
 
 
-class Account:
+class YottaAccount:
     """Rows that the engine has no use for.
 
     Args:
@@ -44,9 +44,9 @@ class Account:
         self._quirks = quirks
         self._new_id = new_id
         self._in_use = in_use
-        self._credentials: dict[int, _Row] = {}
-        self._volumes: dict[int, _Row] = {}
-        self._vms: dict[int, _Row] = {}
+        self._credentials: dict[int, _AccountRow] = {}
+        self._volumes: dict[int, _AccountRow] = {}
+        self._vms: dict[int, _AccountRow] = {}
 
     # -- registry logins
 
@@ -60,11 +60,11 @@ class Account:
         """The secret is taken, and told to nobody."""
         name = wire.text(body, "name")
         if not _NAME.fullmatch(name):
-            raise Problem(wire.BAD_REQUEST, "name: 1 to 20 of letters, digits, @ . _ -, a letter first")
+            raise YottaProblem(wire.BAD_REQUEST, "name: 1 to 20 of letters, digits, @ . _ -, a letter first")
         wire.text(body, "username")
         wire.text(body, "password")
         kind = str(body.get("type") or "DOCKER_HUB")
-        row = _Row(max(self._credentials, default=0) + 1, self._engine.wall(now), {"name": name, "type": kind})
+        row = _AccountRow(max(self._credentials, default=0) + 1, self._engine.wall(now), {"name": name, "type": kind})
         self._credentials[row.id] = row
         return _credential(row)
 
@@ -78,7 +78,7 @@ class Account:
     def drop_credential(self, id: str, now: float) -> None:
         row = self._credential(id)
         if self._in_use(row.id, now):
-            raise Problem(wire.CREDENTIAL_IN_USE, "credential is in use")
+            raise YottaProblem(wire.CREDENTIAL_IN_USE, "credential is in use")
         del self._credentials[row.id]
 
     # -- volumes; nothing here mounts one
@@ -86,7 +86,7 @@ class Account:
     def volumes(self, call: HttpCall) -> dict[str, JSON]:
         kind = call.query.get("storageType", "").upper()
         if kind not in _STORAGE:
-            raise Problem(wire.BAD_REQUEST, f"storageType must be one of {', '.join(_STORAGE)}")
+            raise YottaProblem(wire.BAD_REQUEST, f"storageType must be one of {', '.join(_STORAGE)}")
         region = call.query.get("region")
         rows = [
             self._volume_json(row)
@@ -101,12 +101,12 @@ class Account:
     def add_volume(self, body: Mapping[str, Any], now: float) -> dict[str, JSON]:
         kind = str(body.get("storageType", "")).upper()
         if kind not in _STORAGE:
-            raise Problem(wire.BAD_REQUEST, f"storageType must be one of {', '.join(_STORAGE)}")
+            raise YottaProblem(wire.BAD_REQUEST, f"storageType must be one of {', '.join(_STORAGE)}")
         sized = kind in ("CEPH", "VENDOR")
         size = wire.whole(body.get("sizeInGb"), "sizeInGb", low=1, high=10_240) if sized else 0
         region = wire.text(body, "region") if sized else wire.optional_text(body, "region")
         fields = {"name": wire.text(body, "name"), "type": kind, "size": size, "region": region}
-        row = _Row(self._new_id(), self._engine.wall(now), {**fields, "vendor": body.get("vendorVolumeType")})
+        row = _AccountRow(self._new_id(), self._engine.wall(now), {**fields, "vendor": body.get("vendorVolumeType")})
         self._volumes[row.id] = row
         return self._volume_json(row)
 
@@ -118,7 +118,7 @@ class Account:
     def resize_volume(self, id: str, body: Mapping[str, Any]) -> None:
         row = self._volume(id)
         if row.fields["type"] not in ("CEPH", "VENDOR"):
-            raise Problem(wire.BAD_REQUEST, "only CEPH and VENDOR volumes have a size")
+            raise YottaProblem(wire.BAD_REQUEST, "only CEPH and VENDOR volumes have a size")
         row.fields["size"] = wire.whole(body.get("sizeInGb"), "sizeInGb", low=1, high=10_240)
 
     def drop_volume(self, id: str) -> None:
@@ -147,11 +147,11 @@ class Account:
             None,
         )
         if found is None:
-            raise Problem(wire.BAD_REQUEST, "vmTypeId: there is no such type in this region")
+            raise YottaProblem(wire.BAD_REQUEST, "vmTypeId: there is no such type in this region")
         if not self._quirks.stock[found][region]:
-            raise Problem(wire.CREATE_FAILED, "create vm failed: no available resource for the requested GPU")
+            raise YottaProblem(wire.CREATE_FAILED, "create vm failed: no available resource for the requested GPU")
         fields: dict[str, JSON] = {"name": name, "code": found, "region": region, "spot": int(body.get("isSpot") or 0)}
-        row = _Row(self._new_id(), self._engine.wall(now), fields)
+        row = _AccountRow(self._new_id(), self._engine.wall(now), fields)
         self._vms[row.id] = row
         return self._vm_json(row, now)
 
@@ -183,16 +183,16 @@ class Account:
 
     # -- inside
 
-    def _credential(self, id: str) -> _Row:
+    def _credential(self, id: str) -> _AccountRow:
         return _found(self._credentials, id, wire.NO_RECORD, "record not exist")
 
-    def _volume(self, id: str) -> _Row:
+    def _volume(self, id: str) -> _AccountRow:
         return _found(self._volumes, id, wire.NO_RECORD, "record not exist")
 
-    def _vm(self, id: str) -> _Row:
+    def _vm(self, id: str) -> _AccountRow:
         return _found(self._vms, id, wire.VM_MISSING, "vm not found")
 
-    def _volume_json(self, row: _Row) -> dict[str, JSON]:
+    def _volume_json(self, row: _AccountRow) -> dict[str, JSON]:
         one = row.fields
         common = {"name": one["name"], "status": "active"}
         if self._quirks.volume_form == "reference":
@@ -210,7 +210,7 @@ class Account:
             "createdAt": wire.millis(row.created),
         }
 
-    def _vm_json(self, row: _Row, now: float) -> dict[str, JSON]:
+    def _vm_json(self, row: _AccountRow, now: float) -> dict[str, JSON]:
         one, code = row.fields, str(row.fields["code"])
         runs = self._engine.wall(now) - row.created >= self._quirks.vm_boot
         return {
@@ -231,14 +231,14 @@ class Account:
         }
 
 
-def _credential(row: _Row) -> dict[str, JSON]:
+def _credential(row: _AccountRow) -> dict[str, JSON]:
     return {"id": row.id, **row.fields, "createdAt": wire.iso(row.created)}
 
 
-def _found(rows: Mapping[int, _Row], id: str, code: int, message: str) -> _Row:
+def _found(rows: Mapping[int, _AccountRow], id: str, code: int, message: str) -> _AccountRow:
     row = rows.get(int(id)) if id.isdecimal() else None
     if row is None:
-        raise Problem(code, message)
+        raise YottaProblem(code, message)
     return row
 
 

@@ -30,10 +30,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Reply
-from unigpu.emulator.engine import Deployment, Engine, Refused
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineRefused
 
 from . import tasks_v1, wire
-from .account import Account
+from .account import YottaAccount
 from .endpoints import PLATFORM as ENDPOINTS
 from .endpoints import Endpoints
 from .gateway import DOMAIN, Gateway, is_called, nobody
@@ -41,10 +41,10 @@ from .pods import PLATFORM as PODS
 from .pods import Pods
 from .quirks import Quirks
 from .tasks import Tasks
-from .wire import Problem
+from .wire import YottaProblem
 from .workers import Workers
 
-__all__ = ["HOST", "Quirks", "YottaFace"]
+__all__ = ["HOST", "Quirks", "YottaEmulator"]
 
 HOST: Final = "api.yottalabs.ai"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -107,7 +107,7 @@ _ROUTES: Final[Sequence[tuple[str, re.Pattern[str], str]]] = [
 ]
 
 
-class YottaFace:
+class YottaEmulator:
     """The protocol over an engine.
 
     Args:
@@ -132,7 +132,7 @@ class YottaFace:
         self.tasks: Final = Tasks(engine, self.quirks, self._new_id, self.endpoints.status)
         self.pods: Final = Pods(engine, self.quirks, self._new_id)
         self.workers: Final = Workers(engine, self.quirks)
-        self.account: Final = Account(engine, self.quirks, self._new_id, self._in_use)
+        self.account: Final = YottaAccount(engine, self.quirks, self._new_id, self._in_use)
         self._gateway = Gateway(engine, (ENDPOINTS, PODS))
 
     def operation(self, call: HttpCall) -> str | None:
@@ -154,11 +154,11 @@ class YottaFace:
         http = self.quirks.error_status == "http"
         try:
             return self._answer(operation, ids, call, now)
-        except Problem as exc:
+        except YottaProblem as exc:
             return wire.problem(exc, http=http)
-        except Refused as exc:
+        except EngineRefused as exc:
             code = self.quirks.endpoint_missing if exc.kind == "not_found" else wire.WRONG_STATE
-            return wire.problem(Problem(code, exc.message), http=http)
+            return wire.problem(YottaProblem(code, exc.message), http=http)
 
     def _answer(self, operation: str, ids: tuple[str, ...], call: HttpCall, now: float) -> Reply:
         kind = operation.partition(".")[0]
@@ -204,7 +204,9 @@ class YottaFace:
             case _:
                 return self._about_tasks(operation, one, ids[1:], call, now)
 
-    def _about_tasks(self, operation: str, one: Deployment, ids: tuple[str, ...], call: HttpCall, now: float) -> Reply:
+    def _about_tasks(
+        self, operation: str, one: EngineDeployment, ids: tuple[str, ...], call: HttpCall, now: float
+    ) -> Reply:
         tasks = self.tasks
         self.tasks.limit(one, operation, now)
         match operation:
@@ -289,7 +291,7 @@ class YottaFace:
                 return wire.ok(tasks_v1.listed(rows, *wire.page_of(call, "page", "pageSize")))
             case _:
                 if ids[0] not in one.jobs:
-                    raise Problem(wire.TASK_MISSING_V1, "task not found")
+                    raise YottaProblem(wire.TASK_MISSING_V1, "task not found")
                 return wire.ok(tasks_v1.shown(engine, tasks, one, one.jobs[ids[0]]))
 
     def _to_container(self, call: HttpCall, now: float) -> Answer:

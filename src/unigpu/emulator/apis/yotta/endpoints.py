@@ -14,12 +14,12 @@ from typing import Any, Final, cast
 
 from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.contract import JSON, HttpCall
-from unigpu.emulator.engine import Deployment, Engine, Refused, Terms
+from unigpu.emulator.engine import DeploymentTerms, Engine, EngineDeployment, EngineRefused
 from unigpu.models.deployment import State
 
 from . import wire
 from .quirks import DISK_PRICE, FREE_DISK_GB, Quirks
-from .wire import Problem
+from .wire import YottaProblem
 
 PLATFORM: Final = "yotta"
 MODES: Final = ("ALB", "QUEUE", "CUSTOM")
@@ -42,27 +42,27 @@ class Endpoints:
         self._quirks = quirks
         self._new_id = new_id
 
-    def find(self, id: str, now: float) -> Deployment:
+    def find(self, id: str, now: float) -> EngineDeployment:
         try:
             found = self._engine.deployments.get(id, now)
-        except Refused:
+        except EngineRefused:
             found = None
         if found is None or found.platform != PLATFORM or found.deleting:
-            raise Problem(self._quirks.endpoint_missing, "serverless does not exist")
+            raise YottaProblem(self._quirks.endpoint_missing, "serverless does not exist")
         return found
 
-    def all(self, call: HttpCall, now: float) -> list[Deployment]:
+    def all(self, call: HttpCall, now: float) -> list[EngineDeployment]:
         wanted = wire.values_of(call, "statusList")
         rows = self._engine.deployments.list(now, platform=PLATFORM)
         return [one for one in rows if not wanted or self.status(one, now) in wanted]
 
-    def create(self, body: Mapping[str, Any], now: float) -> Deployment:
+    def create(self, body: Mapping[str, Any], now: float) -> EngineDeployment:
         name = wire.text(body, "name", most=20)
         if not _NAME.fullmatch(name):
-            raise Problem(wire.BAD_REQUEST, "name: 1 to 20 of letters, digits, @ . _ -, a letter first")
+            raise YottaProblem(wire.BAD_REQUEST, "name: 1 to 20 of letters, digits, @ . _ -, a letter first")
         mode = str(body.get("serviceMode", "")).upper()
         if mode not in MODES:
-            raise Problem(wire.BAD_REQUEST, f"serviceMode must be one of {', '.join(MODES)}")
+            raise YottaProblem(wire.BAD_REQUEST, f"serviceMode must be one of {', '.join(MODES)}")
         data: dict[str, JSON] = {
             "name": name,
             "image": wire.text(body, "image"),
@@ -80,16 +80,16 @@ class Endpoints:
         self._bill(made)
         return made
 
-    def update(self, one: Deployment, body: Mapping[str, Any], now: float) -> Deployment:
+    def update(self, one: EngineDeployment, body: Mapping[str, Any], now: float) -> EngineDeployment:
         """Only a stopped one; image and mode stay as they are."""
         if self.status(one, now) != "STOPPED":
-            raise Problem(wire.WRONG_STATE, "Elastic action not allowed")
+            raise YottaProblem(wire.WRONG_STATE, "Elastic action not allowed")
         missing = [key for key in ("name", "resources", "workers", "containerVolumeInGb") if body.get(key) is None]
         if missing:
-            raise Problem(wire.BAD_REQUEST, f"{', '.join(missing)}: required")
+            raise YottaProblem(wire.BAD_REQUEST, f"{', '.join(missing)}: required")
         name = wire.text(body, "name", most=20)
         if not _NAME.fullmatch(name):
-            raise Problem(wire.BAD_REQUEST, "name: 1 to 20 of letters, digits, @ . _ -, a letter first")
+            raise YottaProblem(wire.BAD_REQUEST, "name: 1 to 20 of letters, digits, @ . _ -, a letter first")
         old = {**one.terms.data, "env": one.terms.launch.env}
         data = {**old, "name": name, **self._editable(body, str(old["mode"]), old), "updated": self._engine.wall(now)}
         workers = wire.whole(body["workers"], "workers", low=1)
@@ -97,35 +97,35 @@ class Endpoints:
         self._bill(changed)
         return changed
 
-    def scale(self, one: Deployment, count: object, now: float) -> None:
+    def scale(self, one: EngineDeployment, count: object, now: float) -> None:
         workers = wire.whole(count, "count")
         if workers == 0:
             if self._quirks.zero_workers == "refuse":
-                raise Problem(wire.BAD_REQUEST, "count must be at least 1; stop the endpoint instead")
+                raise YottaProblem(wire.BAD_REQUEST, "count must be at least 1; stop the endpoint instead")
             return self.stop(one, now)
         status = self.status(one, now)
         if status == "STOPPING" or (status == "STOPPED" and not self._quirks.scale_stopped):
-            raise Problem(wire.WRONG_STATE, "Elastic action not allowed")
+            raise YottaProblem(wire.WRONG_STATE, "Elastic action not allowed")
         self._engine.deployments.patch(one.id, now, workers=(workers, workers))
         return None
 
-    def stop(self, one: Deployment, now: float) -> None:
+    def stop(self, one: EngineDeployment, now: float) -> None:
         if one.stopped:
-            raise Problem(wire.WRONG_STATE, "Elastic action not allowed")
+            raise YottaProblem(wire.WRONG_STATE, "Elastic action not allowed")
         self._engine.deployments.stop(one.id, now)
 
-    def start(self, one: Deployment, now: float) -> None:
+    def start(self, one: EngineDeployment, now: float) -> None:
         if self.status(one, now) != "STOPPED":
-            raise Problem(wire.WRONG_STATE, "Elastic action not allowed")
+            raise YottaProblem(wire.WRONG_STATE, "Elastic action not allowed")
         self._engine.deployments.patch(one.id, now, data={"started": now})
         self._engine.deployments.start(one.id, now)
 
-    def delete(self, one: Deployment, now: float) -> None:
+    def delete(self, one: EngineDeployment, now: float) -> None:
         if self.status(one, now) != "STOPPED":
-            raise Problem(wire.WRONG_STATE, "Elastic action not allowed")
+            raise YottaProblem(wire.WRONG_STATE, "Elastic action not allowed")
         self._engine.deployments.delete(one.id, now)
 
-    def status(self, one: Deployment, now: float) -> str:
+    def status(self, one: EngineDeployment, now: float) -> str:
         if one.stopped or one.deleting:
             return "STOPPING" if one.workers else "STOPPED"
         if one.ready():
@@ -136,7 +136,7 @@ class Endpoints:
         ran = any(worker.ready_at is not None and worker.ready_at >= started for worker in one.everyone())
         return "RUNNING" if ran and self._quirks.heals_running else "INITIALIZING"
 
-    def shown(self, one: Deployment, now: float, *, authority: str | None = None) -> dict[str, JSON]:
+    def shown(self, one: EngineDeployment, now: float, *, authority: str | None = None) -> dict[str, JSON]:
         """The endpoint's object. *authority*: of this machine; its gateway is then a path of it."""
         quirks, terms, data = self._quirks, one.terms, one.terms.data
         row = self._engine.meter.report(now)["deployments"].get(one.id, {})
@@ -175,10 +175,10 @@ class Endpoints:
         disk = wire.whole(body.get("containerVolumeInGb"), "containerVolumeInGb", low=_LEAST_DISK_GB)
         expose = old.get("expose") if body.get("expose") is None else wire.exposed(body["expose"])
         if expose is None and mode == "ALB":
-            raise Problem(wire.BAD_REQUEST, "expose is required for ALB")
+            raise YottaProblem(wire.BAD_REQUEST, "expose is required for ALB")
         webhook = body.get("webhook", old.get("webhook"))
         if webhook is not None and not (len(str(webhook)) <= 512 and _WEBHOOK.fullmatch(str(webhook))):
-            raise Problem(wire.BAD_REQUEST, "webhook must be an http or https address of at most 512 characters")
+            raise YottaProblem(wire.BAD_REQUEST, "webhook must be an http or https address of at most 512 characters")
         env = wire.variables(body, self._quirks.env_key)
         command = body.get("initializationCommand", old.get("command"))
         return {
@@ -193,31 +193,33 @@ class Endpoints:
 
     def _resources(self, given: object) -> list[JSON]:
         if not isinstance(given, list) or not given:
-            raise Problem(wire.BAD_REQUEST, "resources is required: at least one of region, gpuType and gpuCount")
+            raise YottaProblem(wire.BAD_REQUEST, "resources is required: at least one of region, gpuType and gpuCount")
         rows: list[dict[str, JSON]] = []
         for one in cast("list[object]", given):
             entry = wire.mapping(one)
             code, region = wire.text(entry, "gpuType"), wire.text(entry, "region")
             if code not in self._quirks.stock:
-                raise Problem(wire.BAD_REQUEST, f"gpu type [{code}] not supported")
+                raise YottaProblem(wire.BAD_REQUEST, f"gpu type [{code}] not supported")
             rows.append({"region": region, "gpuType": code, "gpuCount": wire.gpu_count(entry.get("gpuCount"))})
         if len({row["gpuCount"] for row in rows}) > 1:
-            raise Problem(wire.BAD_REQUEST, "every resource must have the same gpuCount")
+            raise YottaProblem(wire.BAD_REQUEST, "every resource must have the same gpuCount")
         if not any(self._available(row) for row in rows):
-            raise Problem(wire.CREATE_FAILED, "create deployment failed: no available resource for the requested GPU")
+            raise YottaProblem(
+                wire.CREATE_FAILED, "create deployment failed: no available resource for the requested GPU"
+            )
         return list(rows)
 
     def _available(self, row: Mapping[str, JSON]) -> bool:
         return self._quirks.stock.get(str(row["gpuType"]), {}).get(str(row["region"]), False)
 
-    def _terms(self, data: Mapping[str, JSON], workers: int) -> Terms:
+    def _terms(self, data: Mapping[str, JSON], workers: int) -> DeploymentTerms:
         if workers < 1:
-            raise Problem(wire.BAD_REQUEST, "workers must be at least 1")
+            raise YottaProblem(wire.BAD_REQUEST, "workers must be at least 1")
         queue = data["mode"] == "QUEUE"
         expose = data["expose"]
         port = None if expose is None else int(expose["port"])
         places = [row for row in data["resources"] if self._available(row)] or data["resources"]
-        return Terms(
+        return DeploymentTerms(
             launch=wire.launch(data["command"], data["env"], port),
             interface="function" if queue else "http",
             min_workers=workers,
@@ -235,7 +237,7 @@ class Endpoints:
             data={**{key: value for key, value in data.items() if key != "env"}, "places": places},
         )
 
-    def _bill(self, one: Deployment) -> None:
+    def _bill(self, one: EngineDeployment) -> None:
         phases = frozenset(("loading", "idle", "busy") if self._quirks.bills_loading else ("idle", "busy"))
         name, price = str(one.terms.data["name"]), one.terms.price_per_hour
         self._engine.meter.open(one.id, name=name, price_per_hour=price, billed=phases)

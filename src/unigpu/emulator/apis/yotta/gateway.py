@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from unigpu.emulator.contract import JSON, Answer, HttpCall, Reply
-from unigpu.emulator.engine import Deployment, Engine, Refused
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineRefused
 
 DOMAIN: Final = ".yottadeos.com"
 _PREFIX: Final = "/gateway/"
@@ -33,7 +33,7 @@ class Gateway:
         self._engine = engine
         self._platforms = platforms
 
-    def find(self, call: HttpCall, now: float) -> tuple[Deployment | None, HttpCall]:
+    def find(self, call: HttpCall, now: float) -> tuple[EngineDeployment | None, HttpCall]:
         """Whose container, and the request as that one gets it."""
         if call.host.endswith(DOMAIN):
             name, inner = call.host.removesuffix(DOMAIN), call
@@ -45,12 +45,14 @@ class Gateway:
         named = (one for one in ours if str(one.terms.data.get("domain")).partition(".")[0] == name)
         return next((one for one in named if one.platform in self._platforms), None), inner
 
-    def forward(self, one: Deployment, call: HttpCall, now: float, *, keeps: frozenset[str] = frozenset()) -> Answer:
+    def forward(
+        self, one: EngineDeployment, call: HttpCall, now: float, *, keeps: frozenset[str] = frozenset()
+    ) -> Answer:
         """*keeps*: headers that end here."""
         headers = {name: value for name, value in call.headers.items() if name not in keeps}
         try:
             return self._engine.lease(one.id, replace(call, headers=headers), now, wait=0.0, no_worker=_nobody)
-        except Refused:
+        except EngineRefused:
             return nobody()
 
 
@@ -59,7 +61,7 @@ def nobody() -> Reply:
     return Reply(status=503, headers=(("content-type", "text/plain"),), body=b"no healthy upstream")
 
 
-def _nobody(_: Deployment, __: Mapping[str, JSON]) -> Reply:
+def _nobody(_: EngineDeployment, __: Mapping[str, JSON]) -> Reply:
     return nobody()
 
 

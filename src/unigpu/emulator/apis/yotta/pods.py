@@ -7,13 +7,13 @@ from typing import Any, Final, cast
 
 from unigpu.elasticity._scaling.policy import Declared
 from unigpu.emulator.contract import JSON, HttpCall
-from unigpu.emulator.engine import Deployment, Engine, Refused, Terms
+from unigpu.emulator.engine import DeploymentTerms, Engine, EngineDeployment, EngineRefused
 from unigpu.models.deployment import State
 
 from . import wire
 from .endpoints import GATEWAY_SLOTS, gateway, hourly_price, subdomain
 from .quirks import VRAM_GB, Quirks
-from .wire import Problem
+from .wire import YottaProblem
 from .workers import display
 
 PLATFORM: Final = "yotta.pod"
@@ -37,16 +37,16 @@ class Pods:
         self._quirks = quirks
         self._new_id = new_id
 
-    def find(self, id: str, now: float) -> Deployment:
+    def find(self, id: str, now: float) -> EngineDeployment:
         try:
             found = self._engine.deployments.get(id, now)
-        except Refused:
+        except EngineRefused:
             found = None
         if found is None or found.platform != PLATFORM or found.deleting:
-            raise Problem(self._quirks.pod_missing, "pod not found")
+            raise YottaProblem(self._quirks.pod_missing, "pod not found")
         return found
 
-    def all(self, call: HttpCall, now: float) -> list[Deployment]:
+    def all(self, call: HttpCall, now: float) -> list[EngineDeployment]:
         asked, regions = wire.values_of(call, "statusList"), wire.values_of(call, "regionList")
         states = {word for one in asked for word in _NUMBERED.get(one, (one,))}
         rows = self._engine.deployments.list(now, platform=PLATFORM)
@@ -57,17 +57,17 @@ class Pods:
             and (not regions or str(one.terms.data["region"]).upper() in regions)
         ]
 
-    def create(self, body: Mapping[str, Any], now: float) -> Deployment:
+    def create(self, body: Mapping[str, Any], now: float) -> EngineDeployment:
         code = wire.text(body, "gpuType")
         if code not in self._quirks.stock:
-            raise Problem(wire.BAD_REQUEST, f"gpu type [{code}] not supported")
+            raise YottaProblem(wire.BAD_REQUEST, f"gpu type [{code}] not supported")
         count = wire.gpu_count(body.get("gpuCount"))
         free = [region for region, there in self._quirks.stock[code].items() if there]
         given: object = body.get("regions")
         wanted = [str(one) for one in cast("list[object]", given)] if isinstance(given, list) and given else free
         region = next((one for one in wanted if one in free), None)
         if region is None:
-            raise Problem(wire.CREATE_FAILED, "create pod failed: no available resource for the requested GPU")
+            raise YottaProblem(wire.CREATE_FAILED, "create pod failed: no available resource for the requested GPU")
         ports: object = body.get("expose") or []
         exposes = [wire.exposed(one) for one in cast("list[object]", ports)] if isinstance(ports, list) else []
         served = next((int(one["port"]) for one in exposes if str(one["protocol"]).lower() == "http"), None)
@@ -92,7 +92,7 @@ class Pods:
             "created": self._engine.wall(now),
             "card": self._quirks.prices.get(code),
         }
-        terms = Terms(
+        terms = DeploymentTerms(
             launch=wire.launch(command, env, served),
             interface="http",
             kind="pod",
@@ -109,20 +109,20 @@ class Pods:
         self._engine.meter.open(made.id, name=name, price_per_hour=price, billed=frozenset(("idle", "busy")))
         return made
 
-    def pause(self, one: Deployment, now: float) -> None:
+    def pause(self, one: EngineDeployment, now: float) -> None:
         if one.stopped:
-            raise Problem(12001, "resource status invalid")
+            raise YottaProblem(12001, "resource status invalid")
         self._engine.deployments.stop(one.id, now)
 
-    def resume(self, one: Deployment, now: float) -> None:
+    def resume(self, one: EngineDeployment, now: float) -> None:
         if not one.stopped or one.workers:
-            raise Problem(12001, "resource status invalid")
+            raise YottaProblem(12001, "resource status invalid")
         self._engine.deployments.start(one.id, now)
 
-    def delete(self, one: Deployment, now: float) -> None:
+    def delete(self, one: EngineDeployment, now: float) -> None:
         self._engine.deployments.delete(one.id, now)
 
-    def status(self, one: Deployment, now: float) -> str:
+    def status(self, one: EngineDeployment, now: float) -> str:
         if one.deleting:
             return "TERMINATED"
         if one.stopped:
@@ -132,7 +132,7 @@ class Pods:
             return "RUNNING"
         return "FAILED" if self._engine.state(one, now) is State.FAILED else "INITIALIZING"
 
-    def shown(self, one: Deployment, now: float, *, authority: str | None) -> dict[str, JSON]:
+    def shown(self, one: EngineDeployment, now: float, *, authority: str | None) -> dict[str, JSON]:
         data = one.terms.data
         code = str(data["gpuType"])
         created = wire.millis(float(data["created"]))
@@ -165,7 +165,9 @@ class Pods:
             shown[self._quirks.shows_env] = [{"key": k, "value": v} for k, v in one.terms.launch.env.items()]
         return shown
 
-    def _port(self, one: Deployment, expose: Mapping[str, JSON], index: int, authority: str | None) -> dict[str, JSON]:
+    def _port(
+        self, one: EngineDeployment, expose: Mapping[str, JSON], index: int, authority: str | None
+    ) -> dict[str, JSON]:
         """An exposed port. The first http one leads to the container; the others have an address and no server."""
         http = str(expose["protocol"]).lower() == "http"
         host = gateway(str(one.terms.data["domain"]), authority)

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from unigpu.emulator.contract import JSON, Callback
-from unigpu.emulator.engine import Deployment, Engine, Job, Refused
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineJob, EngineRefused
 from unigpu.models.job import JobStatus
 
 from . import wire
 from .quirks import Quirks
-from .wire import Problem
+from .wire import YottaProblem
 
 _TASK_ID: Final = re.compile(r"[A-Za-z0-9_]*")
 _URI: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
@@ -53,7 +53,7 @@ class _Rate:
         while self.times and self.times[0] <= now - 1.0:
             self.times.popleft()
         if len(self.times) >= most:
-            raise Problem(wire.RATE, "QPS limit exceeded")
+            raise YottaProblem(wire.RATE, "QPS limit exceeded")
         self.times.append(now)
 
 
@@ -66,7 +66,11 @@ class Tasks:
     """
 
     def __init__(
-        self, engine: Engine, quirks: Quirks, new_id: Callable[[], int], status: Callable[[Deployment, float], str]
+        self,
+        engine: Engine,
+        quirks: Quirks,
+        new_id: Callable[[], int],
+        status: Callable[[EngineDeployment, float], str],
     ) -> None:
         self._engine = engine
         self._quirks = quirks
@@ -75,7 +79,7 @@ class Tasks:
         self._rates: dict[tuple[str, str], _Rate] = {}
         self._deliveries: dict[tuple[str, str], Delivery] = {}
 
-    def limit(self, one: Deployment, what: str, now: float) -> None:
+    def limit(self, one: EngineDeployment, what: str, now: float) -> None:
         """Count a call against the limits of the queue.
 
         Raises:
@@ -87,21 +91,21 @@ class Tasks:
             self._rates.setdefault((one.id, kind), _Rate()).take(now, mine)
             self._rates.setdefault(("", kind), _Rate()).take(now, all_ours)
 
-    def submit(self, one: Deployment, body: Mapping[str, Any], now: float) -> str:
+    def submit(self, one: EngineDeployment, body: Mapping[str, Any], now: float) -> str:
         """The task's id. One that is known already is the same task, whatever else the call says."""
         if one.terms.data["mode"] != "QUEUE":
-            raise Problem(wire.BAD_REQUEST, "tasks are for endpoints of serviceMode QUEUE")
+            raise YottaProblem(wire.BAD_REQUEST, "tasks are for endpoints of serviceMode QUEUE")
         id, extra = self._checked(one, body)
         if id in one.jobs or id in one.expired_jobs:
             return id
         status = self._status(one, now)
         if status in ("STOPPING", "STOPPED") or (status != "RUNNING" and self._quirks.accepts_tasks == "running"):
-            raise Problem(wire.UNAVAILABLE, "serverless unavailable")
+            raise YottaProblem(wire.UNAVAILABLE, "serverless unavailable")
         if self._quirks.rate_limits and len(one.queue) + len(one.running) >= _MOST_TASKS:
-            raise Problem(wire.RATE, f"an endpoint may have {_MOST_TASKS} tasks")
+            raise YottaProblem(wire.RATE, f"an endpoint may have {_MOST_TASKS} tasks")
         self._deliveries[one.id, id] = Delivery(number=self._new_id())
 
-        def ended(job: Job, then: float) -> None:
+        def ended(job: EngineJob, then: float) -> None:
             self._deliver(one, job, then)
 
         job = self._engine.submit(one.id, body["input"], now, id=id, extra=extra, ended=ended)
@@ -111,21 +115,21 @@ class Tasks:
             self._engine.jobs.finish(one, job, JobStatus.FAILED, now, error=error)
         return id
 
-    def get(self, one: Deployment, id: str) -> Job:
+    def get(self, one: EngineDeployment, id: str) -> EngineJob:
         try:
             return self._engine.jobs.get(one, id)
-        except Refused:
-            raise Problem(wire.TASK_MISSING, "task does not exist") from None
+        except EngineRefused:
+            raise YottaProblem(wire.TASK_MISSING, "task does not exist") from None
 
-    def all(self, one: Deployment, status: str | None) -> list[Job]:
+    def all(self, one: EngineDeployment, status: str | None) -> list[EngineJob]:
         """The newest first."""
         rows = sorted(one.jobs.values(), key=lambda job: (job.submitted_at, job.id), reverse=True)
         return [job for job in rows if status is None or self.status(one, job) == status]
 
-    def count(self, one: Deployment) -> int:
+    def count(self, one: EngineDeployment) -> int:
         return len(one.queue) + len(one.running)
 
-    def status(self, one: Deployment, job: Job) -> str:
+    def status(self, one: EngineDeployment, job: EngineJob) -> str:
         if job.status is JobStatus.DONE:
             delivered = self.delivery(one, job).status == "SUCCESS"
             return "DELIVERED" if delivered and self._quirks.delivered == "after_webhook" else "SUCCESS"
@@ -134,10 +138,10 @@ class Tasks:
         at_worker = job.status is JobStatus.RUNNING and self._quirks.delivered == "at_worker"
         return "DELIVERED" if at_worker else "PROCESSING"
 
-    def delivery(self, one: Deployment, job: Job) -> Delivery:
+    def delivery(self, one: EngineDeployment, job: EngineJob) -> Delivery:
         return self._deliveries.setdefault((one.id, job.id), Delivery(number=self._new_id()))
 
-    def shown(self, one: Deployment, job: Job, *, whole: bool = True) -> dict[str, JSON]:
+    def shown(self, one: EngineDeployment, job: EngineJob, *, whole: bool = True) -> dict[str, JSON]:
         """The task; *whole*: with what went in and came out."""
         engine, extra, delivery = self._engine, job.extra, self.delivery(one, job)
         last = job.finished_at or job.started_at or job.submitted_at
@@ -166,29 +170,29 @@ class Tasks:
 
     # -- inside
 
-    def _checked(self, one: Deployment, body: Mapping[str, Any]) -> tuple[str, dict[str, JSON]]:
+    def _checked(self, one: EngineDeployment, body: Mapping[str, Any]) -> tuple[str, dict[str, JSON]]:
         given: object = body.get("input")
         if given is None or given in ("", [], {}):
-            raise Problem(wire.TASK_FIELD, "input is required")
+            raise YottaProblem(wire.TASK_FIELD, "input is required")
         uri = str(body.get("processUri") or "")
         uri = uri if uri.startswith("/") else f"/{uri}"
         if not body.get("processUri") or len(uri) > 255 or not _URI.fullmatch(uri):
-            raise Problem(wire.TASK_FIELD, "processUri must be a path of at most 255 characters, without spaces")
+            raise YottaProblem(wire.TASK_FIELD, "processUri must be a path of at most 255 characters, without spaces")
         try:
             port = wire.whole(body.get("workerPort"), "workerPort", low=1, high=65535)
-        except Problem as exc:
-            raise Problem(wire.TASK_FIELD, exc.message) from None
+        except YottaProblem as exc:
+            raise YottaProblem(wire.TASK_FIELD, exc.message) from None
         id = body.get("taskId") or str(uuid.uuid5(uuid.NAMESPACE_URL, str(self._new_id())))
         if body.get("taskId") and not (len(str(id)) <= 255 and _TASK_ID.fullmatch(str(id))):
-            raise Problem(wire.TASK_FIELD, "taskId can only contain letters, numbers, and underscores")
+            raise YottaProblem(wire.TASK_FIELD, "taskId can only contain letters, numbers, and underscores")
         webhook, secret = body.get("webhook"), body.get("webhookAuthKey")
         if webhook and not (len(str(webhook)) <= 512 and _WEBHOOK.fullmatch(str(webhook))):
-            raise Problem(wire.TASK_FIELD, "webhook must be a valid URL")
+            raise YottaProblem(wire.TASK_FIELD, "webhook must be a valid URL")
         headers: object = body.get("headers") or {}
         if not isinstance(headers, Mapping) or any(
             not isinstance(value, str) for value in cast("Mapping[str, object]", headers).values()
         ):
-            raise Problem(wire.TASK_FIELD, "headers must be texts by name")
+            raise YottaProblem(wire.TASK_FIELD, "headers must be texts by name")
         return str(id), {
             "path": uri,
             "port": port,
@@ -198,7 +202,7 @@ class Tasks:
             "input": given,
         }
 
-    def _deliver(self, one: Deployment, job: Job, now: float) -> None:
+    def _deliver(self, one: EngineDeployment, job: EngineJob, now: float) -> None:
         """Call the task's webhook, and again later for as long as it fails."""
         url = job.extra["webhook"]
         if url is None or one.deleting:
@@ -223,7 +227,7 @@ class Tasks:
         callback = Callback(callback_id="", url=str(url), headers=tuple(headers))
         self._engine.callbacks.add(callback, waits=waits, told=told, body=body)
 
-    def _notice(self, one: Deployment, job: Job, number: int, tries: int, now: float) -> dict[str, JSON]:
+    def _notice(self, one: EngineDeployment, job: EngineJob, number: int, tries: int, now: float) -> dict[str, JSON]:
         done = job.status is JobStatus.DONE
         word = "Success" if done else "Failed"
         return {
@@ -239,7 +243,7 @@ class Tasks:
         }
 
 
-def error_of(job: Job) -> str | None:
+def error_of(job: EngineJob) -> str | None:
     """Why it failed, in words; a worker's refusal is the status and what it said."""
     if job.error is None:
         return None
@@ -247,6 +251,6 @@ def error_of(job: Job) -> str | None:
     return f"worker answered HTTP {kind[4:]}: {message}" if kind.startswith("HTTP") else f"{kind}: {message}"
 
 
-def worker_url(job: Job) -> str | None:
+def worker_url(job: EngineJob) -> str | None:
     """What was called. Workers have no public address."""
     return None if job.worker_id is None else f"http://{job.worker_id}:{job.extra['port']}{job.extra['path']}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from unigpu.emulator.contract import JSON
-from unigpu.emulator.engine import Deployment, Engine, Job
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineJob
 
 from . import wire
 from .tasks import Tasks, error_of, worker_url
@@ -36,13 +36,15 @@ def submitted(body: Mapping[str, Any]) -> dict[str, Any]:
         Problem: it has no id.
     """
     if not body.get("userTaskId"):
-        raise wire.Problem(wire.TASK_FIELD, "userTaskId is required")
+        raise wire.YottaProblem(wire.TASK_FIELD, "userTaskId is required")
     if body.get("taskData") in (None, "", [], {}):
-        raise wire.Problem(wire.TASK_FIELD, "taskData is required")
+        raise wire.YottaProblem(wire.TASK_FIELD, "taskData is required")
     return {new: body[old] for old, new in _FIELDS.items() if body.get(old) is not None}
 
 
-def shown(engine: Engine, tasks: Tasks, one: Deployment, job: Job, *, whole: bool = True) -> dict[str, JSON]:
+def shown(
+    engine: Engine, tasks: Tasks, one: EngineDeployment, job: EngineJob, *, whole: bool = True
+) -> dict[str, JSON]:
     delivery, extra = tasks.delivery(one, job), job.extra
     at = delivery.at
     row: dict[str, JSON] = {

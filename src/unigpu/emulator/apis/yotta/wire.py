@@ -44,7 +44,7 @@ _STATUS: Final[Mapping[int, int]] = {
 _SHELL: Final = frozenset("&|;<>$`\n")
 
 
-class Problem(Exception):
+class YottaProblem(Exception):
     """A business error of the platform."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -57,7 +57,7 @@ def ok(data: JSON = None) -> Reply:
     return Reply.json({"message": "success", "code": SUCCESS, "data": data})
 
 
-def problem(exc: Problem, *, http: bool) -> Reply:
+def problem(exc: YottaProblem, *, http: bool) -> Reply:
     """*http*: with the HTTP status that fits, instead of 200."""
     status = _STATUS.get(exc.code, 400) if http else 200
     return Reply.json({"message": exc.message, "code": exc.code, "data": None}, status=status)
@@ -77,9 +77,9 @@ def body_of(call: HttpCall) -> dict[str, Any]:
     try:
         found: object = json.loads(call.body)
     except (ValueError, RecursionError):
-        raise Problem(BAD_REQUEST, "the request body is not JSON") from None
+        raise YottaProblem(BAD_REQUEST, "the request body is not JSON") from None
     if not isinstance(found, dict):
-        raise Problem(BAD_REQUEST, "the request body is not an object")
+        raise YottaProblem(BAD_REQUEST, "the request body is not an object")
     return cast("dict[str, Any]", found)
 
 
@@ -104,7 +104,7 @@ def paged(rows: list[JSON], page: int, size: int) -> dict[str, JSON]:
 def text(body: Mapping[str, Any], field: str, *, most: int = 255) -> str:
     value = body.get(field)
     if not isinstance(value, str) or not 1 <= len(value) <= most:
-        raise Problem(BAD_REQUEST, f"{field} is required: 1 to {most} characters")
+        raise YottaProblem(BAD_REQUEST, f"{field} is required: 1 to {most} characters")
     return value
 
 
@@ -121,9 +121,9 @@ def whole(value: object, field: str, *, low: int = 0, high: int = 2**53) -> int:
     try:
         found = int(cast("str", value))
     except (TypeError, ValueError):
-        raise Problem(BAD_REQUEST, f"{field} must be a number") from None
+        raise YottaProblem(BAD_REQUEST, f"{field} must be a number") from None
     if isinstance(value, bool) or not low <= found <= high:
-        raise Problem(BAD_REQUEST, f"{field} must be from {low} to {high}")
+        raise YottaProblem(BAD_REQUEST, f"{field} must be from {low} to {high}")
     return found
 
 
@@ -134,12 +134,12 @@ def variables(body: Mapping[str, Any], reads: str) -> dict[str, str] | None:
     if given is None:
         return None
     if not isinstance(given, list):
-        raise Problem(BAD_REQUEST, "environmentVars must be a list of key and value")
+        raise YottaProblem(BAD_REQUEST, "environmentVars must be a list of key and value")
     found: dict[str, str] = {}
     for one in cast("list[object]", given):
         entry = mapping(one)
         if not isinstance(entry.get("key"), str) or not entry["key"]:
-            raise Problem(BAD_REQUEST, "environmentVars: each needs a key")
+            raise YottaProblem(BAD_REQUEST, "environmentVars: each needs a key")
         found[entry["key"]] = str(entry.get("value", ""))
     return found
 
@@ -153,13 +153,13 @@ def credential(body: Mapping[str, Any], reads: str) -> int | None:
 def gpu_count(value: object) -> int:
     count = whole(value, "gpuCount", low=1, high=1024)
     if count & (count - 1):
-        raise Problem(BAD_REQUEST, "gpuCount must be a power of 2")
+        raise YottaProblem(BAD_REQUEST, "gpuCount must be a power of 2")
     return count
 
 
 def exposed(value: object, field: str = "expose") -> dict[str, JSON]:
     if not isinstance(value, Mapping):
-        raise Problem(BAD_REQUEST, f"{field}: port and protocol are required")
+        raise YottaProblem(BAD_REQUEST, f"{field}: port and protocol are required")
     given = cast("Mapping[str, Any]", value)
     port = whole(given.get("port"), f"{field}.port", low=1, high=65535)
     return {"port": port, "protocol": str(given.get("protocol") or "http")}
@@ -172,7 +172,7 @@ def launch(command: str | None, env: Mapping[str, str], port: int | None) -> Lau
         try:
             argv = ("/bin/sh", "-c", command) if _SHELL & set(command) else tuple(shlex.split(command))
         except ValueError:
-            raise Problem(BAD_REQUEST, "initializationCommand cannot be read") from None
+            raise YottaProblem(BAD_REQUEST, "initializationCommand cannot be read") from None
     # A server may insist on the port that was stated; our worker takes any, so that many fit on one machine.
     extra: dict[str, JSON] = {} if port is None or "unigpu.worker" in (command or "") else {"port": port}
     return Launch(argv=argv, env=dict(env), extra=extra)

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Final
 
 from unigpu.emulator.contract import JSON, HttpCall, worker_number
-from unigpu.emulator.engine import Deployment, Engine, LogRecord, Worker
+from unigpu.emulator.engine import Engine, EngineDeployment, EngineWorker, LogRecord
 from unigpu.models.deployment import WorkerState
 
 from . import wire
 from .quirks import VRAM_GB, Quirks
-from .wire import Problem
+from .wire import YottaProblem
 
 _MOST_LINES: Final = 1000
 _STATES: Final = {
@@ -31,7 +31,7 @@ class Workers:
         self._engine = engine
         self._quirks = quirks
 
-    def all(self, one: Deployment, call: HttpCall, now: float) -> list[JSON]:
+    def all(self, one: EngineDeployment, call: HttpCall, now: float) -> list[JSON]:
         """Those there are and those that ended lately: these stay listed."""
         wanted = wire.values_of(call, "statusList")
         if "INITIALIZE" in wanted:
@@ -39,15 +39,15 @@ class Workers:
         workers = self._engine.workers(one.id)
         return [self._shown(one, each, now) for each in workers if not wanted or self._state(each) in wanted]
 
-    def place(self, one: Deployment, worker: Worker) -> dict[str, JSON]:
+    def place(self, one: EngineDeployment, worker: EngineWorker) -> dict[str, JSON]:
         """The region and GPU that a worker got: any of the acceptable ones, by its number."""
         places: list[dict[str, JSON]] = one.terms.data["places"]
         return places[worker_number(worker.id) % len(places)]
 
-    def logs(self, one: Deployment, id: str, call: HttpCall) -> dict[str, JSON]:
+    def logs(self, one: EngineDeployment, id: str, call: HttpCall) -> dict[str, JSON]:
         worker = next((each for each in self._engine.workers(one.id) if number_of(each) == id), None)
         if worker is None:
-            raise Problem(wire.NO_RECORD, "record not exist")
+            raise YottaProblem(wire.NO_RECORD, "record not exist")
         query = call.query
         size = wire.whole(query.get("pageSize", 100), "pageSize", low=1, high=_MOST_LINES)
         backward = query.get("direction", "Forward").lower() == "backward"
@@ -68,10 +68,10 @@ class Workers:
             "nextSearchAfterOffset": str(page[-1].n) if more else "",
         }
 
-    def _state(self, worker: Worker) -> str:
+    def _state(self, worker: EngineWorker) -> str:
         return "RUNNING" if worker.state.is_ready else _STATES.get(worker.state, "INITIALIZING")
 
-    def _shown(self, one: Deployment, worker: Worker, now: float) -> dict[str, JSON]:
+    def _shown(self, one: EngineDeployment, worker: EngineWorker, now: float) -> dict[str, JSON]:
         place = self.place(one, worker)
         code = str(place["gpuType"])
         seconds = self._engine.billed_seconds(worker, now)
@@ -94,7 +94,7 @@ class Workers:
         }
 
 
-def number_of(worker: Worker) -> str:
+def number_of(worker: EngineWorker) -> str:
     """A worker's id on this platform."""
     return str(worker_number(worker.id))
 
@@ -116,4 +116,4 @@ def _moment(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
-        raise Problem(wire.BAD_REQUEST, "a time is milliseconds or ISO 8601") from None
+        raise YottaProblem(wire.BAD_REQUEST, "a time is milliseconds or ISO 8601") from None
