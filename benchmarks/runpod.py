@@ -1,4 +1,4 @@
-"""RunPod's calls: unigpu beside the official client (`runpod` 1.12), against the face on loopback, in the same run.
+"""RunPod's calls: unigpu beside the official client (`runpod` 1.12), against the emulator on loopback, in the same run.
 
     python benchmarks/runpod.py [--calls 200] [--at-once 400] [--seconds 1]
 
@@ -94,7 +94,7 @@ class Workers:
 
 
 async def serve() -> None:
-    """The face, until the benchmark ends."""
+    """The emulator, until the benchmark ends."""
     from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodEmulator
     from unigpu.emulator.engine import Engine
     from unigpu.emulator.server.app import CloudServer

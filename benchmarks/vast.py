@@ -1,4 +1,4 @@
-"""Vast's calls: unigpu beside the official client (`vastai` 1.9.1), against the face on loopback, in the same run.
+"""Vast's calls: unigpu beside the official client (`vastai` 1.9.1), against the emulator on loopback, in the same run.
 
     python benchmarks/vast.py [--calls 200] [--at-once 128] [--seconds 1] [--dead 2]
 
@@ -91,7 +91,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def serve() -> None:
-    """The face and one worker's port, until the benchmark ends."""
+    """The emulator and one worker's port, until the benchmark ends."""
     from unigpu.emulator.apis.vast.emulator import VastEmulator
     from unigpu.emulator.apis.vast.state import Report
     from unigpu.emulator.contract import Answer, HttpCall, Reply, StartWorker, StopWorker, WorkerExited, WorkerReady
@@ -142,7 +142,7 @@ async def serve() -> None:
                 server.emit(WorkerExited(worker_id=effect.worker_id, code=0))
 
         def address(self, worker_id: str) -> None:
-            """The face tells it."""
+            """The emulator tells it."""
 
         async def close(self, *, grace: float) -> None:
             """There is nothing to end."""

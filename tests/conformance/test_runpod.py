@@ -1,4 +1,4 @@
-"""The RunPod driver in conformance, against RunPod's face: everything on virtual time."""
+"""The RunPod driver in conformance, against RunPod's emulator: everything on virtual time."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Platform:
 
     Attributes:
         name: Of the entry: the provider's, and for its pods ``-pod`` after it.
-        key: The environment variable of its key, and the key that the face takes.
+        key: The environment variable of its key, and the key that the emulator takes.
         face: Makes its face: engine, key, seed, and rows a page of its lists (where they have pages).
         fields: What is deployed, as spec fields.
         kinds: The resources of a deployment, in the order of creation.

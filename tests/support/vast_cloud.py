@@ -1,4 +1,4 @@
-"""The Vast face in memory, and short words for talking to it. Every reply is held to the official file."""
+"""The Vast emulator in memory, and short words for talking to it. Every reply is held to the official file."""
 
 from __future__ import annotations
 

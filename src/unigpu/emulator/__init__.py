@@ -1,1 +1,4 @@
-"""A small cloud: one engine, and each platform's wire protocol as a face over it."""
+"""The emulator: one engine, and each platform's API over it.
+
+The same engine, with real worker processes, is what the local provider runs on (`supervisor`).
+"""

@@ -1,8 +1,9 @@
-"""What the engine, its faces and its three drivers say to each other. Standard library only, and no I/O.
+"""What the engine, its emulated APIs and its three drivers say to each other. Standard library only, and no I/O.
 
-The engine is pure: state, events, and a clock handed in. A *face* translates one platform's HTTP into engine calls.
-Something drives it: `virtual` (virtual time, simulated workers), `server` (ASGI on real time), `supervisor` (the server
-with real worker processes). The driver carries out the *effects* that `Engine.tick` returns, and reports *events*.
+The engine is pure: state, events, and a clock handed in. An *emulated API* translates one platform's HTTP into engine
+calls. Something drives it: `simulation` (virtual time, simulated workers), `server` (ASGI on real time), `supervisor`
+(the server with real worker processes). The driver carries out the *effects* that `Engine.tick` returns, and reports
+*events*.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ JSON = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """A request as a face sees it. Header names are lower case; ``host`` is without a port.
+    """A request as an emulated API sees it. Header names are lower case; ``host`` is without a port.
 
     Attributes:
         path: Decoded, without the query.
@@ -110,7 +111,7 @@ class Launch:
             same as a number), ``{port}`` (the port that it was given) and ``{second}`` (one more, where it runs two
             servers). They win over ``env``.
         health: The path that answers 200 when the server takes requests; ``None``: as soon as it listens.
-        reports: The worker tells its platform by itself when it is ready, so nobody knocks at its port; the face
+        reports: The worker tells its platform by itself when it is ready, so its port is not probed; the emulated API
             reports `WorkerReady` then.
     """
 
@@ -268,8 +269,8 @@ class EmulatedAPI(Protocol):
         hosts: Host names that it answers for, in memory and under a mock; ``.name`` is every name under it. The first
             is the platform's own.
 
-    A face may also have ``operations``, the names of all its routes (without its own): a mock then refuses a fault for
-    a route that there is not.
+    An emulated API may also have ``operations``, the names of all its routes (without its own): a mock then refuses a
+    fault for a route that does not exist.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client for what the small cloud calls: its workers on loopback, and users' webhooks.
+"""A small HTTP/1.1 client for what the emulator calls: its workers on loopback, and users' webhooks.
 
 Here because `httpx` lives in `_io` alone, and a worker needs little: one request on one connection, a streamed
 answer, and a close that the worker sees at once. h11 does the protocol; it comes with uvicorn.

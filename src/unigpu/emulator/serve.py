@@ -26,23 +26,23 @@ from .processes.worker_command import DEFAULT_PATH, own_environment
 from .server.app import CloudServer
 from .server.listener import listen, serving
 
-FACES: Final[Mapping[str, str]] = {
+EMULATORS: Final[Mapping[str, str]] = {
     "local": "unigpu.emulator.apis.local.emulator:LocalEmulator",
     "runpod": "unigpu.emulator.apis.runpod.emulator:RunPodEmulator",
     "vast": "unigpu.emulator.apis.vast.emulator:VastEmulator",
     "yotta": "unigpu.emulator.apis.yotta.emulator:YottaEmulator",
 }
-"""Face → its class, loaded when it is served. Called with the engine and ``token=`` (the key that callers send)."""
+"""Platform → its class, loaded when it is served. Called with the engine and ``token=`` (the key that callers send)."""
 _GRACE_S: Final = 2.0
 
 
-def serve_main(faces: Sequence[str], host: str, port: int) -> int:
-    """Serve until SIGINT or SIGTERM; prints one line of JSON: ``{"base_urls": {face: url}, "key": key}``.
+def serve_main(platforms: Sequence[str], host: str, port: int) -> int:
+    """Serve until SIGINT or SIGTERM; prints one line of JSON: ``{"base_urls": {platform: url}, "key": key}``.
 
     Raises:
-        ConfigurationError: an unknown face, an address that is not loopback, or a port that is taken.
+        ConfigurationError: an unknown platform, an address that is not loopback, or a port that is taken.
     """
-    names = _checked(faces)
+    names = _checked(platforms)
     if not _is_loopback(host):
         raise ConfigurationError(f"--host {host}: this serves loopback only, as in 127.0.0.1")
     asyncio.run(_serve(names, host, port))
@@ -54,7 +54,7 @@ async def _serve(names: Sequence[str], host: str, port: int) -> None:
     key = secrets.token_urlsafe(24)
     engine = Engine(now=started[1], wall=lambda now: started[0] + now - started[1])
     for name in names:
-        engine.mount(_face(name)(engine, token=key))
+        engine.mount(_emulator(name)(engine, token=key))
     server = CloudServer(engine)
     server.backend = backend = ProcessBackend(server.emit, settings=ProcessSettings(environ=_container()))
     try:
@@ -89,19 +89,19 @@ def _container() -> Mapping[str, str]:
     return {**own, "PATH": f"{Path(sys.executable).parent}:{own.get('PATH', DEFAULT_PATH)}"}
 
 
-def _checked(faces: Sequence[str]) -> list[str]:
-    for face in faces:
-        if face not in FACES:
-            close = nearest(face, FACES)
+def _checked(platforms: Sequence[str]) -> list[str]:
+    for platform in platforms:
+        if platform not in EMULATORS:
+            close = nearest(platform, EMULATORS)
             raise ConfigurationError(
-                f"there is no face {face!r}" + (f"; did you mean {close!r}?" if close else ""),
-                hint=f"There are: {', '.join(FACES)}.",
+                f"there is no emulator of {platform!r}" + (f"; did you mean {close!r}?" if close else ""),
+                hint=f"There are: {', '.join(EMULATORS)}.",
             )
-    return list(dict.fromkeys(faces)) or list(FACES)
+    return list(dict.fromkeys(platforms)) or list(EMULATORS)
 
 
-def _face(name: str) -> Callable[..., EmulatedAPI]:
-    module, _, attribute = FACES[name].partition(":")
+def _emulator(name: str) -> Callable[..., EmulatedAPI]:
+    module, _, attribute = EMULATORS[name].partition(":")
     found: Callable[..., EmulatedAPI] = getattr(importlib.import_module(module), attribute)
     return found
 

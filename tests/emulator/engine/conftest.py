@@ -1,4 +1,4 @@
-"""A small cloud with the local face, on a clock of its own, and short words for talking to it."""
+"""An emulator with the local emulator, on a clock of its own, and short words for talking to it."""
 
 from __future__ import annotations
 

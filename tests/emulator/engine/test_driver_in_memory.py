@@ -1,4 +1,4 @@
-"""The local driver against its face, in memory: both speak one protocol, on virtual time, in every flavour."""
+"""The local driver against its emulator, in memory: both speak one protocol, on virtual time, in every flavour."""
 
 from __future__ import annotations
 

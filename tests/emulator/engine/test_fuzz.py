@@ -1,4 +1,4 @@
-"""Whatever a client sends, the local face answers, and answers as its protocol says."""
+"""Whatever a client sends, the local emulator answers, and answers as its protocol says."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_a_request_that_no_worker_got_goes_to_the_next_one(run: Run, tools: Any)
 def test_a_callback_is_made_and_its_status_told(run: Run) -> None:
     async def scenario(world: World) -> None:
         told: list[Any] = []
-        world.server.emit = told.append  # type: ignore[method-assign]  # no face here makes callbacks yet
+        world.server.emit = told.append  # type: ignore[method-assign]  # no emulator here makes callbacks yet
         url = f"http://127.0.0.1:{world.port}/v1/health"
         for n, target in enumerate((url, "http://127.0.0.1:1/")):
             world.server._carry_out(Callback(callback_id=str(n), url=target, body=b"{}"))

@@ -1,4 +1,4 @@
-"""RunPod's face on loopback with real workers, and RunPod's own package in an environment of its own beside it."""
+"""RunPod's emulator on loopback with real workers, and RunPod's own package in an environment of its own beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAIT = 60.0
 
 @dataclass(frozen=True)
 class Cloud:
-    """A face that is served. ``worker`` starts RunPod's own worker program with our handlers of `programs`."""
+    """An emulator that is served. ``worker`` starts RunPod's own worker program with our handlers of `programs`."""
 
     base: str
     key: str

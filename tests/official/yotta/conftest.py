@@ -1,4 +1,4 @@
-"""Yotta's face on loopback with real workers, and Yotta's own clients in an environment of their own beside it."""
+"""Yotta's emulator on loopback with real workers, and Yotta's own clients in an environment of their own beside it."""
 
 from __future__ import annotations
 

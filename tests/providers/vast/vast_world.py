@@ -59,7 +59,7 @@ class Kept(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
 
 class Account(Kept):
-    """The face over the engine."""
+    """The emulator over the engine."""
 
     def __init__(self, quirks: Quirks | None = None, *, clock: Any) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Script:
     """What the engine and the workers of an `Account` answer, where a test says so: put it into ``account.before``.
 
     An answer is a status and JSON, an exception, or a function of the request that gives one of them; of a list the
-    last repeats. ``None``: as the face has it.
+    last repeats. ``None``: as the emulator has it.
 
     Attributes:
         route, worker, workers, endpoint: Of ``/route/``, of workers, of the worker list, of the console.

@@ -38,7 +38,7 @@ class Deployments:
         self._leases = leases
         self._before: dict[str, _Before | EngineDeployment | None] = {}
 
-    # What faces ask for.
+    # What emulated APIs ask for.
 
     def create(self, id: str, platform: str, terms: DeploymentTerms, now: float) -> EngineDeployment:
         """Create one, without any worker unless its least says so.

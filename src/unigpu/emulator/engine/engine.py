@@ -1,9 +1,9 @@
-"""The engine of the small cloud: deployments, workers, jobs, faults and the bill, without any I/O.
+"""The emulator's engine: deployments, workers, jobs, faults and the bill, without any I/O.
 
-A driver (`virtual`, `server`, `supervisor`) calls `handle` for each request and `event` for what happens, then `tick`;
-it carries out the effects in order, and asks every open `Hold` again. One that fails to write a `Persist` record calls
-`undo_persist`, goes on with the other effects, and answers 507. The engine is not thread-safe: one thread, or one
-lock, drives it.
+A driver (`simulation`, `server`, `supervisor`) calls `handle` for each request and `event` for what happens, then
+`tick`; it carries out the effects in order, and asks every open `Hold` again. One that fails to write a `Persist`
+record calls `undo_persist`, goes on with the other effects, and answers 507. The engine is not thread-safe: one thread,
+or one lock, drives it.
 
 Times are seconds on the driver's monotonic clock; ``wall`` tells the epoch time of one.
 """
@@ -71,7 +71,7 @@ _MOST_ROUNDS: Final = 1000
 
 
 class Engine:
-    """One small cloud.
+    """One emulator.
 
     Args:
         now: The driver's monotonic time.
@@ -94,7 +94,7 @@ class Engine:
         self.deployments: Final = Deployments(self._core, self._fleet, self.jobs, self._leases)
         self.callbacks: Final = Callbacks(self._core)
         self.faults: Final = Faults()
-        self._faces: dict[str, EmulatedAPI] = {}
+        self.apis: Final[dict[str, EmulatedAPI]] = {}
 
     @property
     def meter(self) -> Meter:
@@ -115,24 +115,24 @@ class Engine:
 
     # What a driver calls.
 
-    def mount(self, face: EmulatedAPI) -> None:
+    def mount(self, api: EmulatedAPI) -> None:
         """Let a platform's protocol be spoken: under its hosts, or under the path ``/<its name>/``."""
-        self._faces[face.name] = face
+        self.apis[api.name] = api
 
     def handle(self, call: HttpCall, now: float) -> Answer:
-        """The answer of the face that the call is for. Call `tick` next, also for a `Hold`."""
+        """The answer of the emulated API that the call is for. Call `tick` next, also for a `Hold`."""
         now = self._core.advance(now)
-        face, call = self._pick(call)
-        if face is None:
+        api, call = self._pick(call)
+        if api is None:
             return _error(404, "no_face", f"no platform is served at {call.host or 'this address'}{call.path}")
-        operation = face.operation(call)
+        operation = api.operation(call)
         if operation is None:
-            message = f"{face.name} has no route {call.method} {call.path} here"
+            message = f"{api.name} has no route {call.method} {call.path} here"
             return _error(501, "not_implemented", message)
         before = self.faults.strike(operation, "before", call)
         if before is not None:
             return before
-        return self.faults.after(operation, call, face.handle(call, now))
+        return self.faults.after(operation, call, api.handle(call, now))
 
     def event(self, event: Event, now: float) -> None:
         """Take note of what happened. Events of workers that are gone are no news."""
@@ -219,7 +219,7 @@ class Engine:
         if record.kind in ("deployment", "deployment_gone"):
             self.deployments.undo_persist(record, now)
 
-    # What faces use, beside `deployments` and `jobs`.
+    # What emulated APIs use, beside `deployments` and `jobs`.
 
     def submit(
         self,
@@ -376,15 +376,15 @@ class Engine:
 
     def _pick(self, call: HttpCall) -> tuple[EmulatedAPI | None, HttpCall]:
         first = call.path[1:].partition("/")[0]
-        if first in self._faces:
+        if first in self.apis:
             prefix = len(first) + 1
             path = call.path[prefix:] or "/"
-            return self._faces[first], replace(call, path=path, target=call.target[prefix:])
-        for face in self._faces.values():
-            if answers_for(face.hosts, call.host):
-                return face, call
-        if len(self._faces) == 1:
-            return next(iter(self._faces.values())), call
+            return self.apis[first], replace(call, path=path, target=call.target[prefix:])
+        for api in self.apis.values():
+            if answers_for(api.hosts, call.host):
+                return api, call
+        if len(self.apis) == 1:
+            return next(iter(self.apis.values())), call
         return None, call
 
     def _late(

@@ -23,7 +23,7 @@ GONE_STATES: Final = frozenset({WorkerState.EXITED, WorkerState.FAILED, WorkerSt
 
 
 class EngineRefused(Exception):
-    """The engine says no. Faces turn it into their platform's answer; it never leaves `Engine.handle`."""
+    """The engine says no. Emulated APIs turn it into their platform's answer; it never leaves `Engine.handle`."""
 
     def __init__(self, kind: RefusedKind, message: str, *, what: str = "") -> None:
         super().__init__(message)
@@ -103,7 +103,7 @@ class DeploymentTerms:
             some (a gateway's round robin); else the one that worked last, so that others can leave.
         give_up: Whether what waits ends where workers failed too often in a row; else it waits for the next try.
         secret_names: Variables of ``launch.env`` whose values no record may hold.
-        data: What the face keeps with it; the engine does not read it.
+        data: What the emulated API keeps with it; the engine does not read it.
     """
 
     launch: Launch

@@ -45,7 +45,7 @@ class Faults:
         """Let *operation* fail.
 
         Args:
-            operation: A face's name of a route, as in ``"local.deployment.put"``; ``"local.*"`` fits all of a face.
+            operation: An emulated API's name of a route, as in ``"local.deployment.put"``; ``"local.*"`` fits all.
             when: Before the engine acts (nothing happened), or after (it happened, and the answer is lost).
             times: How often; ``None``: until it is removed.
             reply: A whole reply, an HTTP status, ``"drop"`` (connection closed) or ``"timeout"`` (no answer at all).

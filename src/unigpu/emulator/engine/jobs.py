@@ -28,7 +28,7 @@ class Jobs:
         ] = {}  # the answers of finished jobs, in bytes, oldest first
         self._kept_bytes = 0
 
-    # What faces ask for.
+    # What emulated APIs ask for.
 
     def submit(
         self,

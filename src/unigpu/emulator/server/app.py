@@ -1,4 +1,4 @@
-"""The small cloud on real time: an ASGI app over an engine and a backend.
+"""The emulator on real time: an ASGI app over an engine and a backend.
 
 One turn of the loop carries a call through: the engine answers, ticks, its effects are carried out (records are on the
 disk by then), and only then does the answer leave. Calls that the engine holds are asked again after every change, and

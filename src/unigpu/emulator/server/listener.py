@@ -1,4 +1,4 @@
-"""uvicorn under the small cloud: an app on a socket that is ours, stopped when we say so."""
+"""uvicorn under the emulator: an app on a socket that is ours, stopped when we say so."""
 
 from __future__ import annotations
 

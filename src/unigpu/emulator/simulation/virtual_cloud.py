@@ -96,7 +96,7 @@ class Pending:
 
 
 class VirtualCloud:
-    """A small cloud in memory.
+    """An emulator in memory.
 
     Args:
         clock: Moved by whoever uses it; default: one of its own, on which every call returns at once. Its wall clock is
@@ -135,8 +135,8 @@ class VirtualCloud:
         self._behaviors: dict[str, Behavior] = {}
         self.detach = self.clock.attach(self.step, self.next_due)
 
-    def mount(self, face: EmulatedAPI) -> None:
-        self.engine.mount(face)
+    def mount(self, api: EmulatedAPI) -> None:
+        self.engine.mount(api)
 
     def behave(self, name: str, behavior: Behavior) -> None:
         """How the workers of a deployment, by its id or its own name, behave from their next start on."""
@@ -240,7 +240,7 @@ class VirtualCloud:
 
 
 def _http_call(request: Request) -> HttpCall:
-    """A request as a face sees it."""
+    """A request as an emulated API sees it."""
     parts = urlsplit(request.url)
     pairs = [*parse_qsl(parts.query, keep_blank_values=True), *request.params]
     headers = dict(Headers(request.headers))

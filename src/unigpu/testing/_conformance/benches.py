@@ -1,4 +1,4 @@
-"""Two platforms under test, ready made: one in memory (any face over the engine), and a live account."""
+"""Two platforms under test, ready made: one in memory (any emulator over the engine), and a live account."""
 
 from __future__ import annotations
 

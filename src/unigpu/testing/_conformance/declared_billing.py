@@ -1,7 +1,8 @@
 """What the flags say of money and of lost work, held both ways on a platform in memory: part of `WireConformance`.
 
-The emulator's meter counts what a worker is billed for; its faces are told by the platform's manual, the facts by the
-same manual, and here they meet. What only a live account can tell (whose machines, preemption, an SLA) is held nowhere.
+The emulator's meter counts what a worker is billed for. The emulated API follows the platform's manual, the facts
+follow the same manual, and here they meet. What only a live account can tell (whose machines, preemption, an SLA) is
+held nowhere.
 """
 
 from __future__ import annotations

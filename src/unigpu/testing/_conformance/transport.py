@@ -1,4 +1,4 @@
-"""A small cloud in memory as an httpx transport, for `Client` and `AsyncClient` alike: no socket, any clock.
+"""An emulator in memory as an httpx transport, for `Client` and `AsyncClient` alike: no socket, any clock.
 
 Everything above the connections is the real thing: drivers, retries, deadlines, JSON. A request that the cloud holds
 lets the cloud's clock jump until there is an answer, or until the caller's read timeout is over.
@@ -23,16 +23,16 @@ Change = Callable[[str, Reply], Reply]
 
 
 class CloudTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """The way to one face of a `VirtualCloud`.
+    """The way to one emulator of a `VirtualCloud`.
 
     Attributes:
         calls: Every operation that arrived, in order.
         on_call, change: See their types; ``None``: nothing.
     """
 
-    def __init__(self, cloud: VirtualCloud, face: EmulatedAPI) -> None:
+    def __init__(self, cloud: VirtualCloud, api: EmulatedAPI) -> None:
         self._cloud = cloud
-        self._face = face
+        self._api = api
         self.calls: list[str] = []
         self.on_call: OnCall | None = None
         self.change: Change | None = None
@@ -52,7 +52,7 @@ class CloudTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         call = _http_call(request)
-        operation = self._face.operation(call) or f"{call.method} {call.path}"
+        operation = self._api.operation(call) or f"{call.method} {call.path}"
         self.calls.append(operation)
         self._tell("before", operation)
         timeouts = cast("dict[str, float | None]", request.extensions.get("timeout", {}))

@@ -120,8 +120,8 @@ class Answers:
         self._alone(request)
         call = http_call(request)
         with self._cloud.lock:
-            face = self._cloud.engine._faces[provider]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - one house
-        operation = (face.operation(call) or "unknown").removeprefix(f"{provider}.")
+            api = self._cloud.engine.apis[provider]
+        operation = (api.operation(call) or "unknown").removeprefix(f"{provider}.")
         with self._lock:
             self.calls.append(
                 Call(provider=provider, operation=operation, method=call.method, path=call.path, body=call.body)

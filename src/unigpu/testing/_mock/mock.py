@@ -114,19 +114,19 @@ class UnigpuMock:
         raise AttributeError(f"this mock serves {', '.join(providers) or 'nothing yet: enter it first'}; not {name!r}")
 
     def _mount(self, stack: ExitStack, name: str, platform: MockPlatform) -> None:
-        face = platform.face(self.cloud.engine)
-        self.cloud.mount(face)
+        api = platform.face(self.cloud.engine)
+        self.cloud.mount(api)
         if platform.own_address:
             port = next(_ports)
             self._answers.hosts[f"127.0.0.1:{port}"] = name
             self.router.route(host="127.0.0.1", port=port).mock(side_effect=serve_request)
             stack.enter_context(platform.around(f"http://127.0.0.1:{port}"))
             return
-        for host in face.hosts:
+        for host in api.hosts:
             self._answers.hosts[host] = name
             where = {"host__regex": rf"\.{re.escape(host[1:])}$"} if host.startswith(".") else {"host": host}
             self.router.route(**where).mock(side_effect=serve_request)
-        stack.enter_context(platform.around(f"https://{face.hosts[0]}"))
+        stack.enter_context(platform.around(f"https://{api.hosts[0]}"))
 
     # -- what a test says
 

@@ -31,7 +31,7 @@ _BUILT_IN: Final[Mapping[str, str]] = {
 class MockPlatform:
     """What a mock must know of a platform. A driver's package registers one in the group ``unigpu.mocks``.
 
-    The entry point and the face have the provider's name, and what the face calls its routes and its deployments'
+    The entry point and the emulator have the provider's name, and what the emulator calls its routes and deployments'
     platforms begins with it.
 
     Attributes:
@@ -45,7 +45,7 @@ class MockPlatform:
             has none. ``None``: the platform places no GPUs.
         verbs: Verb of a client → the ends of names of its routes, where they are other than those of most platforms
             (`UnigpuMock.calls`).
-        own_address: The mock gives it a loopback port of its own, instead of the face's hosts.
+        own_address: The mock gives it a loopback port of its own, instead of the emulator's hosts.
     """
 
     face: Callable[[Engine], EmulatedAPI]

@@ -85,9 +85,9 @@ class MockedProvider:
             made.append(faults.add(operation, times=None, reply=self._platform.no_capacity, match=strikes))
 
     def _known(self, operation: str) -> None:
-        """Raise unless there is such a route, where the face tells its routes (its attribute ``operations``)."""
-        face = self._cloud.engine._faces[self.name]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - one house
-        routes: Sequence[str] = sorted(getattr(face, "operations", ()))
+        """Raise unless there is such a route, where the emulator tells its routes (its attribute ``operations``)."""
+        api = self._cloud.engine.apis[self.name]
+        routes: Sequence[str] = sorted(getattr(api, "operations", ()))
         start = operation.removesuffix("*")
         if routes and operation not in routes and not (start != operation and any(r.startswith(start) for r in routes)):
             near = nearest(operation, routes)

@@ -1,4 +1,4 @@
-"""RunPod's face in memory. Every request and reply of the control plane is held to the official OpenAPI file."""
+"""RunPod's emulator in memory. Every request and reply of the control plane is held to the official OpenAPI file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Answer:
 
 @dataclass
 class Bench:
-    """The face and its cloud."""
+    """The emulator and its cloud."""
 
     cloud: VirtualCloud
     face: RunPodEmulator

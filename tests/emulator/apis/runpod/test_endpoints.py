@@ -1,4 +1,4 @@
-"""Serverless endpoints on RunPod's face: what a create takes and leaves out, PATCH, lists by cursor, workers, logs."""
+"""Serverless endpoints on RunPod's emulator: what a create takes, PATCH, lists by cursor, workers, logs."""
 
 from __future__ import annotations
 

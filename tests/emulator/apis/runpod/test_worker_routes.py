@@ -49,7 +49,7 @@ class Worker:
 
 
 class World:
-    """A face whose workers come for their jobs. The simulation starts them, and they never say that they are ready."""
+    """An emulator whose workers come for their jobs. The simulation starts them; they never report ready."""
 
     def __init__(self, **quirks: Any) -> None:
         self.cloud = VirtualCloud(behavior=Behavior(start="hang"))

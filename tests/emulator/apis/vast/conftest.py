@@ -1,4 +1,4 @@
-"""The Vast face in memory."""
+"""The Vast emulator in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, the face answers: never an exception, and a 5xx only where it lacks something on purpose."""
+"""Whatever is sent, the emulator answers: never an exception, and a 5xx only where it lacks something on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every reply is held to Vast's own file; where the face differs on purpose, it is listed by name with its source."""
+"""Every reply is held to Vast's own file; a deviation on purpose is listed by name with its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The face on loopback: real worker processes that report by themselves, and callers that reach them directly."""
+"""The emulator on loopback: real worker processes that report by themselves, and callers that reach them directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The face on loopback with TLS workers, which need a private ``/etc`` for their certificate."""
+"""The emulator on loopback with TLS workers, which need a private ``/etc`` for their certificate."""
 
 import sys
 from functools import partial
@@ -7,9 +7,9 @@ from unigpu.emulator import serve
 from unigpu.emulator.apis.vast.emulator import Quirks, VastEmulator
 
 
-def face(name):
+def emulator(name):
     return partial(VastEmulator, quirks=Quirks(worker_tls=True))
 
 
-serve._face = face
+serve._emulator = emulator
 sys.exit(serve.serve_main(["vast"], "127.0.0.1", 0))

@@ -191,7 +191,7 @@ def _changed_gpu(body: Mapping[str, Any], given: Mapping[str, Any], *, wipes: bo
 
 
 def _base_of(found: EngineDeployment) -> str | None:
-    """Where its workers were told that the face is."""
+    """Where its workers were told that the emulator is."""
     url = found.terms.launch.per_worker.get("RUNPOD_WEBHOOK_GET_JOB")
     return url.partition("/v2/")[0] if url else None
 

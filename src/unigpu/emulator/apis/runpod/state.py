@@ -1,4 +1,4 @@
-"""What the parts of the RunPod face share: its errors, the account, and reading requests.
+"""What the parts of the RunPod emulator share: its errors, the account, and reading requests.
 
 Facts and spellings are of RunPod's OpenAPI file (https://docs.runpod.io/api-reference-v2/openapi.json) and of its
 documentation pages; what they leave open is marked unverified where it is decided.
@@ -184,7 +184,7 @@ class RunPodAccount:
         return text.replace("+00:00", "Z")
 
     def base(self, call: HttpCall) -> str | None:
-        """Where this face is served by HTTP of this machine; ``None``: under RunPod's own host names."""
+        """Where this emulator is served by HTTP of this machine; ``None``: under RunPod's own host names."""
         if call.host in ("127.0.0.1", "localhost", "::1"):
             return f"{call.scheme}://{call.headers.get('host') or call.host}/{self.name}"
         return None

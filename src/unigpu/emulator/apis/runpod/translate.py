@@ -35,7 +35,7 @@ def card_of(account: RunPodAccount, body: Mapping[str, Any]) -> GpuType | None:
 
 
 def endpoint_terms(account: RunPodAccount, id: str, body: Mapping[str, Any], base: str | None) -> DeploymentTerms:
-    """How the engine runs an endpoint. *base*: where workers of this machine find the face."""
+    """How the engine runs an endpoint. *base*: where workers of this machine find the emulator."""
     quirks = account.quirks
     card = card_of(account, body)
     queue = body["type"] == "QUEUE"

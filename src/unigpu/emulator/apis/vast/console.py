@@ -1,4 +1,4 @@
-"""The console's half of the Vast face: templates, endpoints, workergroups, offers, and small things beside them.
+"""The console's half of the Vast emulator: templates, endpoints, workergroups, offers, and small things beside them.
 
 Sources: https://docs.vast.ai/api-reference/serverless/create-endpoint.md and its neighbours, the specification that
 Vast generates from its code (https://github.com/vast-ai/docs/pull/915), and what the official client sends (vastai

@@ -208,6 +208,6 @@ def _key(call: HttpCall) -> str:
 
 
 def _base(call: HttpCall) -> str:
-    """Where this face is served, for workers and for links; empty in memory."""
+    """Where this emulator is served, for workers and for links; empty in memory."""
     host = call.headers.get("host", "")
     return f"{call.scheme}://{host}/vast" if host and host.partition(":")[0] != _CONSOLE else ""

@@ -1,4 +1,4 @@
-"""Instances of the Vast face: machines rented one by one, and those that serverless workers run on.
+"""Instances of the Vast emulator: machines rented one by one, and those that serverless workers run on.
 
 Sources: https://docs.vast.ai/api-reference/instances/create-instance.md and its neighbours; the specification that Vast
 generates from its code (https://github.com/vast-ai/docs/pull/915); the shape of ``ports`` as users report it

@@ -1,4 +1,4 @@
-"""The marketplace that the face offers: a few machines, the two query languages, and docker's flags as texts.
+"""The marketplace that the emulator offers: a few machines, the two query languages, and docker's flags as texts.
 
 Sources: https://docs.vast.ai/api-reference/search/search-offers.md (fields, operators), vastai 1.9.1 ``api/query.py``
 (the text form, its aliases and its units: GB and days, where the JSON form has MB and seconds) and ``data/query.py``

@@ -1,4 +1,4 @@
-"""The second hop, in memory: a simulated worker's PyWorker. With real workers, callers reach them without this face.
+"""The second hop, in memory: a simulated worker's PyWorker. Callers reach real workers without this emulator.
 
 As the real one (vastai 1.9.1, ``serverless/server/lib/backend.py`` and ``data_types.py``): POST alone (405), 422 for an
 envelope that lacks something, 401 without a body for a wrong signature, 429 without a body when the work before it is

@@ -1,4 +1,4 @@
-"""Rate limits of the Vast face: a least interval by call, where the quirk is on.
+"""Rate limits of the Vast emulator: a least interval by call, where the quirk is on.
 
 The numbers are those of the specification that Vast generates (https://github.com/vast-ai/docs/pull/915,
 ``x-rateLimit``); its maintainers call them unpublished and movable (vast-ai/docs, pull request 61).

@@ -1,4 +1,4 @@
-"""The serverless engine's half of the Vast face (``run.vast.ai``): routes, worker lists, logs, and what workers tell.
+"""The serverless engine's half of the Vast emulator (``run.vast.ai``): routes, worker lists, logs, and reports.
 
 Sources: https://docs.vast.ai/api-reference/serverless/route.md; vastai 1.9.1, ``serverless/client/client.py`` (what a
 client sends and reads) and ``serverless/server/lib/metrics.py`` (what a worker reports).

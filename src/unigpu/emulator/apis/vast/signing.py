@@ -1,7 +1,7 @@
 """The keys of this emulator: what signs its routes, and the root that its workers' certificates chain to.
 
 RSA and the little of X.509 that is needed, with the standard library alone. Both private keys are printed here on
-purpose: whoever reads them can sign for workers that believe a small cloud on loopback, and for nobody else.
+purpose: whoever reads them can sign for workers that believe an emulator on loopback, and for nobody else.
 
 * A route is signed as RSA PKCS#1 v1.5 over SHA-256 of ``json.dumps({"url": url}, indent=4, sort_keys=True)``, in base64
   (vastai 1.9.1, ``serverless/server/lib/backend.py``, ``__check_signature``).

@@ -1,4 +1,4 @@
-"""What the parts of the Vast face share: its quirks, the account's things by their numbers, and what workers told."""
+"""What the parts of the Vast emulator share: its quirks, the account's things by their numbers, and reports."""
 
 from __future__ import annotations
 
