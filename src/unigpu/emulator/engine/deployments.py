@@ -31,9 +31,9 @@ class _Before:
 class Deployments:
     """The deployments of one engine."""
 
-    def __init__(self, core: EngineState, fleet: Workers, jobs: Jobs, leases: Leases) -> None:
+    def __init__(self, core: EngineState, workers: Workers, jobs: Jobs, leases: Leases) -> None:
         self._core = core
-        self._fleet = fleet
+        self._workers = workers
         self._jobs = jobs
         self._leases = leases
         self._before: dict[str, _Before | EngineDeployment | None] = {}
@@ -113,7 +113,7 @@ class Deployments:
         core.effects.append(Persist(kind="deployment_gone", id=id))
         self._jobs.cancel_all(deployment, now, why=why)
         self._leases.fail_waiting(deployment, {"type": "gone", "message": why})
-        self._fleet.stop_all(deployment, now)
+        self._workers.stop_all(deployment, now)
         core.touch(id)
         return True
 
@@ -146,7 +146,7 @@ class Deployments:
             for worker in ready:
                 if worker.idle_since is not None:
                     worker.idle_since = now
-        elif self._fleet.refusal(deployment, now) is None:
+        elif self._workers.refusal(deployment, now) is None:
             deployment.woken = True
         self._core.touch(id)
         return deployment
@@ -179,7 +179,7 @@ class Deployments:
             return State.DELETING
         if deployment.stopped:
             return State.STOPPED
-        broken = self._fleet.broken(deployment)
+        broken = self._workers.broken(deployment)
         if deployment.ready():
             return State.DEGRADED if broken else State.READY
         starting = any(worker.alive for worker in deployment.workers.values())
@@ -195,7 +195,7 @@ class Deployments:
 
     def reason(self, deployment: EngineDeployment, now: float) -> str | None:
         """Why it is so, where there is something to say."""
-        refusal = self._fleet.refusal(deployment, now)
+        refusal = self._workers.refusal(deployment, now)
         if refusal is not None:
             return str(refusal["message"])
         if deployment.failure is not None and not deployment.stopped and not deployment.deleting:
@@ -274,7 +274,7 @@ class Deployments:
         elif before is None:  # its creation
             deployment.deleting = deployment.deletion_told = True
             self._jobs.cancel_all(deployment, now, why="the deployment could not be recorded")
-            self._fleet.stop_all(deployment, now)
+            self._workers.stop_all(deployment, now)
         else:
             if not _same_workers(deployment.terms, before.terms):
                 deployment.version += 1

@@ -40,7 +40,6 @@ from ..contract import (
 from .billing import Meter
 from .deployments import STOPPED, Deployments
 from .entities import (
-    DeploymentTerms,
     EngineDeployment,
     EngineJob,
     EngineRefused,
@@ -55,16 +54,7 @@ from .state import EngineState
 from .webhooks import Callbacks
 from .workers import Workers
 
-__all__ = [
-    "DeploymentTerms",
-    "Engine",
-    "EngineDeployment",
-    "EngineJob",
-    "EngineRefused",
-    "EngineSettings",
-    "EngineWorker",
-    "LogRecord",
-]
+__all__ = ["Engine"]
 
 log = logging.getLogger("unigpu.cloud.engine")
 _MOST_ROUNDS: Final = 1000
@@ -90,8 +80,8 @@ class Engine:
         self._core = EngineState(now=now, wall=wall or _same, seed=seed, settings=settings or EngineSettings())
         self._leases = Leases(self._core)
         self.jobs: Final = Jobs(self._core)
-        self._fleet = Workers(self._core, self.jobs, self._leases)
-        self.deployments: Final = Deployments(self._core, self._fleet, self.jobs, self._leases)
+        self._workers = Workers(self._core, self.jobs, self._leases)
+        self.deployments: Final = Deployments(self._core, self._workers, self.jobs, self._leases)
         self.callbacks: Final = Callbacks(self._core)
         self.faults: Final = Faults()
         self.apis: Final[dict[str, EmulatedAPI]] = {}
@@ -147,23 +137,23 @@ class Engine:
         deployment = self._core.deployments[worker.deployment_id]
         match event:
             case WorkerStarted():
-                self._fleet.started(worker, event)
+                self._workers.started(worker, event)
             case WorkerReady():
-                self._fleet.ready(deployment, worker, event, now)
+                self._workers.ready(deployment, worker, event, now)
             case WorkerExited():
-                self._fleet.exited(deployment, worker, event, now)
+                self._workers.exited(deployment, worker, event, now)
             case WorkerLog():
                 self._core.log(worker, event.text, event.stream)
             case JobDone():
                 self.jobs.done(deployment, worker, event, now)
                 if not (event.busy or event.lost):
-                    self._fleet.proved(deployment, now)
+                    self._workers.proved(deployment, now)
             case Chunk():
                 self.jobs.chunk(deployment, event, now)
             case ForwardDone():
                 self._leases.unclaim(worker.id, event.lease, now)
                 if self._leases.release(event.lease, now) and event.status is not None:
-                    self._fleet.proved(deployment, now)
+                    self._workers.proved(deployment, now)
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due, and return what the driver has to do, in this order."""
@@ -177,7 +167,7 @@ class Engine:
             for deployment in touched:
                 self._leases.assign(deployment, now)
                 self.jobs.dispatch(deployment, now)
-                self._fleet.settle(deployment, now)
+                self._workers.settle(deployment, now)
                 self.deployments.reap(deployment, now)
         else:  # a mistake of ours must not hang a server
             log.error("the engine did not come to rest within %d rounds", _MOST_ROUNDS)
@@ -252,7 +242,7 @@ class Engine:
             stream=stream,
             idempotent=idempotent,
             extra=extra,
-            refusal=self._fleet.refusal(deployment, now),
+            refusal=self._workers.refusal(deployment, now),
             pin=pin,
             ended=ended,
         )
@@ -266,7 +256,7 @@ class Engine:
             Refused: ``not_found``, ``stopped`` (unless *wake*).
         """
         deployment = self._serving(deployment_id, now, wake=wake)
-        refusal = self._fleet.refusal(deployment, now)
+        refusal = self._workers.refusal(deployment, now)
         return self._leases.lease(deployment, call, now, wait=wait, no_worker=no_worker, refusal=refusal)
 
     def ask(self, deployment_id: str, key: str, now: float, *, keep: float) -> None:
@@ -302,7 +292,7 @@ class Engine:
         deployment = self._core.find(deployment_id)
         if worker_id not in deployment.workers and worker_id not in deployment.shelf:
             raise EngineRefused("not_found", f"there is no worker {worker_id!r} of {deployment_id!r}")
-        self._fleet.end_one(deployment, worker_id, now)
+        self._workers.end_one(deployment, worker_id, now)
 
     def fail_worker(self, deployment_id: str, worker_id: str, reason: str, now: float) -> None:
         """A worker told its platform that it cannot serve: it is ended, and that counts as a failure.
@@ -312,7 +302,7 @@ class Engine:
         """
         worker = self._core.worker(deployment_id, worker_id)
         if not worker.gone:
-            self._fleet.fail_one(self._core.find(deployment_id), worker, reason, now)
+            self._workers.fail_one(self._core.find(deployment_id), worker, reason, now)
 
     def take(self, deployment_id: str, worker_id: str, now: float, *, limit: int = 1) -> list[EngineJob]:
         """Jobs for a worker that comes and takes them."""

@@ -74,7 +74,7 @@ Note = Callable[[str, Mapping[str, JSON] | None], None]
 class _Worker:
     id: str
     ours: bool
-    door: PushTarget
+    target: PushTarget
     group: ProcessGroup
     log: LogFile | None
     oom_before: int | None
@@ -118,7 +118,7 @@ class ProcessBackend:
 
     def address(self, worker_id: str) -> tuple[str, int] | None:
         worker = self._workers.get(worker_id)
-        return (worker.door.host, worker.door.port) if worker is not None and worker.group.alive else None
+        return (worker.target.host, worker.target.port) if worker is not None and worker.group.alive else None
 
     async def close(self, *, grace: float) -> None:
         for worker_id in list(self._workers):
@@ -146,13 +146,13 @@ class ProcessBackend:
     def _spawn(self, worker_id: str, launch: Launch) -> _Worker:
         settings = self._settings
         argv = worker_command.command(launch)
-        taken = frozenset(w.door.port for w in self._workers.values())
+        taken = frozenset(w.target.port for w in self._workers.values())
         port = worker_command.free_port(taken, stated=worker_command.stated_port(launch))
         env = worker_command.environment(launch, port=port, own=settings.environ, tag=settings.tag, worker_id=worker_id)
         ours = worker_command.is_ours(launch)
         if ours:
             env.setdefault("UNIGPU_DRAIN", f"{settings.drain:g}")
-            worker_command.lock_door(env)
+            worker_command.require_token(env)
         file = LogFile(settings.log_dir / f"{worker_id}.log") if settings.log_dir is not None else None
 
         # Lines can only come in a later turn of the loop, when the worker has its place in the table.
@@ -166,9 +166,9 @@ class ProcessBackend:
             # Not recorded, a crash of ours would leave it running for ever.
             self._task(group.stop(0.0, group=True), name=f"undo {worker_id}")
             raise
-        door = worker_command.door(launch, env, port)
+        target = worker_command.push_target(launch, env, port)
         health = "/ping" if ours else launch.health
-        return _Worker(worker_id, ours, door, group, file, oom_kills(), health, launch.reports)
+        return _Worker(worker_id, ours, target, group, file, oom_kills(), health, launch.reports)
 
     async def _watch(self, worker: _Worker) -> None:
         probe = None if worker.reports else asyncio.create_task(self._until_ready(worker))
@@ -221,7 +221,7 @@ class ProcessBackend:
             return
         worker.ready = True
         self._emit(
-            WorkerReady(worker_id=worker.id, address=f"{worker.door.host}:{worker.door.port}", pid=worker.group.pid)
+            WorkerReady(worker_id=worker.id, address=f"{worker.target.host}:{worker.target.port}", pid=worker.group.pid)
         )
 
     def _stop(self, worker_id: str, grace: float) -> None:
@@ -261,7 +261,7 @@ class ProcessBackend:
 
     async def _run_push(self, worker: _Worker, effect: Push) -> None:
         try:
-            await push(worker.door, effect, self._emit)
+            await push(worker.target, effect, self._emit)
         except asyncio.CancelledError:
             # The connection is closed: the worker is asked to let go, and takes new work when it has.
             error = {"type": "Cancelled", "message": "the connection was closed"}
@@ -301,10 +301,10 @@ async def _is_ready(worker: _Worker) -> bool:
     exchange: Exchange | None = None
     try:
         async with asyncio.timeout(_PROBE_S):
-            exchange = await Exchange.open(worker.door.host, worker.door.port)
+            exchange = await Exchange.open(worker.target.host, worker.target.port)
             if worker.health is None:
                 return worker.group.alive
-            head = await exchange.send("GET", worker.health, [("host", f"{worker.door.host}:{worker.door.port}")])
+            head = await exchange.send("GET", worker.health, [("host", f"{worker.target.host}:{worker.target.port}")])
             return head.status == 200
     except (UpstreamError, TimeoutError):
         return False

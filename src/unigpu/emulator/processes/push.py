@@ -46,37 +46,37 @@ class _TooLarge(Exception):
     """The answer is above `OUTPUT_LIMIT`."""
 
 
-async def push(door: PushTarget, job: Push, emit: Callable[[Event], None]) -> None:
+async def push(target: PushTarget, job: Push, emit: Callable[[Event], None]) -> None:
     """Post one job; `Chunk` events as they come and one `JobDone` at the end. Cancelling it closes the connection.
 
     Raises:
         UpstreamError: the worker cannot be reached, or broke off: what became of the job is not known.
     """
     if "path" in job.extra:
-        door = replace(door, route=str(job.extra["path"]), raw=True)
-    body = json.dumps(job.input if door.raw else {"input": job.input}, separators=(",", ":")).encode()
-    headers = [("host", f"{door.host}:{door.port}"), ("content-type", "application/json")]
+        target = replace(target, route=str(job.extra["path"]), raw=True)
+    body = json.dumps(job.input if target.raw else {"input": job.input}, separators=(",", ":")).encode()
+    headers = [("host", f"{target.host}:{target.port}"), ("content-type", "application/json")]
     if "path" in job.extra:
         given: Mapping[str, str] = job.extra.get("headers") or {}
         headers += [(name.lower(), value) for name, value in given.items() if name.lower() not in _OWN]
     else:
         headers += [
-            ("accept", _NDJSON if job.stream and not door.raw else "application/json"),
+            ("accept", _NDJSON if job.stream and not target.raw else "application/json"),
             ("x-unigpu-job", job.job_id),
             ("x-unigpu-timeout", f"{job.execution_timeout:g}"),
         ]
-    if door.token is not None:
-        headers.append(("authorization", f"Bearer {door.token}"))
-    exchange = await Exchange.open(door.host, door.port)
+    if target.token is not None:
+        headers.append(("authorization", f"Bearer {target.token}"))
+    exchange = await Exchange.open(target.host, target.port)
     try:
         # Only our own server is known to ask for the body; a stranger's may ignore the question.
-        head = await exchange.send("POST", door.route, headers, body, ask_first=not door.raw)
-        if head.status in (429, 503) and not door.raw:
+        head = await exchange.send("POST", target.route, headers, body, ask_first=not target.raw)
+        if head.status in (429, 503) and not target.raw:
             emit(JobDone(worker_id=job.worker_id, job_id=job.job_id, busy=True))
         elif head.status == 200 and _is_ndjson(head):
             await _stream(exchange, job, emit)
         else:
-            emit(_answer(door, job, head, b"".join([part async for part in _limited(exchange)])))
+            emit(_answer(target, job, head, b"".join([part async for part in _limited(exchange)])))
     except _TooLarge:
         emit(JobDone(worker_id=job.worker_id, job_id=job.job_id, error=_TOO_LARGE))
     finally:
@@ -112,8 +112,8 @@ async def _stream(exchange: Exchange, job: Push, emit: Callable[[Event], None]) 
     raise UpstreamError("the worker's stream ended without its last line")
 
 
-def _answer(door: PushTarget, job: Push, head: Head, body: bytes) -> JobDone:
-    if door.raw:
+def _answer(target: PushTarget, job: Push, head: Head, body: bytes) -> JobDone:
+    if target.raw:
         if 200 <= head.status < 300:
             return _done(job, {"output": _json_or_text(body)}, len(body))
         return _refused(job, head, body)

@@ -79,7 +79,7 @@ def _activate(env: dict[str, str], python: str) -> None:
             env["CONDA_PREFIX"] = str(folder.parent)
 
 
-def lock_door(env: dict[str, str]) -> None:
+def require_token(env: dict[str, str]) -> None:
     """Let a worker of ours take calls of ours alone, unless its deployment has a token of its own.
 
     Loopback is open to every user of the machine, and to every page that a browser on it shows.
@@ -89,7 +89,7 @@ def lock_door(env: dict[str, str]) -> None:
         env[_TOKEN] = secrets.token_urlsafe(24)
 
 
-def door(launch: Launch, env: Mapping[str, str], port: int) -> PushTarget:
+def push_target(launch: Launch, env: Mapping[str, str], port: int) -> PushTarget:
     """Where a worker started with this environment takes jobs."""
     token = env.get(env.get("UNIGPU_AUTH", ""))
     route = env.get("UNIGPU_ROUTE")
