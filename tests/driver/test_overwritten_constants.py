@@ -48,7 +48,8 @@ def vast() -> FaceBench:
 def yotta() -> FaceBench:
     shown = Quirks(shows_env="envVars", env_key="envVars", credential_key="credentialId", numeric_ids=True)
     return FaceBench(
-        "yotta", lambda engine, key: YottaEmulator(engine, token=key, quirks=shown), list_operation="yotta.endpoint.list",
+        "yotta", lambda engine, key: YottaEmulator(engine, token=key, quirks=shown),
+        list_operation="yotta.endpoint.list",
         fields={**ANY, "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None, "auth": "none"},
     )  # fmt: skip
 

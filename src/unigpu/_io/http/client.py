@@ -1,8 +1,8 @@
 """`Io` over HTTP, for loops and for threads, from one source. Foreign exceptions stop here.
 
 A request is checked and encoded (`prepare`), sent over the connections of its role (`pool`), its reply unpacked within
-limits (`reply`, `decode`), or the failure named (`failures`). Redirects are never followed, nothing is retried, no
-cookie and no ``.netrc`` is ever read, and no URL is logged.
+limits (`reply`, `content_encoding`), or the failure named (`exceptions`). Redirects are never followed, nothing is
+retried, no cookie and no ``.netrc`` is ever read, and no URL is logged.
 
 httpx is needed, and imported, only for a transport that the user hands in (`user_transport`).
 """

@@ -23,7 +23,7 @@ PASSES: Final = (AssertionError, MemoryError, UniGPUError)
 
 
 class RefusedHere(Exception):
-    """Mixin for what `net` itself refuses: its text is ours, hence safe to show."""
+    """Mixin for what `network` itself refuses: its text is ours, hence safe to show."""
 
     retryable = True
 

@@ -1,4 +1,4 @@
-"""What `http` asks of whatever carries a request: a pool of ours, or a transport that a test handed in."""
+"""What `client` asks of whatever carries a request: a pool of ours, or a transport that the user hands in."""
 
 from __future__ import annotations
 

@@ -5,13 +5,13 @@
 ``POST …/{id}/stop``, ``POST …/{id}/start``
 ``PUT …/{id}/workers?count=N``                                 scale; also ``PUT …/workers/N`` (the client's OpenAPI
                                                                file) and ``POST …/workers`` with a body (a tutorial)
-``GET …/{id}/workers``, ``GET …/workers/{worker}/logs``        `_yotta_workers`
-``POST|GET …/{id}/tasks``, ``GET …/tasks/count|{task}``        `_yotta_tasks`
+``GET …/{id}/workers``, ``GET …/workers/{worker}/logs``        `Workers`
+``POST|GET …/{id}/tasks``, ``GET …/tasks/count|{task}``        `Tasks`
 ``/v2/pods``, ``…/{id}``, ``…/{id}/pause|resume``              `Pods`
-``/v2/container-registry-auths``, ``/v2/volumes``, ``/v2/vms``,  `_yotta_account`
+``/v2/container-registry-auths``, ``/v2/volumes``, ``/v2/vms``,  `YottaAccount`
 ``GET /v2/vms/types``
 ``/openapi/v1/skywalker/tasks``                                `tasks_v1`
-``<name>.yottadeos.com``, on this machine ``/gateway/<name>``  `_yotta_gateway`
+``<name>.yottadeos.com``, on this machine ``/gateway/<name>``  `Gateway`
 =============================================================  ==================================================
 
 Every answer is ``{"message", "code", "data"}``: 10000 is success; most errors are codes under HTTP 200. The key comes
