@@ -196,7 +196,7 @@ class CloudServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise RuntimeError(f"the small cloud speaks HTTP only, not {scope['type']}")
+            raise RuntimeError(f"the emulator serves HTTP only, not {scope['type']}")
         self.open_calls += 1
         self.last_call = self.clock()
         try:

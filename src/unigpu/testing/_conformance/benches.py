@@ -38,7 +38,7 @@ _RUN: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 
 class FaceBench:
-    """A platform in memory, from its face: what `WireConformance` needs. A context manager; each is empty at first.
+    """A platform in memory, from its emulator: what `WireConformance` needs. A context manager; each is empty at first.
 
     Args:
         provider: The driver's name.
