@@ -31,7 +31,7 @@ def deploy(world: World, **fields: Any) -> DeploymentInfo:
         life.deploy(
             world.scope(),
             spec(**fields),
-            if_exists="adopt",
+            if_exists="reuse",
             wait=False,
             deadline=FAR,
             on_failure="teardown",

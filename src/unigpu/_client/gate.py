@@ -95,7 +95,7 @@ class Gate:
 
         Returns:
             The spec, what was adapted, and the error for what must be said before something is created: what exists is
-            adopted without it.
+            reused without it.
 
         Raises:
             UnsupportedError: something stated cannot be, with the fact; all of it in one message.

@@ -82,7 +82,7 @@ async def _planned(
     hidden = tuple(_hidden(context, asked, where))
     info = done.deployed.info
     action = _action(done)
-    existing = action in ("adopt", "scale")
+    existing = action in ("reuse", "scale")
     rate = (
         _rate_then(context.seen(info, spec).rate, info, spec)
         if existing
@@ -215,6 +215,6 @@ def _hidden(context: Context, spec: DeploymentSpec, where: str) -> Iterator[str]
 def _action(done: DryRunResult) -> Action:
     if done.replaced:
         return "recreate"
-    words: dict[str, Action] = {"created": "create", "adopted": "adopt", "scaled": "scale", "updated": "update"}
+    words: dict[str, Action] = {"created": "create", "reused": "reuse", "scaled": "scale", "updated": "update"}
     found = words[done.deployed.change]
-    return "update" if found == "adopt" and done.requests else found
+    return "update" if found == "reuse" and done.requests else found

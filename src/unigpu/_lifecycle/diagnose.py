@@ -123,7 +123,7 @@ def cannot_start(failure: StartFailure, *, provider: str, deployment: str | None
 
 
 def next_step(reason: str, info: DeploymentInfo) -> str:
-    """What to do about *reason*. A deploy of a pod's name would adopt the pod, and the machine that went away."""
+    """What to do about *reason*. A deploy of a pod's name would reuse the pod, and the machine that went away."""
     return _LOST_POD if info.kind == "pod" and reason == "host_lost" else NEXT_STEP[reason]
 
 

@@ -2,7 +2,7 @@
 
 There are three reasons: an intent of this machine gives it up (a deploy failed and could not undo, or was killed half
 way), another deployment of its name is older, or its ttl has passed. A missing intent is never a reason. A *whole*
-deployment of a killed deploy is listed and not deleted: another machine may have adopted it since, and the platform
+deployment of a killed deploy is listed and not deleted: another machine may have reused it since, and the platform
 does not show that.
 """
 
@@ -144,7 +144,7 @@ class _Judge:
         self.scope, self.parts, self.found, self.intents, self.wall = scope, parts, found, intents, wall
         self.by_id: dict[Id, Intent] = {pair: one for one in intents.values() for pair in one.resources}
         self.standing: list[Found] = []
-        # What only this machine can reach, no other machine can have adopted.
+        # What only this machine can reach, no other machine can have reused.
         self.shared = scope.driver.env_key is not None or any_listed(parts)
 
     def all(self, mains: Sequence[Found]) -> list[tuple[Resource, Found, GcRow]]:

@@ -19,7 +19,7 @@ from .shared_status import SharedStatus
 
 _log = logging.getLogger("unigpu.lifecycle")
 
-IfExists = Literal["adopt", "error", "replace"]
+IfExists = Literal["reuse", "error", "replace"]
 OnFailure = Literal["teardown", "keep"]
 OnTimeout = Literal["cancel", "keep"]
 Wait = bool | Literal["worker"]
@@ -42,7 +42,7 @@ class Scope:
         expected: Seconds a cold start takes, as ``(low, high)``, from the facts.
         secrets: Fills in the values of secrets. It runs after the first survey and before the first write.
         unsaid: The error to raise before a create, where the spec leaves out a choice that has no safe default. A
-            deployment that exists is adopted without it.
+            deployment that exists is reused without it.
         ends_expired: The platform deletes nothing at a ttl: the next control call of a client does.
         start: Starts a stopped deployment, where the client lets many callers share one start.
         status: What other calls of the client have just seen; ``None``: each call asks the platform itself.

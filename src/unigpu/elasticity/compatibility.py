@@ -46,7 +46,7 @@ class Unmet:
             means: as if it had not been stated.
         got: What ``nearest`` means, in words.
         must_say: The user must say it before something is created: a `ConfigurationError`, whatever
-            ``on_unsupported`` is. To adopt what exists, nothing of this kind is needed.
+            ``on_unsupported`` is. To reuse what exists, nothing of this kind is needed.
     """
 
     field: str

@@ -13,7 +13,7 @@ from ._model_kinds import Data
 
 Interface = Literal["function", "http"]
 Kind = Literal["serverless", "pod"]
-Change = Literal["created", "adopted", "scaled", "updated"]
+Change = Literal["created", "reused", "scaled", "updated"]
 TtlEnforcer = Literal["platform", "worker", "client", "nobody"]
 
 

@@ -273,7 +273,7 @@ def test_starting_one_that_is_gone_says_so(client: Client, account: Account) -> 
 def test_a_pod_whose_host_went_offline_is_not_waited_for_and_its_end_makes_room_for_another(
     client: Client, account: Account
 ) -> None:
-    """Deploying the name again adopts it, so it has to be torn down first."""
+    """Deploying the name again reuses it, so it has to be torn down first."""
     app = client.deploy(**POD)
 
     def before(request: httpx.Request) -> httpx.Response | None:

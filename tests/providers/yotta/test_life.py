@@ -321,7 +321,7 @@ def test_a_life_behind_the_gateway(make: Make) -> None:
             app.invoke({"n": 1}, on_timeout="keep")
         assert [row.output["got"]["n"] for row in app.map([{"n": n} for n in range(5)], progress="off")] == [*range(5)]
         again = one.deploy(name="summarize", **FIELDS, **ALB)
-        assert again.change == "adopted"
+        assert again.change == "reused"
         assert again.invoke({"n": 2}).output == {"got": {"n": 2}}
         app.teardown()
     with client(bench) as one, pytest.raises(errors.NotFoundError):
@@ -416,7 +416,7 @@ def test_another_machine_uses_it_by_name(make: Make, shown: str) -> None:
     assert bench.left() == []
 
 
-def test_a_server_is_not_adopted_over_a_queue_that_has_no_address_for_it(make: Make) -> None:
+def test_a_server_is_not_reused_over_a_queue_that_has_no_address_for_it(make: Make) -> None:
     bench = make()
     with client(bench) as one:
         one.deploy(name="summarize", **FIELDS)

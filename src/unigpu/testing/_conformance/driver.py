@@ -100,7 +100,7 @@ class DriverConformance(DeclaredConformance):
             assert first.change == "created"
             assert first.state in (State.COLD, State.READY)
             again = await client.deploy(name="life", progress="off", **fields)
-            assert (again.change, again.id) == ("adopted", first.id)
+            assert (again.change, again.id) == ("reused", first.id)
             result = await client.invoke(first, {"n": 1, "text": "süß \U0001f600"})
             assert result.ok
             assert result.output == {"got": {"n": 1, "text": "süß \U0001f600"}}
@@ -132,8 +132,8 @@ class DriverConformance(DeclaredConformance):
             seen = await client.get("shared")
             assert seen.id == id_
             assert seen.info.name == "shared"
-            adopted = await client.deploy(name="shared", progress="off", **bench.fields("echo"))
-            assert (adopted.change, adopted.id) == ("adopted", id_)
+            reused = await client.deploy(name="shared", progress="off", **bench.fields("echo"))
+            assert (reused.change, reused.id) == ("reused", id_)
             await client.teardown("shared")
             await caught(NotFoundError, lambda: client.teardown("never-was"))
 
