@@ -9,10 +9,10 @@ import pytest
 
 from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
 from unigpu.models import Interface, Kind
-from unigpu.testing import FaceBench, WireConformance
+from unigpu.testing import EmulatorBench, WireConformance
 
 
-class Bench(FaceBench):
+class Bench(EmulatorBench):
     """RunPod in memory. A pod's port is open to the internet and it never ends by itself, so both must be said."""
 
     def shape(self, interface: Interface, kind: Kind) -> Mapping[str, Any]:
@@ -22,7 +22,7 @@ class Bench(FaceBench):
 
 class TestRunPod(WireConformance):
     @pytest.fixture
-    def wire(self) -> Iterator[FaceBench]:
+    def wire(self) -> Iterator[EmulatorBench]:
         bench = Bench(
             "runpod",
             lambda engine, key: RunPodEmulator(engine, key=key, page=2),
@@ -33,5 +33,5 @@ class TestRunPod(WireConformance):
             yield bench
 
     @pytest.fixture
-    def bench(self, wire: FaceBench) -> FaceBench:
+    def bench(self, wire: EmulatorBench) -> EmulatorBench:
         return wire

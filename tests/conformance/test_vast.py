@@ -9,7 +9,7 @@ import pytest
 
 from unigpu.emulator.apis.vast.emulator import VastEmulator
 from unigpu.models import Interface, Kind
-from unigpu.testing import FaceBench, WireConformance
+from unigpu.testing import EmulatorBench, WireConformance
 
 FIELDS: Mapping[str, Any] = {
     "image": "ghcr.io/me/app:1",
@@ -19,7 +19,7 @@ FIELDS: Mapping[str, Any] = {
 }
 
 
-class Bench(FaceBench):
+class Bench(EmulatorBench):
     """Vast in memory. A pod's port is open to the internet and it never ends by itself, so both must be said."""
 
     def shape(self, interface: Interface, kind: Kind) -> Mapping[str, Any]:
@@ -31,7 +31,7 @@ class TestVast(WireConformance):
     """Everything, on virtual time."""
 
     @pytest.fixture
-    def wire(self) -> Iterator[FaceBench]:
+    def wire(self) -> Iterator[EmulatorBench]:
         bench = Bench(
             "vast",
             lambda engine, key: VastEmulator(engine, token=key),
@@ -43,5 +43,5 @@ class TestVast(WireConformance):
             yield bench
 
     @pytest.fixture
-    def bench(self, wire: FaceBench) -> FaceBench:
+    def bench(self, wire: EmulatorBench) -> EmulatorBench:
         return wire

@@ -11,7 +11,7 @@ import pytest
 from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
 from unigpu.emulator.contract import EmulatedAPI
 from unigpu.emulator.engine import Engine
-from unigpu.testing import FaceBench
+from unigpu.testing import EmulatorBench
 from unigpu.testing._conformance.faults import WireConformance
 from unigpu.testing._conformance.flavors import Name
 
@@ -30,10 +30,10 @@ def _face(quirks: Quirks) -> Any:
     return made
 
 
-def _bench(tmp_path: Path, quirks: Quirks) -> FaceBench:
+def _bench(tmp_path: Path, quirks: Quirks) -> EmulatorBench:
     config = tmp_path / "unigpu.toml"
     config.write_text(CONFIG)
-    return FaceBench(
+    return EmulatorBench(
         "yotta",
         _face(quirks),
         fields=FIELDS,
@@ -46,12 +46,12 @@ class TestYotta(WireConformance):
     """As the platform is taken to be: no environment is shown."""
 
     @pytest.fixture
-    def wire(self, tmp_path: Path) -> Iterator[FaceBench]:
+    def wire(self, tmp_path: Path) -> Iterator[EmulatorBench]:
         with _bench(tmp_path, Quirks()) as made:
             yield made
 
     @pytest.fixture
-    def bench(self, wire: FaceBench) -> FaceBench:
+    def bench(self, wire: EmulatorBench) -> EmulatorBench:
         return wire
 
 
@@ -62,11 +62,11 @@ class TestYottaThatShowsTheEnvironment(WireConformance):
     flavours: ClassVar[Sequence[Name]] = ("asyncio",)
 
     @pytest.fixture
-    def wire(self, tmp_path: Path) -> Iterator[FaceBench]:
+    def wire(self, tmp_path: Path) -> Iterator[EmulatorBench]:
         quirks = Quirks(shows_env="envVars", env_key="envVars", credential_key="credentialId", numeric_ids=True)
         with _bench(tmp_path, quirks) as made:
             yield made
 
     @pytest.fixture
-    def bench(self, wire: FaceBench) -> FaceBench:
+    def bench(self, wire: EmulatorBench) -> EmulatorBench:
         return wire

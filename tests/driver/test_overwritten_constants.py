@@ -12,7 +12,7 @@ from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
 from unigpu.emulator.apis.vast.emulator import VastEmulator
 from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
 from unigpu.models import Interface, Kind
-from unigpu.testing import FaceBench
+from unigpu.testing import EmulatorBench
 from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 ANY: Final[Mapping[str, Any]] = {"image": "ghcr.io/me/app:1", "gpu": "RTX 4090"}
@@ -25,29 +25,29 @@ NAMES: Final = tuple(
 JUNK: Final = ("nan", "inf", "-1", "1e999", "junk", "")
 
 
-def reference() -> FaceBench:
-    return FaceBench(
+def reference() -> EmulatorBench:
+    return EmulatorBench(
         "reference", lambda engine, key: ReferenceEmulator(engine, key=key), list_operation="reference.endpoint.list",
         fields=ANY, driver=ReferenceDriver,
     )  # fmt: skip
 
 
-def runpod() -> FaceBench:
-    return FaceBench(
+def runpod() -> EmulatorBench:
+    return EmulatorBench(
         "runpod", lambda engine, key: RunPodEmulator(engine, key=key), list_operation="runpod.endpoint.list", fields=ANY
     )
 
 
-def vast() -> FaceBench:
-    return FaceBench(
+def vast() -> EmulatorBench:
+    return EmulatorBench(
         "vast", lambda engine, key: VastEmulator(engine, token=key), list_operation="vast.endpoint.list",
         fields={**ANY, "max_price": 1.0},
     )  # fmt: skip
 
 
-def yotta() -> FaceBench:
+def yotta() -> EmulatorBench:
     shown = Quirks(shows_env="envVars", env_key="envVars", credential_key="credentialId", numeric_ids=True)
-    return FaceBench(
+    return EmulatorBench(
         "yotta", lambda engine, key: YottaEmulator(engine, token=key, quirks=shown),
         list_operation="yotta.endpoint.list",
         fields={**ANY, "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None, "auth": "none"},
@@ -69,7 +69,7 @@ def overwritten(value: Any, junk: str) -> Any:
     return {name: overwritten(one, junk) for name, one in value.items()} | dict.fromkeys(added, junk)
 
 
-PLATFORMS: Final[Sequence[tuple[Callable[[], FaceBench], Kind]]] = (
+PLATFORMS: Final[Sequence[tuple[Callable[[], EmulatorBench], Kind]]] = (
     (reference, "serverless"),
     (runpod, "serverless"),
     (runpod, "pod"),
@@ -82,7 +82,7 @@ PLATFORMS: Final[Sequence[tuple[Callable[[], FaceBench], Kind]]] = (
 
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize(("make", "kind"), PLATFORMS)
-def test_one_odd_deployment_hides_no_other(make: Callable[[], FaceBench], kind: Kind, junk: str) -> None:
+def test_one_odd_deployment_hides_no_other(make: Callable[[], EmulatorBench], kind: Kind, junk: str) -> None:
     with make() as bench, Client(**bench.options()) as client:
         interface: Interface = "http" if (bench.provider, kind) == ("vast", "pod") else "function"
         said = {"ttl": None, "auth": "none"} if kind == "pod" else {}

@@ -31,7 +31,7 @@ def _rows(body: Any) -> list[Any]:
 REFERENCE = Platform(
     name="reference",
     key=("REFERENCE_API_KEY", "reference-key"),
-    face=_reference_face,
+    emulator=_reference_face,
     fields={
         "name": NAME,
         "handler": "app:summarize",

@@ -25,7 +25,7 @@ def _runpod_rows(body: Any) -> list[Any]:
 RUNPOD = Platform(
     name="runpod",
     key=("RUNPOD_API_KEY", "runpod-key"),
-    face=_runpod_face,
+    emulator=_runpod_face,
     fields={
         "name": NAME,
         "handler": "app:summarize",

@@ -72,7 +72,7 @@ VAST = Platform(
     name="vast",
     settle=60.0,
     key=("VAST_API_KEY", "vast-key"),
-    face=_vast_face,
+    emulator=_vast_face,
     fields={
         "name": NAME,
         "handler": "app:summarize",

@@ -37,7 +37,7 @@ YOTTA = Platform(
     name="yotta",
     settle=120.0,
     key=("YOTTA_API_KEY", "yotta-key"),
-    face=_yotta_face,
+    emulator=_yotta_face,
     fields={
         "name": NAME,
         "handler": "app:summarize",

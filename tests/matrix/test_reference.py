@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from unigpu.testing import FaceBench, WireConformance
+from unigpu.testing import EmulatorBench, WireConformance
 from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 
@@ -14,8 +14,8 @@ class TestReference(WireConformance):
     """Everything, on virtual time."""
 
     @pytest.fixture
-    def wire(self) -> Iterator[FaceBench]:
-        bench = FaceBench(
+    def wire(self) -> Iterator[EmulatorBench]:
+        bench = EmulatorBench(
             "reference",
             lambda engine, key: ReferenceEmulator(engine, key=key, page=2),
             list_operation="reference.endpoint.list",
@@ -26,5 +26,5 @@ class TestReference(WireConformance):
             yield bench
 
     @pytest.fixture
-    def bench(self, wire: FaceBench) -> FaceBench:
+    def bench(self, wire: EmulatorBench) -> EmulatorBench:
         return wire

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unigpu import AuthenticationError, Client
-from unigpu.testing import FaceBench, LiveBench
+from unigpu.testing import EmulatorBench, LiveBench
 from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 
@@ -28,8 +28,8 @@ def test_a_live_bench_ends_what_its_tests_left(tmp_path: Path) -> None:
 
 
 def test_a_face_is_a_platform_of_its_own_that_is_empty_at_first() -> None:
-    def bench() -> FaceBench:
-        return FaceBench(
+    def bench() -> EmulatorBench:
+        return EmulatorBench(
             "reference",
             lambda engine, key: ReferenceEmulator(engine, key=key),
             list_operation="reference.endpoint.list",

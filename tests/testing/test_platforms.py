@@ -58,7 +58,7 @@ from unigpu.testing import MockPlatform
 from unigpu.testing.reference import ReferenceEmulator
 
 PLATFORM = MockPlatform(
-    face=lambda engine: ReferenceEmulator(engine, key=None),
+    emulator=lambda engine: ReferenceEmulator(engine, key=None),
     adds_workers=("mine.endpoint.create",),
     no_capacity=Reply(status=409),
 )

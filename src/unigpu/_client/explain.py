@@ -19,7 +19,7 @@ from .gate import Gate
 from .lookup import DeploymentLike, Lookup, Target
 
 _TAIL: Final = 20
-_ROOM: Final = "Accept more GPUs or regions (offers() shows what there is now), or wait."
+_MORE_OFFERS: Final = "Accept more GPUs or regions (offers() shows what there is now), or wait."
 _WAKE: Final = "A request wakes it; wait_ready(wake=True) does so and waits."
 
 
@@ -103,12 +103,12 @@ def _judged(
         reason = classify(info.reason, *(one.reason for one in failed))
         text = f"its workers cannot start: {said or 'no reason is given'}"
         return cast("Cause", reason), text, next_step(reason, info)
-    if full := _no_room(info, workers):
-        return "no_capacity", f"no host has room for a worker: {full}", _ROOM
+    if full := _no_capacity(info, workers):
+        return "no_capacity", f"no host has capacity for a worker: {full}", _MORE_OFFERS
     if starting:
         return _starting(starting, expected, wall)
     if info.workers is not None and info.workers[1] == 0:
-        return "no_workers_allowed", "it may have no worker: its most is 0", "scale(workers=(0, 1)) allows one."
+        return "no_workers_allowed", "it has no worker, because its maximum is 0", "scale(workers=(0, 1)) allows one."
     if info.state is State.COLD:
         return "cold", "it has no worker now, as it should: nothing asked for one lately", _WAKE
     if info.state is State.CREATING:
@@ -119,7 +119,7 @@ def _judged(
     return "unknown", "it has no worker, and the platform gives no reason", next_step("unknown", info)
 
 
-def _no_room(info: DeploymentInfo, workers: Sequence[Worker]) -> str | None:
+def _no_capacity(info: DeploymentInfo, workers: Sequence[Worker]) -> str | None:
     """Where all that is there waits for a host, and the platform says that there is none: its words."""
     if any(one.state is not WorkerState.PLACING for one in workers):
         return None
@@ -134,11 +134,11 @@ def _starting(workers: Sequence[Worker], expected: tuple[float, float] | None, w
     if since is not None and expected is not None and since > expected[1]:
         return (
             "slow_start",
-            f"a worker starts since {since:.0f} s{usual}",
+            f"a worker has been starting for {since:.0f} s{usual}",
             "Read its log below: a large image or model takes long; a program that waits for something takes for ever.",
         )
-    so_far = "" if since is None else f" since {since:.0f} s"
-    return "starting", f"a worker starts{so_far}{usual}", "wait_ready() waits for it."
+    starting = "a worker is starting" if since is None else f"a worker has been starting for {since:.0f} s"
+    return "starting", f"{starting}{usual}", "wait_ready() waits for it."
 
 
 def _worker_line(worker: Worker, wall: float) -> str:

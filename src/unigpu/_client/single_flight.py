@@ -16,8 +16,8 @@ _TICK: Final = 0.05
 
 
 @dataclass(slots=True)
-class _Flight:
-    state: Literal["flying", "landed", "lost"] = "flying"
+class _Start:
+    state: Literal["running", "done", "lost"] = "running"
     error: UniGPUError | None = None
 
 
@@ -25,7 +25,7 @@ class SingleFlight:
     """The starts of one client that are under way."""
 
     def __init__(self) -> None:
-        self._flights: dict[tuple[int, str, str, str], _Flight] = {}
+        self._running: dict[tuple[int, str, str, str], _Start] = {}
 
     async def run(
         self, io: Io, verb: str, info: DeploymentInfo, work: Callable[[], Awaitable[None]], *, deadline: float
@@ -37,9 +37,9 @@ class SingleFlight:
             DeadlineExceeded: it was still under way at *deadline*.
         """
         key = (os.getpid(), verb, info.provider, info.provider_name)  # a child of a fork waits for no parent's start
-        mine = _Flight()
-        while (flight := self._flights.setdefault(key, mine)) is not mine:
-            while flight.state == "flying":
+        mine = _Start()
+        while (running := self._running.setdefault(key, mine)) is not mine:
+            while running.state == "running":
                 if io.now() >= deadline:
                     raise DeadlineExceeded(
                         f"{info.name or info.provider_name}: another call of this client is still starting it.",
@@ -48,18 +48,18 @@ class SingleFlight:
                         stop_reason="deadline",
                     )
                 await io.sleep(_TICK)
-            if flight.error is not None:
-                raise copy.copy(flight.error)  # each caller has a traceback of its own
-            if flight.state == "landed":
+            if running.error is not None:
+                raise copy.copy(running.error)  # each caller has a traceback of its own
+            if running.state == "done":
                 return
             # It was cancelled: another caller starts it.
         try:
             await work()
-            mine.state = "landed"
+            mine.state = "done"
         except UniGPUError as exc:
             mine.error = exc
             raise
         finally:
-            if mine.state == "flying":
+            if mine.state == "running":
                 mine.state = "lost"
-            self._flights.pop(key, None)
+            self._running.pop(key, None)

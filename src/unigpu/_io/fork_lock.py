@@ -1,4 +1,4 @@
-"""A lock that a child of a fork finds free, whoever held it in the parent."""
+"""A lock that a child of a fork finds free, even if a thread of the parent held it."""
 
 from __future__ import annotations
 

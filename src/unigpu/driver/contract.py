@@ -348,7 +348,7 @@ class Pauses(Protocol):
 
 @runtime_checkable
 class Inventories(Protocol):
-    """Platforms where more than deployments costs money: workers, machines, disks and volumes, whoever made them."""
+    """Platforms where more than deployments costs money: workers, machines, disks and volumes, also of others."""
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
         """Everything that bills now, or may: ours, others', stopped and still billing. Unknown prices are ``None``.

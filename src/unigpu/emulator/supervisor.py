@@ -1,7 +1,8 @@
 """The local provider's supervisor: the server, real worker processes, and the rule by which it ends.
 
-Whoever starts it holds an exclusive ``flock`` on the state directory's lock, and hands the open file over: it is held
-for the supervisor's life, and the kernel drops it at its death. Held means that somebody lives, starts or is exiting.
+The program that starts it holds an exclusive ``flock`` on the state directory's lock, and hands the open file over: the
+lock is held for the supervisor's life, and the kernel drops it at its death. Held means that a supervisor lives, starts
+or is exiting.
 
 It ends when a DELETE leaves nothing (told in the answer; every later request gets 503, and the process is gone within
 half a second), when nothing is deployed, after ``idle_exit`` without a call or a job, and on SIGTERM. In the last two
@@ -45,7 +46,7 @@ DIED: Final = 4
 """Exit code: it ended without a word before it listened, as by a signal; another try may do better."""
 
 _EMPTY_S: Final = 10.0  # between a start and the PUT it was started for, and after a ttl took the last deployment
-_LOOK_S: Final = 0.5
+_CHECK_S: Final = 0.5
 _LINGER_S: Final = 0.05  # for the last answer to leave
 _LAST_GRACE_S: Final = 0.3  # for workers after the last DELETE, which promises an end within half a second
 _STOP_GRACE_S: Final = 5.0
@@ -265,7 +266,7 @@ class Supervisor:
         synced, ahead = time.monotonic(), _wall(0.0)
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_CHECK_S):
                     await self._closing.wait()
             if self._closing.is_set():
                 return

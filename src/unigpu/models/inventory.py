@@ -1,4 +1,4 @@
-"""Everything that costs money on an account, whoever made it."""
+"""Everything that costs money on an account, also what others made."""
 
 from __future__ import annotations
 

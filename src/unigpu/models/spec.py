@@ -198,7 +198,7 @@ class DeploymentSpec(InputModel):
             raise ValueError(f"auth: {self.auth.env} is in env too, which anybody can see; leave it out there")
         if any(g.memory_gb is not None and g.name is None for g in self.gpu or ()) and self.max_price is None:
             raise ValueError(
-                'gpu: a size such as "24GB" accepts every GPU with at least that much memory, also dear ones; '
+                'gpu: a size such as "24GB" accepts every GPU with at least that memory, including expensive ones; '
                 "give max_price= (USD per worker-hour) with it"
             )
         return self

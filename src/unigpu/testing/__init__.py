@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._conformance.bench import Bench as Bench
     from ._conformance.bench import WireBench as WireBench
-    from ._conformance.benches import FaceBench as FaceBench
+    from ._conformance.benches import EmulatorBench as EmulatorBench
     from ._conformance.benches import LiveBench as LiveBench
     from ._conformance.driver import DriverConformance as DriverConformance
     from ._conformance.faults import WireConformance as WireConformance
@@ -25,7 +25,7 @@ _WHERE = {
     "Bench": "_conformance.bench",
     "Call": "_mock.answers",
     "DriverConformance": "_conformance.driver",
-    "FaceBench": "_conformance.benches",
+    "EmulatorBench": "_conformance.benches",
     "LiveBench": "_conformance.benches",
     "MockPlatform": "_mock.platforms",
     "MockedProvider": "_mock.provider",
@@ -40,7 +40,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - found by __getattr_
     "Bench",
     "Call",
     "DriverConformance",
-    "FaceBench",
+    "EmulatorBench",
     "LiveBench",
     "MockPlatform",
     "MockedProvider",

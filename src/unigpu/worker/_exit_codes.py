@@ -29,7 +29,7 @@ class End(NamedTuple):
 
 
 def explain(end: End) -> None:
-    """Write the reason as the last line, for whoever has to explain this exit."""
+    """Write the reason as the last line, for the reader who has to explain this exit."""
     if end.reason is not None:
         sys.stderr.write(f"unigpu.worker: {end.reason}\n")
     sys.stdout.flush()

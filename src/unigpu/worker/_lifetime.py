@@ -16,7 +16,7 @@ from unigpu.worker._settings import Settings
 log = logging.getLogger("unigpu.worker")
 
 State = Literal["loading", "ready", "draining", "expired"]
-_EXPIRY_LOOK = 30.0  # seconds; the wall clock may be set while we wait
+_EXPIRY_CHECK = 30.0  # seconds; the wall clock may be set while we wait
 
 
 class WorkerServer:
@@ -201,9 +201,9 @@ class WorkerServer:
         self._lost.discard(call)
         self._timers.pop(call).cancel()
         self._next_turn()
-        self._look_idle()
+        self._check_idle()
 
-    def _look_idle(self) -> None:
+    def _check_idle(self) -> None:
         if self._calls <= self._lost:
             self._idle.set()
 
@@ -218,12 +218,12 @@ class WorkerServer:
         self.stuck = f"job {call.job} of {self.name} still ran {self.settings.grace:g} s after it was told to end"
         log.error("%s; giving this worker up", self.stuck)
         self._lost.add(call)
-        self._look_idle()
+        self._check_idle()
         self.over.set()
 
     async def _watch_expiry(self, expires: float) -> None:
         while (left := expires - time.time()) > 0:  # noqa: ASYNC110 - no event tells that the wall clock was set
-            await asyncio.sleep(min(left, _EXPIRY_LOOK))
+            await asyncio.sleep(min(left, _EXPIRY_CHECK))
         self._expire()
 
     def _expire(self) -> None:

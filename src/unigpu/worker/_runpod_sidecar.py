@@ -23,7 +23,7 @@ from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import Settings
 from unigpu.worker.http_app import app
 
-_LOOK_S: Final = 0.1
+_CHECK_S: Final = 0.1
 _STOP_S: Final = 10.0
 
 
@@ -91,7 +91,7 @@ class RunPodAdapter:
 async def _stop_when_draining(worker: WorkerServer, process: asyncio.subprocess.Process) -> None:
     """The signal came to us alone: the loop must fetch no more, and finish what runs."""
     while worker.state != "draining":  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_CHECK_S)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
 

@@ -23,10 +23,10 @@ class StopRequest:
         self.again = asyncio.Event()
         self._heard = [0, 0]
 
-    def heard(self, way: int, name: str) -> None:
+    def heard(self, source: int, name: str) -> None:
         """One signal, heard by one of the two ways. Both hear most signals, so the larger count is the truth."""
         before = max(self._heard)
-        self._heard[way] += 1
+        self._heard[source] += 1
         if max(self._heard) > before:
             log.info("%s received", name)
             (self.again if self.once.is_set() else self.once).set()

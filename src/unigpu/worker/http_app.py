@@ -53,7 +53,7 @@ def app(worker: WorkerServer) -> App:
 
 
 class App:
-    """ASGI 3; it has no lifespan: whoever serves it starts and drains the worker."""
+    """ASGI 3; it has no lifespan: its server starts and drains the worker."""
 
     def __init__(self, worker: WorkerServer) -> None:
         self._worker = worker

@@ -22,7 +22,7 @@ from unigpu.emulator.contract import EmulatedAPI
 from unigpu.emulator.engine import Engine
 from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import Event
-from unigpu.testing import FaceBench
+from unigpu.testing import EmulatorBench
 from unigpu.testing._conformance.transport import CloudTransport
 
 FIELDS: Mapping[str, Any] = {
@@ -31,7 +31,7 @@ FIELDS: Mapping[str, Any] = {
 }  # fmt: skip
 SERVER: Mapping[str, Any] = {**FIELDS, "handler": None, "interface": "http", "command": ["python", "server.py"]}
 ALB: Mapping[str, Any] = {"provider_options": {"yotta": {"service_mode": "ALB"}}}
-Make = Callable[..., FaceBench]
+Make = Callable[..., EmulatorBench]
 
 
 @pytest.fixture
@@ -39,13 +39,13 @@ def make() -> Iterator[Make]:
     """Makes one account's platform, with quirks and a project file."""
     with ExitStack() as stack:
 
-        def made(config: Path | None = None, **quirks: Any) -> FaceBench:
+        def made(config: Path | None = None, **quirks: Any) -> EmulatorBench:
             def face(engine: Engine, key: str) -> EmulatedAPI:
                 return YottaEmulator(engine, token=key, quirks=Quirks(**quirks))
 
             more = {} if config is None else {"config": config}
             bench = stack.enter_context(
-                FaceBench(
+                EmulatorBench(
                     "yotta", face, list_operation="yotta.endpoint.list", options=lambda key: {"api_key": key, **more}
                 )
             )
@@ -55,16 +55,18 @@ def make() -> Iterator[Make]:
         yield made
 
 
-def behaves(bench: FaceBench, run: Callable[[Any], Any], *, cold_start: float = 120.0, duration: float = 0.1) -> None:
+def behaves(
+    bench: EmulatorBench, run: Callable[[Any], Any], *, cold_start: float = 120.0, duration: float = 0.1
+) -> None:
     behavior = Behavior(run=run, cold_start=cold_start, duration=duration)
     bench.cloud.simulation._behavior_of = lambda _: behavior
 
 
-def client(bench: FaceBench, **more: Any) -> unigpu.Client:
+def client(bench: EmulatorBench, **more: Any) -> unigpu.Client:
     return unigpu.Client(**{**bench.options(), **more})
 
 
-def sent(bench: FaceBench) -> Counter[str]:
+def sent(bench: EmulatorBench) -> Counter[str]:
     return Counter(name.removeprefix("yotta.") for name in bench.calls)
 
 

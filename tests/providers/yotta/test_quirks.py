@@ -15,7 +15,7 @@ from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
 from unigpu.emulator.contract import EmulatedAPI
 from unigpu.emulator.engine import Engine
 from unigpu.emulator.simulation.virtual_cloud import Behavior
-from unigpu.testing import FaceBench
+from unigpu.testing import EmulatorBench
 
 FIELDS: Mapping[str, Any] = {
     "handler": "app:f", "image": "ghcr.io/me/app:1", "gpu": "RTX 4090", "workers": 1, "ttl": None, "progress": "off"
@@ -48,20 +48,20 @@ OPEN: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.fixture(params=OPEN.values(), ids=OPEN)
-def bench(request: pytest.FixtureRequest) -> Iterator[FaceBench]:
+def bench(request: pytest.FixtureRequest) -> Iterator[EmulatorBench]:
     quirks = Quirks(**request.param)
 
     def face(engine: Engine, key: str) -> EmulatedAPI:
         return YottaEmulator(engine, token=key, quirks=quirks)
 
     options = lambda key: {"api_key": key}  # noqa: E731 - one line, read here
-    with FaceBench("yotta", face, list_operation="yotta.endpoint.list", options=options) as made:
+    with EmulatorBench("yotta", face, list_operation="yotta.endpoint.list", options=options) as made:
         behavior = Behavior(run=lambda given: {"got": given}, cold_start=100.0, duration=0.1, lines=("hello",))
         made.cloud.simulation._behavior_of = lambda _: behavior
         yield made
 
 
-def test_a_life_does_not_depend_on_what_is_not_documented(bench: FaceBench) -> None:
+def test_a_life_does_not_depend_on_what_is_not_documented(bench: EmulatorBench) -> None:
     with unigpu.Client(**bench.options()) as client:
         app = client.deploy(name="life", registry={"username": "u", "password": "p"}, **FIELDS)
         assert (app.state, app.info.workers) == (State.READY, (1, 1))

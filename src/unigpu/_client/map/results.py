@@ -47,7 +47,7 @@ class _Beside:
         self.finished = False
         self._later: Callable[[Callable[[], object]], object] | None = None
         self._pulling = anyio.Lock()
-        self._news, self._room, self._over = anyio.Event(), anyio.Event(), anyio.Event()
+        self._news, self._space, self._over = anyio.Event(), anyio.Event(), anyio.Event()
         self._ahead, self._most = 0, 1
         self._exhausted = False
 
@@ -75,7 +75,7 @@ class _Beside:
             self._news = anyio.Event()
             await self._news.wait()
         self._ahead -= 1
-        self._room.set()
+        self._space.set()
         return result
 
     async def stop(self) -> None:
@@ -102,8 +102,8 @@ class _Beside:
     async def _feed(self) -> Item | None:
         async with self._pulling:
             while self._ahead >= self._most:
-                self._room = anyio.Event()
-                await self._room.wait()
+                self._space = anyio.Event()
+                await self._space.wait()
             item = None if self._exhausted else self.giving.plan.intake.next()
             if item is None:
                 self._exhausted = True

@@ -1,6 +1,6 @@
 """From a `Request` to plain text and bytes that can be sent, or a clear refusal before anything is.
 
-Nothing is dropped or repaired in silence: what cannot be sent as it stands is an error that names the part, and never
+Nothing is dropped or repaired silently: what cannot be sent as it stands is an error that names the part, and never
 quotes a value that may be a secret.
 """
 

@@ -163,21 +163,21 @@ class Workers:
         for id in decision.drain:
             self._drain(deployment.workers[id], now, self._drain_limit(deployment))
             core.touch(deployment.id)
-        self._look_again(deployment, decision.next_check, now)
+        self._check_again(deployment, decision.next_check, now)
         missing = decision.workers - len(alive)
         # A worker that is on its way out still counts: there are never more than the most.
-        room = terms.max_workers - len(deployment.workers)
+        free = terms.max_workers - len(deployment.workers)
         if missing <= 0 or deployment.secrets_lost:
             return
         if now < deployment.retry_at:
-            self._look_again(deployment, deployment.retry_at, now)
+            self._check_again(deployment, deployment.retry_at, now)
             return
         if deployment.start_failures or deployment.crashes:
             missing = min(missing, 1 - sum(1 for worker in alive if not worker.state.is_ready))
-        for _ in range(min(missing, room)):
+        for _ in range(min(missing, free)):
             self._place(deployment, now)
 
-    def _look_again(self, deployment: EngineDeployment, at: float | None, now: float) -> None:
+    def _check_again(self, deployment: EngineDeployment, at: float | None, now: float) -> None:
         if at is None or at <= now or (deployment.check_at is not None and now < deployment.check_at <= at):
             return
         deployment.check_at = at

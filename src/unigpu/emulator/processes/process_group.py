@@ -111,11 +111,11 @@ class ProcessGroup:
         try:
             self._pidfd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):  # no Linux, or no descriptor left: look at it now and then
-            self._watcher = asyncio.get_running_loop().create_task(self._look())
+            self._watcher = asyncio.get_running_loop().create_task(self._poll())
         else:
             asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         while self._popen.poll() is None:  # noqa: ASYNC110 - nothing tells of its end here
             await asyncio.sleep(_PAUSE)
         self._on_end()

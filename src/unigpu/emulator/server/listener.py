@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        yield  # whoever runs us decides what a signal means
+        yield  # the program that runs us decides what a signal means
 
     async def main_loop(self) -> None:
         await self.stop.wait()

@@ -99,7 +99,7 @@ class VirtualCloud:
     """An emulator in memory.
 
     Args:
-        clock: Moved by whoever uses it; default: one of its own, on which every call returns at once. Its wall clock is
+        clock: Moved by its user; default: one of its own, on which every call returns at once. Its wall clock is
             the engine's.
         behavior: How workers behave where `behave` says nothing.
         seed, settings: The engine's.

@@ -124,7 +124,7 @@ async def _patch(
     api: RunPodAPI, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, gpu: Any, deadline: float
 ) -> None:
     """Change it, and see that it still runs on what it should: a PATCH was seen to wipe the excluded types
-    (https://github.com/runpod/runpod-mcp/pull/70), which would let dearer GPUs in. Then they are put back.
+    (https://github.com/runpod/runpod-mcp/pull/70), which would let more expensive GPUs in. Then they are put back.
 
     Raises:
         InvalidResponseError: it runs on something else all the same.

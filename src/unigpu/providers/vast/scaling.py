@@ -196,7 +196,7 @@ def _must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: 
 
 def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
     return UnsupportedError(
-        f"{flag}: Vast has no such thing for a pod",
+        f"{flag}: Vast has no setting of that kind for a pod",
         capability=flag,
         provider=PROVIDER,
         deployment=info.name,

@@ -27,7 +27,7 @@ from .. import handlers
 from .faults import SECRETS
 from .transport import CloudTransport
 
-__all__ = ["FaceBench", "LiveBench"]
+__all__ = ["EmulatorBench", "LiveBench"]
 
 _RUN: Final[Mapping[str, Callable[[Any], Any]]] = {
     "echo": handlers.echo,
@@ -37,12 +37,12 @@ _RUN: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-class FaceBench:
+class EmulatorBench:
     """A platform in memory, from its emulator: what `WireConformance` needs. A context manager; each is empty at first.
 
     Args:
         provider: The driver's name.
-        face: Makes the platform's protocol over an engine, given the key that it is to accept.
+        emulator: Makes the platform's protocol over an engine, given the key that it is to accept.
         fields: Spec fields of any deployment there, but name and handler.
         list_operation: The operation by which deployments are listed, as in ``"reference.endpoint.list"``.
         status_names: The names of fields of replies that hold a status.
@@ -54,7 +54,7 @@ class FaceBench:
     def __init__(
         self,
         provider: str,
-        face: Callable[[Engine, str], EmulatedAPI],
+        emulator: Callable[[Engine, str], EmulatedAPI],
         *,
         list_operation: str,
         fields: Mapping[str, Any] | None = None,
@@ -70,9 +70,9 @@ class FaceBench:
         self.crashes = self.runs = 0
         self._fields = fields or {}
         self._options = options or _plain_key
-        self._face, self._driver = face, driver
+        self._emulator, self._driver = emulator, driver
 
-    def __enter__(self) -> FaceBench:
+    def __enter__(self) -> EmulatorBench:
         with ExitStack() as stack:
             folder = tempfile.TemporaryDirectory(prefix="unigpu-bench-", ignore_cleanup_errors=True)
             self._folder = Path(stack.enter_context(folder))
@@ -84,7 +84,7 @@ class FaceBench:
             if self._driver is not None:
                 stack.enter_context(_registry.using(self.provider, self._driver))
             self.cloud = VirtualCloud(clock=clock)
-            made = self._face(self.cloud.engine, SECRETS["key"])
+            made = self._emulator(self.cloud.engine, SECRETS["key"])
             self.cloud.mount(made)
             self.transport = CloudTransport(self.cloud, made)
             self.transport.change = self._change

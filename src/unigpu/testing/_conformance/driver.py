@@ -1,6 +1,6 @@
 """What every driver must do, whatever the platform: a class that a driver's test inherits.
 
-The test gives a fixture ``bench``: how a client reaches the platform, and what to deploy there (`FaceBench`,
+The test gives a fixture ``bench``: how a client reaches the platform, and what to deploy there (`EmulatorBench`,
 `LiveBench`, or a `Bench` of its own). Each test method runs one workflow on every flavour, against a real platform or
 one in memory. `WireConformance` (beside this file) adds what needs a platform that can be made to fail.
 """

@@ -85,7 +85,7 @@ class WireConformance(DeclaredMoney, DeclaredOverTime, DriverConformance):
             tried = 0
             for when in ("before", "after"):
                 for operation in operations:
-                    for times in (1, 30):  # one is repeated in silence; so many are an error
+                    for times in (1, 30):  # one is repeated silently; so many are an error
                         wire.lose(operation, when, times=times)
                         with contextlib.suppress(UniGPUError):
                             await _one_life(client, wire)

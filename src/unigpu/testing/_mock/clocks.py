@@ -12,7 +12,7 @@ from unigpu._io.clock import InstantClock, RealClock, VirtualClock
 
 T = TypeVar("T")
 Mode = Literal["instant", "virtual", "real"]
-_LOOK: Final = 0.01
+_CHECK: Final = 0.01
 
 
 class MockClock(Protocol):
@@ -51,12 +51,12 @@ class RealMockClock(RealClock):
 
     def hold(self, poll: Callable[[float], T | None], until: float) -> T | None:
         while (found := self._ask(poll)) is None and self.now() < until:
-            time.sleep(max(0.0, min(_LOOK, until - self.now())))
+            time.sleep(max(0.0, min(_CHECK, until - self.now())))
         return found
 
     async def ahold(self, poll: Callable[[float], T | None], until: float) -> T | None:
         while (found := self._ask(poll)) is None and self.now() < until:  # noqa: ASYNC110 - looking is what steps the cloud
-            await anyio.sleep(max(0.0, min(_LOOK, until - self.now())))
+            await anyio.sleep(max(0.0, min(_CHECK, until - self.now())))
         return found
 
     def _ask(self, poll: Callable[[float], T | None]) -> T | None:

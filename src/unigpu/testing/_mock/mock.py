@@ -114,7 +114,7 @@ class UnigpuMock:
         raise AttributeError(f"this mock serves {', '.join(providers) or 'nothing yet: enter it first'}; not {name!r}")
 
     def _mount(self, stack: ExitStack, name: str, platform: MockPlatform) -> None:
-        api = platform.face(self.cloud.engine)
+        api = platform.emulator(self.cloud.engine)
         self.cloud.mount(api)
         if platform.own_address:
             port = next(_ports)

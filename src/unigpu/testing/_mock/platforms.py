@@ -35,7 +35,7 @@ class MockPlatform:
     platforms begins with it.
 
     Attributes:
-        face: Makes the platform's protocol over an engine; it must take any key that is not empty.
+        emulator: Makes the platform's protocol over an engine; it must take any key that is not empty.
         keys: Environment variables that get a dummy key.
         served: Spec fields with which `UnigpuMock.serve` deploys.
         adds_workers: Operations that ask for workers, which `MockedProvider.no_capacity` refuses.
@@ -48,7 +48,7 @@ class MockPlatform:
         own_address: The mock gives it a loopback port of its own, instead of the emulator's hosts.
     """
 
-    face: Callable[[Engine], EmulatedAPI]
+    emulator: Callable[[Engine], EmulatedAPI]
     keys: tuple[str, ...] = ()
     served: Mapping[str, Any] = field(default_factory=dict[str, Any])
     adds_workers: tuple[str, ...]
@@ -83,7 +83,7 @@ def find(name: str) -> MockPlatform:
     )
 
 
-def _local_face(engine: Engine) -> EmulatedAPI:
+def _local_emulator(engine: Engine) -> EmulatedAPI:
     from unigpu.emulator.apis.local.emulator import LocalEmulator
 
     return LocalEmulator(engine)
@@ -103,7 +103,7 @@ def _local_around(base: str) -> AbstractContextManager[object]:
     return _registry.using("local", MockedLocalDriver)
 
 
-def _reference_face(engine: Engine) -> EmulatedAPI:
+def _reference_emulator(engine: Engine) -> EmulatedAPI:
     from unigpu.testing.reference import ReferenceEmulator
 
     return ReferenceEmulator(engine, key=None)
@@ -131,14 +131,14 @@ def _reference_around(_: str) -> AbstractContextManager[object]:
 
 
 LOCAL: Final = MockPlatform(
-    face=_local_face,
+    emulator=_local_emulator,
     adds_workers=("local.deployment.put", "local.deployment.patch", "local.deployment.wake"),
     no_capacity=Reply.json({"error": {"type": "no_capacity", "message": "no worker can be had"}}, status=409),
     around=_local_around,
     own_address=True,
 )
 REFERENCE: Final = MockPlatform(
-    face=_reference_face,
+    emulator=_reference_emulator,
     keys=("REFERENCE_API_KEY",),
     served={"image": "registry.test/served:1", "gpu": "RTX 4090"},
     adds_workers=("reference.endpoint.create", "reference.endpoint.patch", "reference.endpoint.wake"),

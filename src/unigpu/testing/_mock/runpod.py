@@ -16,7 +16,7 @@ __all__ = ["RUNPOD"]
 _NO_CAPACITY: Final = "There are no longer any instances available with the requested specifications."
 
 
-def _face(engine: Engine) -> EmulatedAPI:
+def _emulator(engine: Engine) -> EmulatedAPI:
     from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
     from unigpu.emulator.apis.runpod.quirks import WIDE, Quirks
 
@@ -39,7 +39,7 @@ def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:
 
 
 RUNPOD: Final = MockPlatform(
-    face=_face,
+    emulator=_emulator,
     keys=("RUNPOD_API_KEY",),
     served={"image": "registry.test/served:1", "gpu": "RTX 4090"},
     adds_workers=("runpod.endpoint.create", "runpod.endpoint.patch", "runpod.pod.create"),

@@ -14,7 +14,7 @@ from .platforms import MockPlatform
 __all__ = ["VAST"]
 
 
-def _face(engine: Engine) -> EmulatedAPI:
+def _emulator(engine: Engine) -> EmulatedAPI:
     from unigpu.emulator.apis.vast.emulator import VastEmulator
 
     return VastEmulator(engine, token=None)
@@ -37,7 +37,7 @@ def _gpus(call: HttpCall, engine: Engine, now: float) -> Sequence[str]:
 
 
 VAST: Final = MockPlatform(
-    face=_face,
+    emulator=_emulator,
     keys=("VAST_API_KEY",),
     served={"image": "registry.test/served:1", "gpu": "RTX 4090", "max_price": 1.0},
     adds_workers=("vast.instance.create",),

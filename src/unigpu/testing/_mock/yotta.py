@@ -13,7 +13,7 @@ from unigpu.models.gpu import canonical
 from .platforms import MockPlatform
 
 
-def _face(engine: Engine) -> EmulatedAPI:
+def _emulator(engine: Engine) -> EmulatedAPI:
     from unigpu.emulator.apis.yotta.emulator import YottaEmulator
 
     return YottaEmulator(engine)
@@ -41,7 +41,7 @@ def _named(of: Mapping[str, Any]) -> Sequence[str]:
 
 
 YOTTA: Final = MockPlatform(
-    face=_face,
+    emulator=_emulator,
     keys=("YOTTA_API_KEY",),
     # Nothing there scales to zero, so that workers and an end must be stated.
     served={"image": "registry.test/served:1", "gpu": "RTX 4090", "workers": (1, 1), "ttl": None},

@@ -36,7 +36,7 @@ PRICES: Final[Mapping[str, float]] = {"RTX 4090": 0.72, "L40S": 1.08, "H100 SXM"
 
 
 def offered(spec: DeploymentSpec) -> list[str]:
-    """The GPUs of the catalogue that are asked for and not too dear, in the order in which they were asked for."""
+    """The GPUs of the catalogue that are asked for and not too expensive, in the order in which they were asked for."""
     wanted = [one for one in spec.gpu or () if one.count == 1]
     names = [name for one in wanted for name in PRICES if matches(name, one)]
     return [name for name in dict.fromkeys(names) if spec.max_price is None or PRICES[name] <= spec.max_price]

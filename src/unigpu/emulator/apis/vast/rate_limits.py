@@ -40,7 +40,7 @@ INTERVALS: Final[Mapping[str, float]] = {
 
 
 class RateLimits:
-    """When which call came last, by whoever sent it."""
+    """When which call came last, by any sender."""
 
     def __init__(self, quirks: Quirks) -> None:
         self._quirks = quirks

@@ -1,7 +1,7 @@
 """The keys of this emulator: what signs its routes, and the root that its workers' certificates chain to.
 
 RSA and the little of X.509 that is needed, with the standard library alone. Both private keys are printed here on
-purpose: whoever reads them can sign for workers that believe an emulator on loopback, and for nobody else.
+purpose: anyone who reads them can sign for workers that believe an emulator on loopback, and for nobody else.
 
 * A route is signed as RSA PKCS#1 v1.5 over SHA-256 of ``json.dumps({"url": url}, indent=4, sort_keys=True)``, in base64
   (vastai 1.9.1, ``serverless/server/lib/backend.py``, ``__check_signature``).
@@ -83,7 +83,7 @@ def public_key() -> str:
 @cache
 def root_certificate() -> str:
     """What ``GET /static/jvastai_root.cer`` answers, as PEM."""
-    name = _name("unigpu small cloud: Vast face root")
+    name = _name("unigpu emulator: Vast root")
     constraints = _extension(_OID_BASIC_CONSTRAINTS, _sequence(b"\x01\x01\xff"), critical=True)
     return _pem("CERTIFICATE", _certificate(1, name, name, _ROOT.public(), [constraints]))
 
@@ -105,7 +105,7 @@ def sign_certificate(request: bytes, address: str) -> str:
     packed = ipaddress.ip_address(address).packed
     names = _extension(_OID_ALTERNATIVE_NAME, _sequence(_tagged(0x87, packed)))
     serial = int.from_bytes(hashlib.sha256(der).digest()[:8]) | 1
-    issuer = _name("unigpu small cloud: Vast face root")
+    issuer = _name("unigpu emulator: Vast root")
     return _pem("CERTIFICATE", _certificate(serial, issuer, _name(address), _tagged(*spki), [names]))
 
 
