@@ -77,7 +77,7 @@ VENDORS := $(patsubst tests/official/%/requirements.txt,%,$(wildcard tests/offic
 
 .PRECIOUS: .venvs/%/.made
 
-official: $(VENV)/.dev $(VENDORS:%=.venvs/%/.made) ## The vendors' own clients and workers against our faces
+official: $(VENV)/.dev $(VENDORS:%=.venvs/%/.made) ## The vendors' own clients and workers against our emulators
 	UNIGPU_OFFICIAL=1 $(BIN)/python -m pytest -q -p no:randomly tests/official
 
 $(VENV)/.docs: $(BIN)/python pyproject.toml

@@ -46,9 +46,9 @@ def show(name: str, done: int, calls: int, seconds: float) -> None:
 
 async def ours(url: str, calls: int) -> None:
     from unigpu._io.contract import CallClass, Request
-    from unigpu._io.http import AsyncHttpIo, HttpConfig
-    from unigpu._io.limits import LimitedIo
-    from unigpu._io.retry import RetryingIo
+    from unigpu._io.http.client import AsyncHttpIo, HttpConfig
+    from unigpu._io.resilience.rate_limit import LimitedIo
+    from unigpu._io.resilience.retry import RetryingIo
 
     base = AsyncHttpIo(HttpConfig(limit=calls, private_workers=True))
     io = RetryingIo(LimitedIo(base, {}))

@@ -15,10 +15,10 @@ import time
 from unigpu._io.bridge import run_sync
 from unigpu._io.clock import InstantClock
 from unigpu._io.contract import CallClass, Headers, Request, Response
-from unigpu._io.memory import MemoryIo
-from unigpu._io.protection import Protection
-from unigpu._io.retry import RetryingIo
-from unigpu._io.tokens import RetryTokens
+from unigpu._io.in_memory import MemoryIo
+from unigpu._io.resilience.protection import Protection
+from unigpu._io.resilience.retry import RetryingIo
+from unigpu._io.resilience.retry_budget import RetryTokens
 from unigpu.errors import CircuitOpen
 
 RATES = (0.05, 0.20, 0.30, 0.50, 0.80, 1.00)

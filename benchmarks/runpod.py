@@ -1,4 +1,4 @@
-"""RunPod's calls: unigpu beside the official client (`runpod` 1.12), against the face on loopback, in the same run.
+"""RunPod's calls: unigpu beside the official client (`runpod` 1.12), against the emulator on loopback, in the same run.
 
     python benchmarks/runpod.py [--calls 200] [--at-once 400] [--seconds 1]
 
@@ -74,7 +74,7 @@ class Workers:
         self._emit = emit
 
     def carry_out(self, effect: Any) -> None:
-        from unigpu.cloud.contract import JobDone, Push, StartWorker, StopWorker, WorkerExited, WorkerReady
+        from unigpu.emulator.contract import JobDone, Push, StartWorker, StopWorker, WorkerExited, WorkerReady
 
         later = asyncio.get_running_loop().call_later
         if isinstance(effect, StartWorker):
@@ -94,15 +94,15 @@ class Workers:
 
 
 async def serve() -> None:
-    """The face, until the benchmark ends."""
-    from unigpu.cloud._listener import listen, serving
-    from unigpu.cloud.engine import Engine
-    from unigpu.cloud.faces.runpod import Quirks, RunPodFace
-    from unigpu.cloud.server import CloudServer
+    """The emulator, until the benchmark ends."""
+    from unigpu.emulator.apis.runpod.emulator import Quirks, RunPodEmulator
+    from unigpu.emulator.engine import Engine
+    from unigpu.emulator.server.app import CloudServer
+    from unigpu.emulator.server.listener import listen, serving
 
     wall, now = time.time(), time.monotonic()
     engine = Engine(now=now, wall=lambda at: wall + at - now)
-    engine.mount(RunPodFace(engine, token=KEY, processes=False, quirks=Quirks(rate_limits=())))
+    engine.mount(RunPodEmulator(engine, token=KEY, processes=False, quirks=Quirks(rate_limits=())))
     server = CloudServer(engine)
     server.backend = Workers(server.emit)
     listener = listen("127.0.0.1", 0)

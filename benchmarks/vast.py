@@ -1,4 +1,4 @@
-"""Vast's calls: unigpu beside the official client (`vastai` 1.9.1), against the face on loopback, in the same run.
+"""Vast's calls: unigpu beside the official client (`vastai` 1.9.1), against the emulator on loopback, in the same run.
 
     python benchmarks/vast.py [--calls 200] [--at-once 128] [--seconds 1] [--dead 2]
 
@@ -91,18 +91,18 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def serve() -> None:
-    """The face and one worker's port, until the benchmark ends."""
-    from unigpu.cloud._listener import listen, serving
-    from unigpu.cloud.contract import Answer, HttpCall, Reply, StartWorker, StopWorker, WorkerExited, WorkerReady
-    from unigpu.cloud.engine import Engine
-    from unigpu.cloud.faces._vast_state import Report
-    from unigpu.cloud.faces.vast import VastFace
-    from unigpu.cloud.server import CloudServer
+    """The emulator and one worker's port, until the benchmark ends."""
+    from unigpu.emulator.apis.vast.emulator import VastEmulator
+    from unigpu.emulator.apis.vast.state import Report
+    from unigpu.emulator.contract import Answer, HttpCall, Reply, StartWorker, StopWorker, WorkerExited, WorkerReady
+    from unigpu.emulator.engine import Engine
+    from unigpu.emulator.server.app import CloudServer
+    from unigpu.emulator.server.listener import listen, serving
 
     port_server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1000)
     alive = f"http://127.0.0.1:{port_server.sockets[0].getsockname()[1]}"
 
-    class Face(VastFace):
+    class Face(VastEmulator):
         """Counts routes; and lets its workers be dead on demand."""
 
         routes, url = 0, alive
@@ -142,7 +142,7 @@ async def serve() -> None:
                 server.emit(WorkerExited(worker_id=effect.worker_id, code=0))
 
         def address(self, worker_id: str) -> None:
-            """The face tells it."""
+            """The emulator tells it."""
 
         async def close(self, *, grace: float) -> None:
             """There is nothing to end."""

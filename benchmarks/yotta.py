@@ -97,15 +97,15 @@ else:
 
 async def serve() -> None:
     """The emulator with real workers, and a count of what arrives, at ``/counts``."""
-    from unigpu.cloud._listener import listen, serving
-    from unigpu.cloud.backends import ProcessBackend
-    from unigpu.cloud.engine import Engine
-    from unigpu.cloud.faces.yotta import Quirks, YottaFace
-    from unigpu.cloud.server import CloudServer
+    from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
+    from unigpu.emulator.engine import Engine
+    from unigpu.emulator.processes.backend import ProcessBackend
+    from unigpu.emulator.server.app import CloudServer
+    from unigpu.emulator.server.listener import listen, serving
 
     wall, now = time.time(), time.monotonic()
     engine = Engine(now=now, wall=lambda at: wall + at - now)
-    engine.mount(YottaFace(engine, token=KEY, quirks=Quirks(rate_limits=False)))  # clients are measured, not waits
+    engine.mount(YottaEmulator(engine, token=KEY, quirks=Quirks(rate_limits=False)))  # clients are measured, not waits
     server = CloudServer(engine)
     server.backend = backend = ProcessBackend(server.emit)
     seen: Counter[str] = Counter()

@@ -22,7 +22,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import unigpu
-from unigpu._io.http import SyncHttpIo
+from unigpu._io.http.client import SyncHttpIo
 from unigpu.testing import unigpu_mock
 
 ROOT = Path(unigpu.__file__).parent

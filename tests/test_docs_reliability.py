@@ -16,8 +16,8 @@ from unigpu import errors
 from unigpu._io.bridge import run_sync
 from unigpu._io.clock import VirtualClock
 from unigpu._io.contract import CallClass, Headers, Outcome, Request, Response
-from unigpu._io.memory import MemoryIo
-from unigpu._io.retry import RetryingIo, RetryPolicy
+from unigpu._io.in_memory import MemoryIo
+from unigpu._io.resilience.retry import RetryingIo, RetryPolicy
 from unigpu._io.status import TRANSIENT, outcome
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ MADE: dict[str, Callable[[], errors.UniGPUError | int]] = {
     "lost answer": lambda: errors.TransportError("broke"),
     "your deadline": lambda: errors.TransportTimeout("late", stop_reason="deadline"),
     "unreadable answer": lambda: errors.InvalidResponseError("too large"),
-    "3xx": lambda: errors.InvalidResponseError("a redirect"),  # what `_io/reply.py` makes of one
+    "3xx": lambda: errors.InvalidResponseError("a redirect"),  # what `_io/http/reply.py` makes of one
     "2xx": lambda: 200,
 }
 ROWS = [(name, row) for row in table("What came back") for name in re.findall(r"`([^`]+)`", row["What came back"])]
@@ -126,9 +126,14 @@ def test_every_number_on_the_page_is_the_constant_it_names(constant: str, shown:
 def test_the_numbers_in_the_text_are_the_constants_it_names() -> None:
     assert _constant("poll.FAILURES") == 5
     assert _constant("poll.SILENCE") == 60
-    assert _constant("protection.WARNING_PAUSE") == 30
-    assert _constant("_try._IMPATIENT") == 5
-    for name in ("`poll.FAILURES`, `poll.SILENCE`", "`protection.WARNING_PAUSE`", "silent for 5 s", "60 s without an"):
+    assert _constant("resilience.protection.WARNING_PAUSE") == 30
+    assert _constant("resilience.send_outcome._IMPATIENT") == 5
+    for name in (
+        "`poll.FAILURES`, `poll.SILENCE`",
+        "`resilience.protection.WARNING_PAUSE`",
+        "silent for 5 s",
+        "60 s without an",
+    ):
         assert name in PAGE
 
 
@@ -142,8 +147,8 @@ def test_every_stop_reason_is_explained_and_every_field_exists() -> None:
 
 
 def test_what_is_logged_is_listed() -> None:
-    from unigpu._io._records import Records
-    from unigpu._io.protection import Protection
+    from unigpu._io.resilience.protection import Protection
+    from unigpu._io.resilience.telemetry import Records
 
     seen: list[tuple[str, Any]] = []
     records = Records(Protection(), 4, lambda kind, _, fields: seen.append((kind, fields)))

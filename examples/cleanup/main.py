@@ -10,7 +10,7 @@ import unigpu
 def main() -> None:
     with unigpu.Client("local") as client:
         try:
-            # ephemeral: a random end of the name, never adopted, and gone after an hour even if this machine dies
+            # ephemeral: a random end of the name, never reused, and gone after an hour even if this machine dies
             with client.deploy(name="preview", handler=distinct, workers=(1, 2), ephemeral=True) as app:
                 print("deployed:", app.name, "-", app.rate)
                 print("answer:", app.invoke({"text": "the cat and the dog"}).output)

@@ -3,8 +3,8 @@
     python main.py                 all of them, on this machine: no account, no Docker
     python main.py local runpod    some
 
-The platforms are those of `unigpu cloud serve`: their protocols on loopback, and behind them workers that are
-processes of the environments which the Dockerfile's recipe makes (see recipe.py).
+The platforms are those of `unigpu emulator serve`: their protocols on loopback, and behind them workers that
+are processes of the environments which the Dockerfile's recipe makes (see recipe.py).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ PLATFORMS: dict[str, Platform] = {
 @contextlib.contextmanager
 def served(name: str, image: Image) -> Iterator[tuple[str, str]]:
     """The platform on loopback, with the image's own interpreter and code before all others: base URL and key."""
-    command = [str(image.bin / "python"), "-m", "unigpu", "cloud", "serve", name]
+    command = [str(image.bin / "python"), "-m", "unigpu", "emulator", "serve", name]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=image.app, env=image.environment()
     ) as process:

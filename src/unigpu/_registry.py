@@ -5,15 +5,16 @@ A driver is imported when it is first used, so that a broken plugin costs only t
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Final, cast
+from typing import Final
 
-from .driver import DRIVER_API, Driver
+from .driver import CONTRACT, DRIVER_API, CallDriver, DeployDriver
 from .errors import ConfigurationError
 from .models import nearest
 
@@ -23,8 +24,8 @@ GROUP: Final = "unigpu.drivers"
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")
 
 # Filled by idempotent assignments only, so that neither threads nor a fork can find it half made.
-_loaded: dict[tuple[str, str], type[Driver]] = {}
-_given: dict[str, type[Driver]] = {}
+_loaded: dict[tuple[str, str], type[CallDriver]] = {}
+_given: dict[str, type[CallDriver]] = {}
 _known: list[tuple[object, tuple[metadata.EntryPoint, ...]]] = []
 
 
@@ -33,7 +34,7 @@ def installed() -> tuple[str, ...]:
     return tuple(sorted({*_given, *(point.name for point in _points())}))
 
 
-def load(name: str) -> type[Driver]:
+def load(name: str) -> type[CallDriver]:
     """The driver of a provider.
 
     Raises:
@@ -65,7 +66,7 @@ def load(name: str) -> type[Driver]:
 
 
 @contextmanager
-def using(name: str, driver: type[Driver]) -> Generator[None]:
+def using(name: str, driver: type[CallDriver]) -> Generator[None]:
     """A driver that is no entry point, for as long as the block runs (for tests and mocks)."""
     before = _given.get(name)
     _given[name] = driver
@@ -112,7 +113,7 @@ def _imported(name: str, owner: str, point: metadata.EntryPoint) -> object:
         ) from exc
 
 
-def _checked(name: str, owner: str, found: object) -> type[Driver]:
+def _checked(name: str, owner: str, found: object) -> type[CallDriver]:
     api = getattr(found, "driver_api", None)
     if not isinstance(found, type) or api is None:
         raise ConfigurationError(f"the package {owner} names {found!r} as the driver {name!r}; it is no driver class.")
@@ -127,4 +128,32 @@ def _checked(name: str, owner: str, found: object) -> type[Driver]:
         raise ConfigurationError(
             f"the package {owner} registers {name!r}, but its driver calls itself {getattr(found, 'name', None)!r}."
         )
-    return cast("type[Driver]", found)
+    return check_class(found, f"the driver {name!r} of the package {owner}")
+
+
+def check_class(found: type, what: str) -> type[CallDriver]:
+    """*found*, where it is a whole driver; *what* names it in errors.
+
+    Raises:
+        ConfigurationError: it derives from no tier, lacks a method of its tier, or has a public name that is nearly one
+            of the contract.
+    """
+    if not issubclass(found, CallDriver):
+        raise ConfigurationError(f"{what} derives from neither unigpu.driver.CallDriver nor DeployDriver.")
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        tier = "DeployDriver" if issubclass(found, DeployDriver) else "CallDriver"
+        raise ConfigurationError(f"{what} lacks {', '.join(missing)}: a {tier} needs them.")
+    if found.has_jobs is not CallDriver.has_jobs and found.status is CallDriver.status:
+        raise ConfigurationError(f"{what} lacks status: a driver that overrides has_jobs needs it.")
+    for base in found.__mro__:
+        if base.__module__.startswith(("unigpu.driver.", "abc", "builtins", "typing")):
+            continue
+        for attribute in vars(base):
+            near = difflib.get_close_matches(attribute, CONTRACT, n=1, cutoff=0.8)
+            if not attribute.startswith("_") and attribute not in CONTRACT and near:
+                raise ConfigurationError(
+                    f"{what} has an attribute {attribute!r}, which unigpu does not read; did you mean {near[0]!r}?",
+                    hint="Begin names of your own with an underscore.",
+                )
+    return found

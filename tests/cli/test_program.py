@@ -78,7 +78,7 @@ def test_each_verb_has_help(capsys: Any, verb: str) -> None:
 
 
 def test_without_a_verb_the_help_goes_to_stderr_and_the_exit_code_is_2(capsys: Any) -> None:
-    for words in ([], ["config"], ["cloud"]):
+    for words in ([], ["config"], ["emulator"]):
         assert main(words) == 2
         printed = capsys.readouterr()
         assert printed.out == ""

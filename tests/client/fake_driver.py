@@ -15,6 +15,7 @@ from unigpu.driver import (
     ChunkPage,
     Consistency,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -93,7 +94,7 @@ class SpecOptions(InputModel):
     tier: str = "basic"
 
 
-class FakeDriver:
+class FakeDriver(DeployDriver):
     name: ClassVar[str] = "fake"
     driver_api: ClassVar[int] = 1
     env_key: ClassVar[str | None] = None

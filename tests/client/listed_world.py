@@ -8,12 +8,12 @@ from typing import Any
 
 from unigpu import AsyncClient, Client
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.contract import Reply
-from unigpu.cloud.engine import EngineSettings
-from unigpu.cloud.virtual import Behavior, VirtualCloud
+from unigpu.emulator.contract import Reply
+from unigpu.emulator.engine import EngineSettings
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import provider_name
-from unigpu.testing._transport import CloudTransport
-from unigpu.testing.reference import ReferenceFace
+from unigpu.testing._conformance.transport import CloudTransport
+from unigpu.testing.reference import ReferenceEmulator
 
 KEY = "reference-key"
 FIELDS: dict[str, Any] = {"name": "summarize", "handler": "app:summarize", "image": "me/app:1", "gpu": "RTX 4090"}
@@ -25,7 +25,7 @@ class ListedWorld:
     def __init__(self, path: Path, clock: InstantClock, **settings: Any) -> None:
         self.path, self.clock = path, clock
         self.cloud = VirtualCloud(clock=clock, behavior=Behavior(cold_start=2.0), settings=EngineSettings(**settings))
-        self.face = ReferenceFace(self.cloud.engine, key=KEY, page=2)
+        self.face = ReferenceEmulator(self.cloud.engine, key=KEY, page=2)
         self.cloud.mount(self.face)
         self.transport = CloudTransport(self.cloud, self.face)
         (path / "unigpu.toml").write_text("")

@@ -107,7 +107,7 @@ def test_a_declared_deployment_from_its_plan_to_its_end(world: ListedWorld, caps
     assert main(["deploy", "summarize"]) == 0
     assert "summarize@reference: created, COLD" in capsys.readouterr().out
     assert main(["deploy", "summarize", "--worker"]) == 0
-    assert "adopted, READY" in capsys.readouterr().out
+    assert "reused, READY" in capsys.readouterr().out
     assert main(["deployments"]) == 0
     assert "summarize@reference: READY, 0–1 workers" in capsys.readouterr().out
     assert main(["invoke", "summarize", '{"n": 1}']) == 0

@@ -211,5 +211,5 @@ def test_only_the_configuration_reads_the_environment() -> None:
     ]
     # The worker is a leaf and reads its own; workers are started with an environment that is built from nothing; the
     # way out asks the system's rule for proxies.
-    allowed = ("_config/", "worker/", "cloud/", "providers/local/launch.py", "_io/proxy.py", "cli/", "testing/")
+    allowed = ("_config/", "worker/", "emulator/", "providers/local/launch.py", "_io/http/proxy.py", "cli/", "testing/")
     assert [name for name in readers if not name.startswith(allowed)] == []

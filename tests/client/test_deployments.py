@@ -50,7 +50,7 @@ def test_a_deployment_is_called_by_name_and_by_address_from_another_client(flavo
 
     async def work(client: Any) -> None:
         assert (await client.invoke("hello@fake", {"a": 1})).output == {"a": 1}
-        assert (await client.get("hello@fake")).change == "adopted"
+        assert (await client.get("hello@fake")).change == "reused"
 
     flavour.run(work, "local")
     flavour.run(lambda client: client.invoke("hello", {}), "fake")
@@ -90,15 +90,15 @@ def test_a_with_block_ends_what_its_deploy_created(flavour: Any, cloud: Any) -> 
     flavour.run(work, "fake")
 
 
-def test_a_with_block_leaves_what_was_adopted_and_says_so(
+def test_a_with_block_leaves_what_was_reused_and_says_so(
     flavour: Any, cloud: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work(client: Any) -> None:
         await client.deploy(**HELLO)
         with caplog.at_level(logging.INFO, "unigpu"):
             async with await client.deploy(**HELLO) as app:
-                assert app.change == "adopted"
-        assert "left running: hello (adopted, not created here)" in caplog.text
+                assert app.change == "reused"
+        assert "left running: hello (reused, not created here)" in caplog.text
         assert cloud.rows
 
     flavour.run(work, "fake")
@@ -175,7 +175,7 @@ def test_update_changes_single_fields_of_a_handle_and_of_a_name(flavour: Any, cl
     flavour.run(from_elsewhere, "fake")
 
 
-def test_updating_an_adopted_deployment_keeps_what_others_had_stated(flavour: Any, cloud: Any) -> None:
+def test_updating_a_reused_deployment_keeps_what_others_had_stated(flavour: Any, cloud: Any) -> None:
     with Client("fake") as other:
         other.deploy(**HELLO, env={"A": "1"}, workers=(0, 3), secrets={"T": SecretStr("hunter2")})
 
@@ -369,7 +369,7 @@ def test_secrets_are_read_when_they_are_sent_and_missing_ones_are_named(
         assert row.spec.secrets["HF_TOKEN"].get_secret_value() == "hunter2"
         assert "hunter2" not in repr(app) + repr(app.info) + repr(row.spec) + str(app.adaptations)
         monkeypatch.delenv("HF_TOKEN")
-        assert (await client.deploy(**HELLO, secrets=["HF_TOKEN"])).change == "adopted", "adopting needs names only"
+        assert (await client.deploy(**HELLO, secrets=["HF_TOKEN"])).change == "reused", "reusing needs names only"
         await app.teardown()
 
     flavour.run(work, "fake")

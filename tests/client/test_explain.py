@@ -52,7 +52,7 @@ def test_a_worker_that_failed_beside_a_ready_one_is_evidence_and_no_cause() -> N
     assert "worker b: FAILED: exit 1" in found.evidence
 
 
-def test_a_pod_whose_machine_went_away_is_torn_down_first_since_deploy_would_adopt_it() -> None:
+def test_a_pod_whose_machine_went_away_is_torn_down_first_since_deploy_would_reuse_it() -> None:
     assert "deploy again" in judged(State.FAILED, reason="host_lost").next_step
     assert "tear it down" in judged(State.FAILED, reason="host_lost", kind="pod").next_step
 

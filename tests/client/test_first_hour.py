@@ -61,7 +61,7 @@ def test_a_mistyped_provider_is_no_account_that_could_not_be_read(verb: str, giv
 
 
 def test_a_port_that_cannot_be_is_told_without_a_traceback(capsys: Any) -> None:
-    assert main(["cloud", "serve", "local", "--port", "99999"]) == 2
+    assert main(["emulator", "serve", "local", "--port", "99999"]) == 2
     assert "cannot listen on 127.0.0.1 port 99999" in capsys.readouterr().err
 
 

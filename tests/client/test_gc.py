@@ -71,12 +71,12 @@ def test_what_a_killed_deploy_left_half_is_shown_and_then_deleted(make: Make) ->
     assert (world.all(), world.intents()) == ([], [])
 
 
-@pytest.mark.parametrize("adopted", [True, False], ids=["adopted elsewhere since", "nobody's"])
-def test_what_a_killed_deploy_left_whole_is_shown_and_left_for_it_may_be_adopted(make: Make, adopted: bool) -> None:
+@pytest.mark.parametrize("reused", [True, False], ids=["reused elsewhere since", "nobody's"])
+def test_what_a_killed_deploy_left_whole_is_shown_and_left_for_it_may_be_reused(make: Make, reused: bool) -> None:
     world = make()
     killed_at(world, "endpoint.patch", workers=(1, 2))
     (endpoint,) = world.live()
-    if adopted:
+    if reused:
         with world.client("b") as b:
             assert deploy(b, workers=(1, 2)).id == endpoint
     world.clock.advance(200.0)

@@ -12,7 +12,7 @@ from client_listed import FIELDS, ListedWorld
 
 from unigpu import _registry
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.contract import Reply
+from unigpu.emulator.contract import Reply
 from unigpu.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -166,7 +166,7 @@ def test_of_two_machines_the_older_one_stays_and_both_handles_work(make: Make) -
         assert world.live() == [first.id]
         assert len(world.live("template")) == 1
         assert second.id == first.id
-        assert second.change == "adopted"
+        assert second.change == "reused"
         assert second.invoke({"n": 1}).output == {"n": 1}
         with second:
             pass  # it is not ours to end any more
@@ -192,7 +192,7 @@ def test_a_deploy_that_finds_an_older_one_right_after_its_create_deletes_its_own
     with world.client("a") as a:
         if same:
             mine = deploy(a)
-            assert (mine.change, mine.id) == ("adopted", first.id)
+            assert (mine.change, mine.id) == ("reused", first.id)
         else:
             with pytest.raises(NameConflict):
                 deploy(a, env={"A": "1"})
@@ -210,7 +210,7 @@ def test_settle_pays_every_look_and_returns_the_winner(make: Make) -> None:
         first = deploy(a)
         world.clock.advance(1.5)
         second = deploy(b, settle=True)
-        assert (second.change, second.id) == ("adopted", first.id)
+        assert (second.change, second.id) == ("reused", first.id)
         assert world.live() == [first.id]
         assert world.intents("b") == []
 
@@ -313,7 +313,7 @@ def test_a_teardown_of_what_the_list_does_not_show_yet_ends_it(make: Make) -> No
         assert world.all() == []
 
 
-def test_a_deleted_one_that_lists_still_show_is_not_adopted(make: Make) -> None:
+def test_a_deleted_one_that_lists_still_show_is_not_reused(make: Make) -> None:
     world = make(list_lag=50.0)
     with world.client() as client:
         first = deploy(client)
@@ -408,7 +408,7 @@ def test_an_undo_that_fails_says_what_may_bill_and_the_command_and_is_finished_l
 # -- what must be said
 
 
-def test_a_bare_name_adopts_what_exists_and_creates_nothing(make: Make) -> None:
+def test_a_bare_name_reuses_what_exists_and_creates_nothing(make: Make) -> None:
     world = make()
     with world.client() as client:
         with pytest.raises(ConfigurationError, match="image"):
@@ -416,7 +416,7 @@ def test_a_bare_name_adopts_what_exists_and_creates_nothing(make: Make) -> None:
         assert (world.all(), world.intents()) == ([], [])
         one = deploy(client, workers=(0, 3))
         again = client.deploy(name="summarize", progress="off")
-        assert (again.change, again.id) == ("adopted", one.id)
+        assert (again.change, again.id) == ("reused", one.id)
         assert again.info.workers == (0, 3)
         with pytest.raises(ConfigurationError, match="image"):
             client.deploy(name="summarize", env={"A": "1"}, if_exists="replace", progress="off")
@@ -431,7 +431,7 @@ def test_both_flavours_pay_and_settle(make: Make) -> None:
             first = await a.deploy(progress="off", **FIELDS)
             world.clock.advance(1.5)
             second = await b.deploy(progress="off", settle=True, **FIELDS)
-            assert (second.change, second.id) == ("adopted", first.id)
+            assert (second.change, second.id) == ("reused", first.id)
             assert [row.reason for row in await b.gc(provider="reference")] == ["unclaimed"]
             world.clock.advance(31.0)  # what was deleted is off the list by now
             assert [item.owner for item in await b.inventory(provider="reference")] == ["ours"]

@@ -92,7 +92,7 @@ def test_a_generator_streams_and_edited_code_is_never_yesterdays(flavour: Any, a
             again = await client.deploy(**spec)
             assert again.change == "updated"
             assert (await again.invoke({"n": 1})).output == [{"edited": 0}]
-            assert (await client.deploy(**spec)).change == "adopted"
+            assert (await client.deploy(**spec)).change == "reused"
             assert (await client.update("count", env={"A": "1"})).change == "updated"
         assert len(await client.deployments()) == 0
 

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from unigpu import Client, ConfigurationError, Offer, PlanChanged, UnsupportedError, _registry
 from unigpu._client import plan as planning
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.cloud.virtual import VirtualCloud
-from unigpu.testing._transport import CloudTransport
-from unigpu.testing.reference import ReferenceDriver, ReferenceFace
+from unigpu.emulator.simulation.virtual_cloud import VirtualCloud
+from unigpu.testing._conformance.transport import CloudTransport
+from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 KEY = "hunter2-account-key"
 FIELDS: dict[str, Any] = {"name": "chat", "image": "ghcr.io/me/chat:1", "gpu": ["L40S"], "max_price": 2.0}
@@ -26,7 +26,7 @@ class Platform:
 
     def __init__(self, path: Path, clock: InstantClock) -> None:
         self.cloud = VirtualCloud(clock=clock)
-        face = ReferenceFace(self.cloud.engine, key=KEY)
+        face = ReferenceEmulator(self.cloud.engine, key=KEY)
         self.cloud.mount(face)
         self.transport = CloudTransport(self.cloud, face)
         self.options: dict[str, Any] = {
@@ -86,7 +86,7 @@ def test_a_deploy_of_a_plan_sends_what_the_plan_shows(platform: Platform, flavou
     plan, change, again = flavour.run(workflow, **platform.options)
     assert change == "created"
     assert platform.changes[:3] == [one.operation for one in plan.requests]
-    assert (again.action, again.requests) == ("adopt", ())
+    assert (again.action, again.requests) == ("reuse", ())
 
 
 def test_a_plan_that_does_not_hold_any_more_does_nothing(platform: Platform) -> None:
@@ -94,13 +94,13 @@ def test_a_plan_that_does_not_hold_any_more_does_nothing(platform: Platform) -> 
         (plan,) = client.plan(**FIELDS, provider="reference")
         client.deploy(**FIELDS, progress="off")
         before = list(platform.changes)
-        with pytest.raises(PlanChanged, match="does not hold any more: it would now be adopted"):
+        with pytest.raises(PlanChanged, match="does not hold any more: it would now be reused"):
             client.deploy(plan)
-        (adopt,) = client.plan(**FIELDS, provider="reference")
+        (reuse,) = client.plan(**FIELDS, provider="reference")
         client.teardown("chat")
         gone = list(platform.changes)
         with pytest.raises(PlanChanged, match="be created"):
-            client.deploy(adopt)
+            client.deploy(reuse)
     assert platform.changes == gone
     assert before == gone[: len(before)]
 
@@ -108,12 +108,12 @@ def test_a_plan_that_does_not_hold_any_more_does_nothing(platform: Platform) -> 
 def test_what_another_does_after_the_last_look_is_not_deployed_over(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plan was adopt; it is looked at again and holds; then somebody tears it down: nothing is created."""
+    """The plan was reuse; it is looked at again and holds; then somebody tears it down: nothing is created."""
     hold_to = planning.hold_to
     with Client(**platform.options) as client, Client(**platform.options) as other:
         client.deploy(**FIELDS, progress="off")
         (plan,) = client.plan(**FIELDS, provider="reference")
-        assert plan.action == "adopt"
+        assert plan.action == "reuse"
 
         async def and_then_somebody_is_faster(*args: Any) -> Any:
             held = await hold_to(*args)

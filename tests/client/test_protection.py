@@ -23,10 +23,10 @@ from unigpu import CircuitOpen, Client, UniGPUError, _registry
 from unigpu._io.bridge import run_sync
 from unigpu._io.clock import InstantClock
 from unigpu._io.contract import CallClass, Request
-from unigpu.cloud.contract import HttpCall, Reply
-from unigpu.cloud.faces.local import LocalFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
 from unigpu.driver import Limit
+from unigpu.emulator.apis.local.emulator import LocalEmulator
+from unigpu.emulator.contract import HttpCall, Reply
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import Event
 from unigpu.providers.local import LocalDriver
 
@@ -130,7 +130,7 @@ def test_a_teardown_goes_out_although_the_breaker_is_open(flavour: Any, line: Li
 
     async def work(client: Any) -> None:
         cloud = VirtualCloud(clock=instant)
-        cloud.mount(LocalFace(cloud.engine, token=TOKEN))
+        cloud.mount(LocalEmulator(cloud.engine, token=TOKEN))
         line.cloud = cloud
         app = await client.deploy(name="work", command=["true"], interface="http", workers=(0, 1), progress="off")
         line.answer = line.broken
@@ -236,7 +236,7 @@ class Server:
     def __init__(self, clock: InstantClock) -> None:
         self.mode = "ok"
         self.cloud = VirtualCloud(clock=clock, behavior=Behavior(run=_handler, cold_start=0.01))
-        self.cloud.mount(LocalFace(self.cloud.engine, token=TOKEN))
+        self.cloud.mount(LocalEmulator(self.cloud.engine, token=TOKEN))
         self.lock = threading.Lock()
         server = self
 

@@ -12,12 +12,14 @@ import pytest
 from unigpu import Client, ConfigurationError, _registry
 
 GOOD = """
-from unigpu.driver import InputModel
-class Driver:
+from unigpu.driver import CallDriver
+class Driver(CallDriver):
     name = "good"
     driver_api = 1
     env_key = "GOOD_KEY"
-    Options = SpecOptions = InputModel
+    def __init__(self, config): pass
+    async def find(self, io, ref, *, deadline): raise NotImplementedError
+    async def submit(self, io, info, call): raise NotImplementedError
 """
 
 
@@ -98,3 +100,46 @@ def test_a_driver_that_calls_itself_otherwise_is_refused(plugins: Any) -> None:
 def test_the_built_in_driver_is_an_entry_point_like_any_other() -> None:
     points = {p.name: p.value for p in metadata.entry_points(group="unigpu.drivers")}
     assert points["local"] == "unigpu.providers.local:LocalDriver"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("    long_pol = 1.0", "has an attribute 'long_pol', which unigpu does not read; did you mean 'long_poll'"),
+        ("    limit = {}", "did you mean 'limits'"),
+        ("    fact = {}", "did you mean 'facts'"),
+        ("    def chunk(self): pass", "did you mean 'chunks'"),
+        ("    def has_jobs(self, info): return True", "lacks status: a driver that overrides has_jobs needs it"),
+    ],
+)
+def test_a_misspelt_attribute_is_refused_with_the_nearest_name(plugins: Any, change: str, said: str) -> None:
+    plugins("unigpu_good", "good", GOOD + change + "\n")
+    with pytest.raises(ConfigurationError) as caught:
+        _registry.load("good")
+    assert said in str(caught.value)
+
+
+def test_names_of_a_drivers_own_that_are_like_none_of_the_contract_are_fine(plugins: Any) -> None:
+    plugins("unigpu_good", "good", GOOD + "    currency = 'USD'\n    _limit = 3\n")
+    assert _registry.load("good").name == "good"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            GOOD.replace("CallDriver", "DeployDriver"),
+            "lacks deployments, parts, read, resources, scale: a DeployDriver",
+        ),
+        (GOOD.replace("    async def submit", "    async def submits"), "lacks submit: a CallDriver needs them"),
+        (
+            GOOD.replace("Driver(CallDriver)", "Driver"),
+            "derives from neither unigpu.driver.CallDriver nor DeployDriver",
+        ),
+    ],
+)
+def test_a_driver_that_is_not_whole_is_refused_with_what_it_lacks(plugins: Any, code: str, said: str) -> None:
+    plugins("unigpu_good", "good", code)
+    with pytest.raises(ConfigurationError) as caught:
+        _registry.load("good")
+    assert said in str(caught.value)

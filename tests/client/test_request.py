@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from unigpu import errors
-from unigpu.cloud.contract import HttpCall, Reply
-from unigpu.cloud.virtual import Behavior
+from unigpu.emulator.contract import HttpCall, Reply
+from unigpu.emulator.simulation.virtual_cloud import Behavior
 from unigpu.testing import UnigpuMock, unigpu_mock
 
 COMMAND = {"interface": "http", "command": ["serve"], "progress": "off"}

@@ -11,7 +11,7 @@ from client_listed import FIELDS, ListedWorld
 
 from unigpu import _registry
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.virtual import Behavior
+from unigpu.emulator.simulation.virtual_cloud import Behavior
 from unigpu.testing.reference import ReferenceDriver
 
 TTL = 60.0

@@ -82,7 +82,7 @@ def test_a_life_there(make: Make) -> None:
     with world.client() as client:
         one = deploy(client)
         assert one.change == "created"  # by the id that the create returned
-        assert deploy(client).change == "adopted"
+        assert deploy(client).change == "reused"
         assert client.invoke("summarize", {"n": 1}).output == {"n": 1}
         one.teardown()
         assert world.all() == []
@@ -92,13 +92,13 @@ def test_a_life_there(make: Make) -> None:
 
 
 @pytest.mark.parametrize("machines", ["a", "ab"])
-def test_what_is_adopted_again_and_again_is_never_taken_for_a_leftover(make: Make, machines: str) -> None:
+def test_what_is_reused_again_and_again_is_never_taken_for_a_leftover(make: Make, machines: str) -> None:
     world = make()
     with world.client("a") as a, world.client("b") as b:
         first = deploy(a)
         for seconds in (1.0, 20.0, 40.0, 130.0, 500.0):
             for machine in [{"a": a, "b": b}[name] for name in machines]:
-                assert deploy(machine).change == "adopted"
+                assert deploy(machine).change == "reused"
                 machine.deployments(provider="reference")
             world.clock.advance(seconds)
             for machine in (a, b):
@@ -112,14 +112,14 @@ def test_what_is_adopted_again_and_again_is_never_taken_for_a_leftover(make: Mak
 
 @pytest.mark.parametrize("lag", [0.0, 6.0])
 @pytest.mark.parametrize("operation", ["endpoint.create", "template.create"])
-def test_what_appears_after_a_lost_answer_is_adopted_and_not_made_twice(make: Make, operation: str, lag: float) -> None:
+def test_what_appears_after_a_lost_answer_is_reused_and_not_made_twice(make: Make, operation: str, lag: float) -> None:
     world = make(list_lag=lag)
     world.faults.add(f"reference.{operation}", when="after")
     with world.client() as client:
         one = deploy(client)
         assert world.live() == [one.id]
         if operation == "endpoint.create":
-            assert one.change == "adopted"  # it may be another's: its block does not end it
+            assert one.change == "reused"  # it may be another's: its block does not end it
         client.teardown("summarize")
         world.clock.advance(130.0)
         client.gc(provider="reference", delete=True)

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from unigpu import Client, ConfigurationError
-from unigpu._config._schema import schema
+from unigpu._config.schema import schema
 from unigpu.models import DeploymentSpec
 
 DOCS = Path(__file__).parents[2] / "docs"

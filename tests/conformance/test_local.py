@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 import pytest
 
 from unigpu._io.clock import InstantClock, use_clock
-from unigpu.cloud._simulated import JobMode
-from unigpu.cloud.contract import Reply
-from unigpu.cloud.faces.local import LocalFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
+from unigpu.emulator.apis.local.emulator import LocalEmulator
+from unigpu.emulator.contract import Reply
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
+from unigpu.emulator.simulation.workers import JobMode
 from unigpu.models import Interface, Kind
-from unigpu.testing._conformance import APP, DriverConformance
-from unigpu.testing._flavours import Name
-from unigpu.testing._transport import CloudTransport
-from unigpu.testing._wire_conformance import SECRETS, WireConformance
+from unigpu.testing._conformance.driver import APP, DriverConformance
+from unigpu.testing._conformance.faults import SECRETS, WireConformance
+from unigpu.testing._conformance.flavors import Name
+from unigpu.testing._conformance.transport import CloudTransport
 
 SERVER = (sys.executable, "-m", "unigpu.testing.handlers")
 
@@ -56,7 +56,7 @@ class InMemory(Project):
     def __init__(self, path: Path, clock: InstantClock) -> None:
         super().__init__(path)
         self.cloud = VirtualCloud(clock=clock)
-        face = LocalFace(self.cloud.engine, token=SECRETS["key"])
+        face = LocalEmulator(self.cloud.engine, token=SECRETS["key"])
         self.cloud.mount(face)
         self.transport = CloudTransport(self.cloud, face)
         self.transport.change = self._change

@@ -1,4 +1,4 @@
-"""The RunPod driver in conformance, against RunPod's face: everything on virtual time."""
+"""The RunPod driver in conformance, against RunPod's emulator: everything on virtual time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.cloud.faces.runpod import RunPodFace
+from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
 from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench, WireConformance
 
@@ -25,7 +25,7 @@ class TestRunPod(WireConformance):
     def wire(self) -> Iterator[FaceBench]:
         bench = Bench(
             "runpod",
-            lambda engine, key: RunPodFace(engine, key=key, page=2),
+            lambda engine, key: RunPodEmulator(engine, key=key, page=2),
             list_operation="runpod.endpoint.list",
             fields={"image": "ghcr.io/me/app:1", "gpu": "RTX 4090"},
         )

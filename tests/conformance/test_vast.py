@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unigpu.cloud.faces.vast import VastFace
+from unigpu.emulator.apis.vast.emulator import VastEmulator
 from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench, WireConformance
 
@@ -34,7 +34,7 @@ class TestVast(WireConformance):
     def wire(self) -> Iterator[FaceBench]:
         bench = Bench(
             "vast",
-            lambda engine, key: VastFace(engine, token=key),
+            lambda engine, key: VastEmulator(engine, token=key),
             list_operation="vast.endpoint.list",
             fields=FIELDS,
             status_names=("status", "endpoint_state"),

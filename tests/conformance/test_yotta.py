@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
+from unigpu.emulator.contract import EmulatedAPI
+from unigpu.emulator.engine import Engine
 from unigpu.testing import FaceBench
-from unigpu.testing._flavours import Name
-from unigpu.testing._wire_conformance import WireConformance
+from unigpu.testing._conformance.faults import WireConformance
+from unigpu.testing._conformance.flavors import Name
 
 FIELDS: Mapping[str, Any] = {
     "image": "ghcr.io/me/app:1", "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None, "auth": "none"
@@ -24,8 +24,8 @@ on_unsupported = "adapt"  # a range of workers is taken as its least, at least o
 
 
 def _face(quirks: Quirks) -> Any:
-    def made(engine: Engine, key: str) -> Face:
-        return YottaFace(engine, token=key, quirks=quirks)
+    def made(engine: Engine, key: str) -> EmulatedAPI:
+        return YottaEmulator(engine, token=key, quirks=quirks)
 
     return made
 

@@ -12,7 +12,7 @@ from driver_kit import INFO, World, reply
 from pydantic import SecretStr
 
 from unigpu._io.bridge import run_sync
-from unigpu._io.memory import MemoryIo
+from unigpu._io.in_memory import MemoryIo
 from unigpu.driver import (
     API,
     UNSET,

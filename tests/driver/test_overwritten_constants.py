@@ -8,12 +8,12 @@ from typing import Any, Final
 import pytest
 
 from unigpu import Client
-from unigpu.cloud.faces.runpod import RunPodFace
-from unigpu.cloud.faces.vast import VastFace
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
+from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
+from unigpu.emulator.apis.vast.emulator import VastEmulator
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
 from unigpu.models import Interface, Kind
 from unigpu.testing import FaceBench
-from unigpu.testing.reference import ReferenceDriver, ReferenceFace
+from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 ANY: Final[Mapping[str, Any]] = {"image": "ghcr.io/me/app:1", "gpu": "RTX 4090"}
 NAMES: Final = tuple(
@@ -27,20 +27,20 @@ JUNK: Final = ("nan", "inf", "-1", "1e999", "junk", "")
 
 def reference() -> FaceBench:
     return FaceBench(
-        "reference", lambda engine, key: ReferenceFace(engine, key=key), list_operation="reference.endpoint.list",
+        "reference", lambda engine, key: ReferenceEmulator(engine, key=key), list_operation="reference.endpoint.list",
         fields=ANY, driver=ReferenceDriver,
     )  # fmt: skip
 
 
 def runpod() -> FaceBench:
     return FaceBench(
-        "runpod", lambda engine, key: RunPodFace(engine, key=key), list_operation="runpod.endpoint.list", fields=ANY
+        "runpod", lambda engine, key: RunPodEmulator(engine, key=key), list_operation="runpod.endpoint.list", fields=ANY
     )
 
 
 def vast() -> FaceBench:
     return FaceBench(
-        "vast", lambda engine, key: VastFace(engine, token=key), list_operation="vast.endpoint.list",
+        "vast", lambda engine, key: VastEmulator(engine, token=key), list_operation="vast.endpoint.list",
         fields={**ANY, "max_price": 1.0},
     )  # fmt: skip
 
@@ -48,7 +48,8 @@ def vast() -> FaceBench:
 def yotta() -> FaceBench:
     shown = Quirks(shows_env="envVars", env_key="envVars", credential_key="credentialId", numeric_ids=True)
     return FaceBench(
-        "yotta", lambda engine, key: YottaFace(engine, token=key, quirks=shown), list_operation="yotta.endpoint.list",
+        "yotta", lambda engine, key: YottaEmulator(engine, token=key, quirks=shown),
+        list_operation="yotta.endpoint.list",
         fields={**ANY, "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None, "auth": "none"},
     )  # fmt: skip
 

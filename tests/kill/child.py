@@ -26,7 +26,7 @@ import unigpu
 import unigpu._client.async_client
 import unigpu._client.sync_client
 from unigpu._io.bridge import run_sync
-from unigpu._io.http import AsyncHttpIo, SyncHttpIo
+from unigpu._io.http.client import AsyncHttpIo, SyncHttpIo
 from unigpu.providers.local import launch
 
 TWICE = 2

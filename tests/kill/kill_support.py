@@ -208,7 +208,7 @@ class Home:
                 if f"UNIGPU_LOCAL={tag}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                     found[int(entry.name)] = "worker"
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"unigpu.cloud.supervisor" in words and str(home).encode() in words:
+                if b"unigpu.emulator.supervisor" in words and str(home).encode() in words:
                     found[int(entry.name)] = "supervisor"
         return found
 

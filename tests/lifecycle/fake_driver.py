@@ -14,6 +14,7 @@ from unigpu.driver import (
     ChunkPage,
     Consistency,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -31,6 +32,7 @@ from unigpu.driver import (
     State,
     Worker,
     WorkerState,
+    answered,
 )
 from unigpu.errors import (
     AuthenticationError,
@@ -107,7 +109,7 @@ class FakeResource:
         await ask(io, call("delete", f"{self.kind}/{id}", deadline=deadline))
 
 
-class FakeDriver:
+class FakeDriver(DeployDriver):
     name: ClassVar[str] = "fake"
     driver_api: ClassVar[int] = 1
     env_key: ClassVar[str | None] = None
@@ -116,6 +118,7 @@ class FakeDriver:
     long_poll = 0.0
     submit_call = CallClass.IDEMPOTENT
     state_pace = Pace(floor=0.5, cap=2.0)
+    update_kinds = frozenset({"serverless", "pod"})
 
     def __init__(self, config: DriverConfig | None = None) -> None:
         self.kinds: tuple[str, ...] = ("deployment",)
@@ -308,17 +311,20 @@ class FakeDriver:
 class HeldDriver(FakeDriver):
     """A platform without jobs: the caller holds the line."""
 
-    submit = status = cancel = chunks = None  # type: ignore[assignment]  # not offered here
+    cancel = chunks = None  # type: ignore[assignment]  # not offered here
 
     def __init__(self, config: DriverConfig | None = None) -> None:
         super().__init__(config)
         self.replies: list[BaseException | Result] = []
         self.calls: list[Invocation] = []
 
-    async def invoke(self, io: Any, info: DeploymentInfo, call_: Invocation) -> Result:
+    def has_jobs(self, info: DeploymentInfo) -> bool:
+        return False
+
+    async def submit(self, io: Any, info: DeploymentInfo, call_: Invocation) -> JobInfo:
         self.calls.append(call_)
         await io.sleep(1.0)
         reply = self.replies.pop(0) if self.replies else Result(output={"echo": dict(call_.input)})
         if isinstance(reply, BaseException):
             raise reply
-        return reply
+        return answered(call_, reply)

@@ -26,7 +26,7 @@ async def deploy(scope: Scope, wanted: Any = None, **more: Any) -> life.Deployed
         scope,
         spec(workers=(1, 2)) if wanted is None else wanted,
         **{
-            "if_exists": "adopt",
+            "if_exists": "reuse",
             "wait": True,
             "deadline": FAR,
             "on_failure": "teardown",
@@ -51,7 +51,7 @@ async def fresh_with_a_lost_answer(scope: Scope) -> None:
     await deploy(scope)
 
 
-async def adopt(scope: Scope) -> None:
+async def reuse(scope: Scope) -> None:
     await deploy(scope, spec(workers=(2, 3)))
 
 
@@ -82,7 +82,7 @@ life_error = Exception
 OPERATIONS: dict[str, tuple[bool, Step]] = {
     "deploy": (False, fresh),
     "deploy, undone": (False, failing),
-    "adopt and scale": (True, adopt),
+    "reuse and scale": (True, reuse),
     "replace in place": (True, update),
     "replace anew": (True, recreate),
     "update": (True, update_verb),

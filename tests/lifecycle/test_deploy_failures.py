@@ -35,7 +35,7 @@ def three(tmp_path: Any) -> World:
 
 
 def deploy(world: World, wanted: Any = None, *, scope: Any = None, **more: Any) -> Any:
-    rest = {"if_exists": "adopt", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
+    rest = {"if_exists": "reuse", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
     return run_sync(life.deploy(scope or world.scope(), wanted or spec(workers=(1, 2)), **rest))
 
 
@@ -121,7 +121,7 @@ def test_an_undo_that_fails_says_what_is_left_and_the_next_deploy_settles_it(thr
     (intent,) = three.intents()
     path = three.state_dir / "intents" / intent  # type: ignore[operator]  # there is one
     assert json.loads(path.read_text())["state"] == "failed"
-    assert deploy(three).change in ("created", "adopted")
+    assert deploy(three).change in ("created", "reused")
     run_sync(
         life.teardown(three.scope(), run_sync(life.resolve(three.scope(), "summarize", deadline=FAR)), deadline=FAR)
     )  # type: ignore[arg-type]  # it is there
@@ -139,7 +139,7 @@ def test_a_flaky_delete_does_not_leave_the_undo_half_done(three: World) -> None:
     nothing_left(three)
 
 
-def test_an_adopted_one_is_never_undone(world: World) -> None:
+def test_a_reused_one_is_never_undone(world: World) -> None:
     deploy(world, spec(workers=(0, 2)))
     world.cloud.start_failure = "crash_loop: exit code 1"
     with pytest.raises(WorkerFailed):
@@ -154,7 +154,7 @@ def test_on_failure_keep_leaves_it_and_says_so(world: World) -> None:
     assert len(world.rows) == 1
     assert "kept" in str(caught.value)
     assert caught.value.may_bill
-    assert deploy_after(world).change == "adopted"
+    assert deploy_after(world).change == "reused"
 
 
 def deploy_after(world: World) -> Any:
@@ -190,7 +190,7 @@ def test_past_the_last_create_the_deadline_keeps_what_exists_and_the_next_deploy
     (intent,) = world.intents()
     path = world.state_dir / "intents" / intent  # type: ignore[operator]  # there is one
     assert json.loads(path.read_text())["state"] == "committed"
-    assert deploy(world).change == "adopted"
+    assert deploy(world).change == "reused"
     assert len(world.cloud.created) == 1
 
 
@@ -208,7 +208,7 @@ def test_before_the_last_create_the_deadline_undoes(three: World, skip: int) -> 
     nothing_left(three) if skip < 2 else None
 
 
-def test_a_deadline_while_adopting_keeps_and_says_what_bills(world: World) -> None:
+def test_a_deadline_while_reusing_keeps_and_says_what_bills(world: World) -> None:
     deploy(world, spec(workers=(0, 1)))
     world.cloud.cold_start = 300
     with pytest.raises(DeadlineExceeded) as caught:
@@ -400,7 +400,7 @@ def test_after_an_update_the_intent_knows_the_new_spec(world: World) -> None:
     for row in world.cloud.rows.values():
         row.spec_hash = None  # type: ignore[assignment]  # a platform whose env cannot be read back
     driver = FakeDriver()
-    assert deploy(world, spec(workers=(1, 2), env={"A": "2"}), scope=world.scope(driver=driver)).change == "adopted"
+    assert deploy(world, spec(workers=(1, 2), env={"A": "2"}), scope=world.scope(driver=driver)).change == "reused"
 
 
 def test_a_missing_secret_is_told_while_the_old_deployment_still_serves(world: World) -> None:
@@ -503,5 +503,5 @@ def test_what_another_create_put_in_its_place_is_not_said_to_be_created_here(wor
         row.attempt = "theirs"
 
     deployed = deploy(world, scope=life.Scope(**{**world.scope().__dict__, "progress": swap}))
-    assert (deployed.change, deployed.info.attempt) == ("adopted", "theirs")
+    assert (deployed.change, deployed.info.attempt) == ("reused", "theirs")
     assert world.intents() == []

@@ -17,7 +17,7 @@ BASE: dict[str, Any] = {"workers": (0, 2), "idle_timeout": 30, "env": {"A": "1"}
 
 
 def deploy(world: World, wanted: Any, *, driver: FakeDriver | None = None, scope: Any = None, **more: Any) -> Any:
-    rest = {"if_exists": "adopt", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
+    rest = {"if_exists": "reuse", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
     return run_sync(life.deploy(scope or world.scope(driver=driver), wanted, **rest))
 
 
@@ -36,12 +36,12 @@ def test_nothing_there_is_created_cold_recorded_and_then_warmed(world: World) ->
     assert intent.endswith(".json")
 
 
-@pytest.mark.parametrize("if_exists", ["adopt", "replace"])
-def test_the_same_spec_is_adopted_and_nothing_is_changed(world: World, if_exists: str) -> None:
+@pytest.mark.parametrize("if_exists", ["reuse", "replace"])
+def test_the_same_spec_is_reused_and_nothing_is_changed(world: World, if_exists: str) -> None:
     first = deploy(world, spec(**BASE))
     world.cloud.log.clear()
     second = deploy(world, spec(**BASE), if_exists=if_exists)
-    assert (second.change, second.info.attempt) == ("adopted", first.info.attempt)
+    assert (second.change, second.info.attempt) == ("reused", first.info.attempt)
     assert set(world.cloud.log) == {"fake.get"}
 
 
@@ -55,11 +55,11 @@ def test_error_refuses_whatever_exists(world: World, change: dict[str, Any]) -> 
     assert the_row(world) is before
 
 
-@pytest.mark.parametrize("if_exists", ["adopt", "replace"])
+@pytest.mark.parametrize("if_exists", ["reuse", "replace"])
 @pytest.mark.parametrize(
     "change", [{"workers": (1, 5)}, {"idle_timeout": 99}, {"scaling": Scaling(signal="requests", target=4)}]
 )
-def test_only_limits_differ_is_adopted_and_scaled(world: World, if_exists: str, change: dict[str, Any]) -> None:
+def test_only_limits_differ_is_reused_and_scaled(world: World, if_exists: str, change: dict[str, Any]) -> None:
     first = deploy(world, spec(**BASE))
     second = deploy(world, spec(**{**BASE, **change}), if_exists=if_exists)
     assert (second.change, second.info.attempt) == ("scaled", first.info.attempt)
@@ -69,7 +69,7 @@ def test_only_limits_differ_is_adopted_and_scaled(world: World, if_exists: str, 
         assert got[name] == (value.model_dump() if isinstance(value, Scaling) else value)
 
 
-@pytest.mark.parametrize("if_exists", ["adopt", "replace"])
+@pytest.mark.parametrize("if_exists", ["reuse", "replace"])
 def test_only_the_code_differs_is_updated_in_place(world: World, if_exists: str) -> None:
     driver = FakeDriver()
     first = deploy(world, spec(**BASE), driver=driver)
@@ -78,7 +78,7 @@ def test_only_the_code_differs_is_updated_in_place(world: World, if_exists: str)
     assert (second.change, second.info.attempt) == ("updated", first.info.attempt)
     assert second.info.spec_hash != first.info.spec_hash
     again = deploy(world, spec(**BASE), driver=driver)
-    assert again.change == "adopted"
+    assert again.change == "reused"
     assert the_row(world).spec_hash == second.info.spec_hash
 
 
@@ -100,7 +100,7 @@ def test_edited_code_and_other_limits_are_one_update(world: World) -> None:
         ({"concurrency": 4, "workers": (1, 1)}, ("concurrency",)),
     ],
 )
-def test_adopt_refuses_anything_else_and_names_the_fields(
+def test_reuse_refuses_anything_else_and_names_the_fields(
     world: World, change: dict[str, Any], fields: tuple[str, ...]
 ) -> None:
     deploy(world, spec(**BASE))
@@ -145,7 +145,7 @@ def test_a_replacement_waits_until_the_old_one_is_really_gone(world: World) -> N
 def test_a_default_never_changes_what_exists(world: World) -> None:
     deploy(world, spec(workers=(2, 5), idle_timeout=900, concurrency=8, env={"A": "1"}))
     second = deploy(world, spec())
-    assert second.change == "adopted"
+    assert second.change == "reused"
     assert (the_row(world).limits, the_row(world).idle_timeout) == ((2, 5), 900)
 
 
@@ -185,11 +185,11 @@ def test_what_has_expired_is_torn_down_and_created_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize(("ttl", "warns"), [(600, True), (None, True), (100, False)])
-def test_adopting_what_ends_earlier_than_asked_warns(world: World, ttl: float | None, warns: bool) -> None:
+def test_reusing_what_ends_earlier_than_asked_warns(world: World, ttl: float | None, warns: bool) -> None:
     deploy(world, spec(**BASE, ttl=600))
     world.clock.advance(60)
     second = deploy(world, spec(**BASE, ttl=ttl))
-    assert second.change == "adopted"
+    assert second.change == "reused"
     assert second.info.expires_at is not None
     assert any("earlier" in warning for warning in second.warnings) == warns
 
@@ -199,7 +199,7 @@ def test_a_ttl_that_was_not_stated_asks_for_nothing(world: World) -> None:
     assert deploy(world, spec(**BASE)).warnings == ()
 
 
-def test_one_that_is_being_deleted_is_waited_for_and_never_adopted(world: World) -> None:
+def test_one_that_is_being_deleted_is_waited_for_and_never_reused(world: World) -> None:
     first = deploy(world, spec(**BASE))
     world.cloud.delete_takes = 20.0
     row = the_row(world)
@@ -214,14 +214,14 @@ def test_a_stopped_one_that_is_deployed_again_is_started(world: World) -> None:
     the_row(world).stopped = True
     the_row(world).started = []
     second = deploy(world, spec(workers=1))
-    assert (second.change, second.info.state) == ("adopted", "READY")
+    assert (second.change, second.info.state) == ("reused", "READY")
     assert any("stopped" in warning for warning in second.warnings)
 
 
 def test_a_name_of_ours_that_stands_for_something_else_is_never_touched(world: World) -> None:
     deploy(world, spec(**BASE))
     the_row(world).body["logical"] = "other"
-    for if_exists in ("adopt", "replace", "error"):
+    for if_exists in ("reuse", "replace", "error"):
         with pytest.raises(NameConflict):
             deploy(world, spec(**{**BASE, "disk": 10}), if_exists=if_exists)
     assert len(world.cloud.rows) == 1
@@ -241,7 +241,7 @@ def test_where_nothing_is_known_of_the_spec_that_is_said(world: World, tmp_path:
     for row in world.cloud.rows.values():
         row.spec_hash = None  # type: ignore[assignment]  # as above
     second = deploy(world, spec(**BASE), scope=world.scope(state_dir=tmp_path / "elsewhere"))
-    assert second.change == "adopted"
+    assert second.change == "reused"
     assert any("not compared" in warning and "env" in warning for warning in second.warnings)
 
 
@@ -262,7 +262,7 @@ def test_a_base_name_that_leaves_no_room_for_the_suffix_is_refused(world: World)
         deploy(world, spec(name="a" * 55), ephemeral=True)
 
 
-def test_secrets_are_read_after_finding_and_before_the_first_write_and_never_for_an_adoption(world: World) -> None:
+def test_secrets_are_read_after_finding_and_before_the_first_write_and_never_for_a_reuse(world: World) -> None:
     asked: list[list[str]] = []
 
     def fill(wanted: Any) -> Any:
@@ -273,7 +273,7 @@ def test_secrets_are_read_after_finding_and_before_the_first_write_and_never_for
     deploy(world, wanted, scope=world.scope(secrets=fill))
     assert asked == [["fake.get"]]
     assert the_row(world).body["secrets"] == {"TOKEN": "set"}
-    assert deploy(world, wanted, scope=world.scope(secrets=fill)).change == "adopted"
+    assert deploy(world, wanted, scope=world.scope(secrets=fill)).change == "reused"
     assert len(asked) == 1
     for path in (world.state_dir / "intents").iterdir():  # type: ignore[operator]  # there is one
         assert "s3cret" not in path.read_text()

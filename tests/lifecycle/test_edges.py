@@ -29,7 +29,7 @@ FAR = 1e7
 
 
 def deploy(world: World, wanted: Any = None, *, scope: Any = None, **more: Any) -> life.Deployed:
-    rest = {"if_exists": "adopt", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
+    rest = {"if_exists": "reuse", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
     return run_sync(life.deploy(scope or world.scope(), wanted or spec(workers=(1, 2)), **rest))
 
 
@@ -210,5 +210,5 @@ def test_a_lost_part_of_one_in_use_is_made_again_and_its_limits_stay(tmp_path: P
     info = deploy(world, spec(workers=(2, 5))).info
     del world.cloud.rows["template", info.provider_name]
     deployed = deploy(world, spec())
-    assert (deployed.change, len(world.rows)) == ("adopted", 2)
+    assert (deployed.change, len(world.rows)) == ("reused", 2)
     assert world.cloud.rows["endpoint", info.provider_name].limits == (2, 5)

@@ -61,7 +61,7 @@ def deploy(world: World, **fields: Any) -> life.Deployed:
         life.deploy(
             world.scope(),
             spec(**fields),
-            if_exists="adopt",
+            if_exists="reuse",
             wait=True,
             deadline=FAR,
             on_failure="teardown",
@@ -140,7 +140,7 @@ def test_no_secret_and_no_environment_value_is_ever_written(world: World) -> Non
         life.deploy(
             scope,
             spec(secrets=["TOKEN"], env={"VISIBLE": "confidential"}),
-            if_exists="adopt",
+            if_exists="reuse",
             wait=True,
             deadline=FAR,
             on_failure="teardown",

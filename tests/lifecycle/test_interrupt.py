@@ -35,7 +35,7 @@ def make(where: Path | None, *, virtual: bool = False) -> World:
 
 
 async def deploy(scope: Any, **more: Any) -> life.Deployed:
-    rest = {"if_exists": "adopt", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
+    rest = {"if_exists": "reuse", "wait": True, "deadline": FAR, "on_failure": "teardown", "settle": False, **more}
     return await life.deploy(scope, spec(workers=(1, 2)), **rest)
 
 
@@ -76,7 +76,7 @@ def test_ctrl_c_with_on_failure_keep_leaves_what_was_made(tmp_path: Path, ctrl_c
         run_sync(deploy(world.scope(hook=press), on_failure="keep"))
     assert len(world.rows) == len(KINDS)
     assert "kept" in "".join(caught.value.__notes__)
-    assert run_sync(deploy(world.scope())).change == "adopted"
+    assert run_sync(deploy(world.scope())).change == "reused"
 
 
 def test_a_second_ctrl_c_abandons_the_undo_and_the_next_deploy_settles_it(

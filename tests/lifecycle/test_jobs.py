@@ -33,7 +33,7 @@ def deploy(world: World, *, scope: Any = None, **fields: Any) -> DeploymentInfo:
         life.deploy(
             scope or world.scope(),
             spec(**{"workers": (0, 1), **fields}),
-            if_exists="adopt",
+            if_exists="reuse",
             wait=True,
             deadline=FAR,
             on_failure="teardown",

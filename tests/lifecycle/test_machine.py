@@ -79,7 +79,7 @@ class Lifecycle(RuleBasedStateMachine):
         where=where,
         die=die,
         wanted=st.sampled_from(SPECS),
-        if_exists=st.sampled_from(["adopt", "replace", "error"]),
+        if_exists=st.sampled_from(["reuse", "replace", "error"]),
         keep=st.booleans(),
         wait=st.sampled_from([True, False, "worker"]),
         seconds=st.sampled_from([1e6, 3.0]),

@@ -50,7 +50,7 @@ class Runner:
 def deploy(world: World, wanted: Any, state_dir: Path | None) -> Runner:
     scope = world.scope(io=SteppedIo(world.cloud), state_dir=state_dir, stateless=state_dir is None)
     return Runner(
-        life.deploy(scope, wanted, if_exists="adopt", wait=True, deadline=FAR, on_failure="teardown", settle=False)
+        life.deploy(scope, wanted, if_exists="reuse", wait=True, deadline=FAR, on_failure="teardown", settle=False)
     )
 
 
@@ -78,8 +78,8 @@ def check_one_deployment(world: World, one: Runner, two: Runner, kinds: tuple[st
     assert len(world.cloud.created) == len(kinds)
     main = world.cloud.rows[world.cloud.main, world.rows[0][1]]
     assert one.result.info.attempt == two.result.info.attempt == main.attempt
-    # The loser adopts; where it came before the winner's limits were set, it says that it set them.
-    assert sorted([one.result.change, two.result.change]) in (["adopted", "created"], ["created", "scaled"])
+    # The loser reuses; where it came before the winner's limits were set, it says that it set them.
+    assert sorted([one.result.change, two.result.change]) in (["created", "reused"], ["created", "scaled"])
     assert one.result.info.state == two.result.info.state == "READY"
 
 

@@ -31,7 +31,7 @@ def deploy(world: World, **fields: Any) -> DeploymentInfo:
         life.deploy(
             world.scope(),
             spec(**fields),
-            if_exists="adopt",
+            if_exists="reuse",
             wait=False,
             deadline=FAR,
             on_failure="teardown",
@@ -257,8 +257,8 @@ def test_a_worker_that_cannot_start_is_found_by_wait_ready_too(world: World, tmp
     assert len(world.rows) == 1  # a wait undoes nothing
 
 
-def test_the_held_driver_has_no_jobs() -> None:
-    from unigpu.driver import Invokes, Submits
+def test_the_held_driver_has_no_jobs(world: World) -> None:
+    from unigpu.driver import Cancels
 
-    assert isinstance(HeldDriver(), Invokes)
-    assert not isinstance(HeldDriver(), Submits)
+    assert not HeldDriver().has_jobs(deploy(world))
+    assert not isinstance(HeldDriver(), Cancels)

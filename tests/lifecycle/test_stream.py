@@ -29,7 +29,7 @@ def deploy(world: World, **fields: Any) -> DeploymentInfo:
         life.deploy(
             world.scope(),
             spec(**{"workers": (0, 1), **fields}),
-            if_exists="adopt",
+            if_exists="reuse",
             wait=True,
             deadline=FAR,
             on_failure="teardown",

@@ -32,7 +32,7 @@ def deploy(world: World, **fields: Any) -> life.Deployed:
         life.deploy(
             world.scope(),
             spec(workers=(1, 2), **fields),
-            if_exists="adopt",
+            if_exists="reuse",
             wait=True,
             deadline=FAR,
             on_failure="teardown",
@@ -178,7 +178,7 @@ def test_ending_does_not_wait_for_a_deploy_that_waits_and_that_one_learns_it(wor
             life.deploy(
                 scope,
                 spec(workers=1),
-                if_exists="adopt",
+                if_exists="reuse",
                 wait=True,
                 deadline=FAR,
                 on_failure="teardown",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unigpu._io.contract import Request
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import EmulatedAPI
+from unigpu.emulator.engine import Engine
 from unigpu.errors import InvalidResponseError
 
 NAME = "summarize"
@@ -87,7 +87,7 @@ class Platform:
 
     Attributes:
         name: Of the entry: the provider's, and for its pods ``-pod`` after it.
-        key: The environment variable of its key, and the key that the face takes.
+        key: The environment variable of its key, and the key that the emulator takes.
         face: Makes its face: engine, key, seed, and rows a page of its lists (where they have pages).
         fields: What is deployed, as spec fields.
         kinds: The resources of a deployment, in the order of creation.
@@ -116,7 +116,7 @@ class Platform:
 
     name: str
     key: tuple[str, str]
-    face: Callable[[Engine, str, int, int], Face]
+    face: Callable[[Engine, str, int, int], EmulatedAPI]
     fields: Mapping[str, Any]
     kinds: tuple[str, ...]
     main: str

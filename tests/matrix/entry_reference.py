@@ -8,14 +8,14 @@ from typing import Any
 from matrix_entry import NAME, Platform
 
 from unigpu import _registry
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import EmulatedAPI
+from unigpu.emulator.engine import Engine
 
 
-def _reference_face(engine: Engine, key: str, seed: int, page: int) -> Face:
-    from unigpu.testing.reference import ReferenceFace
+def _reference_face(engine: Engine, key: str, seed: int, page: int) -> EmulatedAPI:
+    from unigpu.testing.reference import ReferenceEmulator
 
-    return ReferenceFace(engine, key=key, seed=seed, page=page)
+    return ReferenceEmulator(engine, key=key, seed=seed, page=page)
 
 
 def _reference_driver() -> AbstractContextManager[object]:

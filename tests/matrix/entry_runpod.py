@@ -7,14 +7,14 @@ from typing import Any
 
 from matrix_entry import NAME, POD_SPECS, Platform, start, stop, stop_and_start
 
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import EmulatedAPI
+from unigpu.emulator.engine import Engine
 
 
-def _runpod_face(engine: Engine, key: str, seed: int, page: int) -> Face:
-    from unigpu.cloud.faces.runpod import RunPodFace
+def _runpod_face(engine: Engine, key: str, seed: int, page: int) -> EmulatedAPI:
+    from unigpu.emulator.apis.runpod.emulator import RunPodEmulator
 
-    return RunPodFace(engine, key=key, seed=seed, page=page)
+    return RunPodEmulator(engine, key=key, seed=seed, page=page)
 
 
 def _runpod_rows(body: Any) -> list[Any]:

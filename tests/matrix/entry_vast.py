@@ -18,14 +18,14 @@ from matrix_entry import (
 )
 
 from unigpu._io.contract import Headers, Request
-from unigpu.cloud.contract import Face, HttpCall
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import EmulatedAPI, HttpCall
+from unigpu.emulator.engine import Engine
 
 
-def _vast_face(engine: Engine, key: str, seed: int, page: int) -> Face:
-    from unigpu.cloud.faces.vast import VastFace
+def _vast_face(engine: Engine, key: str, seed: int, page: int) -> EmulatedAPI:
+    from unigpu.emulator.apis.vast.emulator import VastEmulator
 
-    return VastFace(engine, token=key, seed=seed)
+    return VastEmulator(engine, token=key, seed=seed)
 
 
 def _vast_existing(world: Account, platform: Platform, kind: str, name: str) -> list[str]:

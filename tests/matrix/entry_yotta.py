@@ -8,14 +8,14 @@ from typing import Any
 
 from matrix_entry import NAME, POD_SPECS, Account, Platform, start, stop, stop_and_start, to
 
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
+from unigpu.emulator.contract import EmulatedAPI
+from unigpu.emulator.engine import Engine
 
 
-def _yotta_face(engine: Engine, key: str, seed: int, page: int) -> Face:
-    from unigpu.cloud.faces.yotta import YottaFace
+def _yotta_face(engine: Engine, key: str, seed: int, page: int) -> EmulatedAPI:
+    from unigpu.emulator.apis.yotta.emulator import YottaEmulator
 
-    return YottaFace(engine, token=key, seed=seed)
+    return YottaEmulator(engine, token=key, seed=seed)
 
 
 _PLATFORMS = {"endpoint": "yotta", "pod": "yotta.pod"}

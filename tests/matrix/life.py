@@ -15,7 +15,7 @@ from matrix_world import Crash, World
 
 from unigpu._io.bridge import run_sync
 from unigpu.errors import NotFoundError, UniGPUError
-from unigpu.testing._flavours import Plain
+from unigpu.testing._conformance.flavors import Plain
 
 Workflow = Callable[[Any], Awaitable[Any]]
 ENDS = (UniGPUError, Crash)
@@ -107,7 +107,7 @@ def put_right(world: World, way: str, ended: Any = None) -> list[str]:
         deployed = must(world, again, here)
         pay_all(world)
         if given_up and deployed.change != "created" and deployed.id not in world.live():
-            # What one machine had given up, and told so, another one adopted: gc of the first keeps its word.
+            # What one machine had given up, and told so, another one reused: gc of the first keeps its word.
             deployed = must(world, again, here)
             pay_all(world)
         wrong += world.doubled()

@@ -88,7 +88,7 @@ class Account(RuleBasedStateMachine):
         die=DIES,
         fault=FAULT,
         spec=st.integers(0, 3),
-        if_exists=st.sampled_from(["adopt", "replace"]),
+        if_exists=st.sampled_from(["reuse", "replace"]),
         wait=st.sampled_from([True, False, "worker"]),
         settle=st.booleans(),
         keep=st.booleans(),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from unigpu.testing import FaceBench, WireConformance
-from unigpu.testing.reference import ReferenceDriver, ReferenceFace
+from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 
 class TestReference(WireConformance):
@@ -17,7 +17,7 @@ class TestReference(WireConformance):
     def wire(self) -> Iterator[FaceBench]:
         bench = FaceBench(
             "reference",
-            lambda engine, key: ReferenceFace(engine, key=key, page=2),
+            lambda engine, key: ReferenceEmulator(engine, key=key, page=2),
             list_operation="reference.endpoint.list",
             fields={"image": "ghcr.io/me/app:1", "gpu": "RTX 4090"},
             driver=ReferenceDriver,

@@ -26,11 +26,11 @@ from unigpu import AsyncClient, Client
 from unigpu._client.transports import transports_of
 from unigpu._io.clock import InstantClock, VirtualClock, use_clock
 from unigpu._io.contract import Request, Response, StreamResponse
-from unigpu._io.protection import Protection
+from unigpu._io.resilience.protection import Protection
 from unigpu._io.shield import shield_async, shield_sync
 from unigpu._lifecycle import IntentStore
-from unigpu.cloud.engine import EngineSettings
-from unigpu.cloud.virtual import Behavior, VirtualCloud
+from unigpu.emulator.engine import EngineSettings
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.errors import TransportTimeout
 from unigpu.models import provider_name
 

@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from unigpu import AsyncClient, Client, errors
-from unigpu.cloud.contract import HttpCall, Reply
-from unigpu.cloud.virtual import Behavior
+from unigpu.emulator.contract import HttpCall, Reply
+from unigpu.emulator.simulation.virtual_cloud import Behavior
 from unigpu.testing import UnigpuMock, unigpu_mock
 
 openai = pytest.importorskip("openai")

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from unigpu._io.memory import MemoryIo, MemoryStream
+from unigpu._io.in_memory import MemoryIo, MemoryStream
 from unigpu.driver import DeploymentInfo, Headers, Request, Response
 
 INFO = DeploymentInfo(provider="acme", name="chat", provider_name="chat-ug", id="e/1", url="https://w.test")

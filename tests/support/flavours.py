@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from unigpu.testing._flavours import NAMES, Flavour, Plain, unwrap, wrap
+from unigpu.testing._conformance.flavors import NAMES, Flavour, Plain, unwrap, wrap
 
 __all__ = ["NAMES", "Flavour", "Plain", "unwrap", "wrap"]

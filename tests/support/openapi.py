@@ -1,4 +1,4 @@
-"""A platform's official OpenAPI file, to hold our requests and a face's replies to.
+"""A platform's official OpenAPI file, to hold our requests and an emulator's replies to.
 
     from openapi import OpenAPI                      # pytest puts tests/support on the path
 

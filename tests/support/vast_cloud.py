@@ -1,4 +1,4 @@
-"""The Vast face in memory, and short words for talking to it. Every reply is held to the official file."""
+"""The Vast emulator in memory, and short words for talking to it. Every reply is held to the official file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from openapi import OpenAPI
 
-from unigpu.cloud.contract import Dropped, HttpCall, Reply
-from unigpu.cloud.engine import EngineSettings
-from unigpu.cloud.faces.vast import Quirks, VastFace
-from unigpu.cloud.virtual import Behavior, Pending, VirtualCloud
+from unigpu.emulator.apis.vast.emulator import Quirks, VastEmulator
+from unigpu.emulator.contract import Dropped, HttpCall, Reply
+from unigpu.emulator.engine import EngineSettings
+from unigpu.emulator.simulation.virtual_cloud import Behavior, Pending, VirtualCloud
 
 KEY = "account-key"
 ENV = "-e UNIGPU_NAME=demo -p 3000:3000"
@@ -132,7 +132,7 @@ class Vast:
     def __init__(self, behavior: Behavior | None = None, *, quirks: Quirks | None = None, **settings: Any) -> None:
         self.virtual = VirtualCloud(behavior=behavior, settings=EngineSettings(**settings))
         self.engine = self.virtual.engine
-        self.face = VastFace(self.engine, token=KEY, quirks=quirks)
+        self.face = VastEmulator(self.engine, token=KEY, quirks=quirks)
         self.virtual.mount(self.face)
         self.spec = _spec()
         self.checked = 0

@@ -9,7 +9,7 @@ import pytest
 
 from unigpu import AuthenticationError, Client
 from unigpu.testing import FaceBench, LiveBench
-from unigpu.testing.reference import ReferenceDriver, ReferenceFace
+from unigpu.testing.reference import ReferenceDriver, ReferenceEmulator
 
 
 @pytest.mark.processes
@@ -31,7 +31,7 @@ def test_a_face_is_a_platform_of_its_own_that_is_empty_at_first() -> None:
     def bench() -> FaceBench:
         return FaceBench(
             "reference",
-            lambda engine, key: ReferenceFace(engine, key=key),
+            lambda engine, key: ReferenceEmulator(engine, key=key),
             list_operation="reference.endpoint.list",
             fields={"image": "me/app:1", "gpu": "RTX 4090"},
             driver=ReferenceDriver,

@@ -120,7 +120,7 @@ def test_what_the_application_deploys_itself_lives_and_ends(cloud: UnigpuMock, p
     cloud.serve(f"summarize@{provider}", short, exists=False)
     fields = {} if provider == "local" else {"image": "me/app:1", "gpu": "RTX 4090"}
     with Client(provider) as client:
-        handle = client.deploy(name="summarize", handler="unigpu.testing._served:served", progress="off", **fields)  # type: ignore[arg-type]
+        handle = client.deploy(name="summarize", handler="unigpu.testing._mock.served:served", progress="off", **fields)  # type: ignore[arg-type]
         assert client.invoke(handle, {"text": "abcdef"}).output == {"summary": "abc"}
         client.teardown(handle)
         with pytest.raises(errors.NotFoundError):

@@ -10,7 +10,7 @@ import pytest
 
 from unigpu import AsyncClient, Client, ConfigurationError, _registry
 from unigpu.testing import unigpu_mock
-from unigpu.testing._platforms import _BUILT_IN, find
+from unigpu.testing._mock.platforms import _BUILT_IN, find
 
 SERVED = [name for name in sorted(_BUILT_IN) if name == "reference" or name in _registry.installed()]
 
@@ -53,12 +53,12 @@ def test_an_application_that_uses_them_side_by_side() -> None:
 
 
 MINE = """
-from unigpu.cloud.contract import Reply
+from unigpu.emulator.contract import Reply
 from unigpu.testing import MockPlatform
-from unigpu.testing.reference import ReferenceFace
+from unigpu.testing.reference import ReferenceEmulator
 
 PLATFORM = MockPlatform(
-    face=lambda engine: ReferenceFace(engine, key=None),
+    face=lambda engine: ReferenceEmulator(engine, key=None),
     adds_workers=("mine.endpoint.create",),
     no_capacity=Reply(status=409),
 )

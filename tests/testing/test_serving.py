@@ -152,7 +152,7 @@ def test_no_capacity_asks_for_gpus_that_there_are(cloud: UnigpuMock) -> None:
 def test_a_client_made_before_keeps_nothing_in_its_own_state_directory_meanwhile(tmp_path: Path) -> None:
     with Client("local", state_dir=tmp_path / "real") as client:
         with unigpu_mock("local") as cloud:
-            client.deploy(name="chat", handler="unigpu.testing._served:served", progress="off")
+            client.deploy(name="chat", handler="unigpu.testing._mock.served:served", progress="off")
             assert list(cloud.state_dir.rglob("*"))
         assert not (tmp_path / "real").exists()
         with unigpu_mock("local") as cloud, pytest.raises(errors.NotFoundError):
@@ -172,7 +172,7 @@ def test_a_client_of_a_mock_that_is_over_is_refused() -> None:
 
 def test_the_projects_file_can_be_the_applications_own(tmp_path: Path) -> None:
     file = tmp_path / "unigpu.toml"
-    file.write_text('[deployments.chat]\nhandler = "unigpu.testing._served:served"\n')
+    file.write_text('[deployments.chat]\nhandler = "unigpu.testing._mock.served:served"\n')
     with unigpu_mock("local", config=file), Client() as client:
         assert client.deploy("chat", progress="off").change == "created"
 

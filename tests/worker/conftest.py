@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
+from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import Settings
-from unigpu.worker._worker import Worker
-from unigpu.worker.http import App
+from unigpu.worker.http_app import App
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 PATIENCE = 30.0  # seconds that a wait may take before the test is red; never what a test measures
@@ -110,7 +110,7 @@ class Exchange:
 class Local:
     """A loaded worker in this process."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerServer) -> None:
         self.worker = worker
         self.app = App(worker)
 
@@ -137,7 +137,7 @@ class Local:
 
 @contextlib.asynccontextmanager
 async def _local(target: Any, *, loaded: bool = True, **settings: Any) -> AsyncIterator[Local]:
-    worker = Worker(target, Settings(**settings))
+    worker = WorkerServer(target, Settings(**settings))
     if loaded:
         worker.start()
         await asyncio.wait_for(worker.loaded.wait(), PATIENCE)

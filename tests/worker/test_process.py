@@ -19,7 +19,7 @@ import pytest
 
 from unigpu.errors import ConfigurationError, WorkerFailed
 from unigpu.worker import serve
-from unigpu.worker._serve_http import _listen
+from unigpu.worker._http_server import _listen
 from unigpu.worker._settings import Settings
 
 pytestmark = pytest.mark.processes

@@ -15,7 +15,7 @@ import pytest
 
 from unigpu.errors import ConfigurationError
 from unigpu.worker import _runpod, runpod_loop
-from unigpu.worker._exit import CANNOT_LOAD, OK
+from unigpu.worker._exit_codes import CANNOT_LOAD, OK
 from unigpu.worker._settings import Settings
 from unigpu.worker._start import find_mode
 

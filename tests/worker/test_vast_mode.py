@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from unigpu.worker import _vast, pyworker
+from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import Settings
 from unigpu.worker._start import find_mode
-from unigpu.worker._worker import Worker
 
 PATIENCE = 30.0
 
@@ -158,7 +158,7 @@ def test_a_handler_that_cannot_be_loaded_is_told_to_the_platform(
 class Here:
     """The app of this mode over a loaded worker, in this process."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerServer) -> None:
         self.worker = worker
         self.app = _vast.App(worker)
 
@@ -201,7 +201,7 @@ class Sent:
 
 
 async def loaded(target: Any, **settings: Any) -> Here:
-    worker = Worker(target, Settings(**settings))
+    worker = WorkerServer(target, Settings(**settings))
     worker.start()
     await asyncio.wait_for(worker.loaded.wait(), PATIENCE)
     return Here(worker)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 OnUnsupported = Literal["raise", "adapt"]
 
-IF_EXISTS: Final[tuple[IfExists, ...]] = ("adopt", "error", "replace")
+IF_EXISTS: Final[tuple[IfExists, ...]] = ("reuse", "error", "replace")
 INTERFACES: Final[tuple[Interface, ...]] = ("function", "http")
 KINDS: Final[tuple[Kind, ...]] = ("serverless", "pod")
 ON_FAILURE: Final[tuple[OnFailure, ...]] = ("teardown", "keep")

@@ -109,7 +109,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         provider: str | None = None,
         wait: bool | Literal["worker"] = True,
         timeout: float = 1800,
-        if_exists: Literal["adopt", "error", "replace"] = "adopt",
+        if_exists: Literal["reuse", "error", "replace"] = "reuse",
         ephemeral: bool = False,
         on_unsupported: OnUnsupported = "raise",
         on_failure: Literal["teardown", "keep"] = "teardown",
@@ -117,7 +117,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         progress: ProgressMode = "auto",
         **fields: Unpack[SpecFields],
     ) -> AsyncDeployment:
-        """Make a deployment be there: create it, adopt one of the same name and spec, or change it.
+        """Make a deployment be there: create it, reuse one of the same name and spec, or change it.
 
         Args:
             spec: A spec, or the name of a declared deployment; *fields* override it, or are all of it. Or a plan:
@@ -126,8 +126,8 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
             wait: ``True``: until it is ready, or cold where it may have no worker; ``"worker"``: wake one and wait for
                 it; ``False``: return once it exists.
             timeout: Seconds for the whole.
-            if_exists: What becomes of one that differs: ``"adopt"`` and ``"error"`` raise, ``"replace"`` changes it.
-            ephemeral: A random suffix to the name, never adopted, and a ttl of an hour unless one is stated.
+            if_exists: What becomes of one that differs: ``"reuse"`` and ``"error"`` raise, ``"replace"`` changes it.
+            ephemeral: A random suffix to the name, never reused, and a ttl of an hour unless one is stated.
             on_unsupported: ``"adapt"`` takes the nearest thing for what the platform cannot do, and lists it.
             on_failure: Whether what this call created is undone when it fails.
             settle: Return after every follow-up check that is due on a platform whose lists are late.
@@ -367,7 +367,7 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
         spec: DeploymentSpec | str | None = None,
         *,
         provider: str | Sequence[str] | None = None,
-        if_exists: Literal["adopt", "error", "replace"] = "adopt",
+        if_exists: Literal["reuse", "error", "replace"] = "reuse",
         on_unsupported: OnUnsupported = "raise",
         **fields: Unpack[SpecFields],
     ) -> Plans:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class AsyncDeployment(AsyncBoundHTTPVerbs, DeploymentView):
     """A deployment, as one client sees it.
 
-    Leaving an ``async with`` block tears it down if the deploy that returned it created it; an adopted one is left.
+    Leaving an ``async with`` block tears it down if the deploy that returned it created it; a reused one is left.
     """
 
     def __init__(self, client: AsyncClient, verbs: Verbs, seen: Seen) -> None:

@@ -95,7 +95,7 @@ def compare(*providers: str, interface: Interface = "function", kind: Kind = "se
     found: list[Capabilities] = []
     absent: dict[str, str] = {}
     for name in dict.fromkeys(providers or _registry.installed()):
-        facts = getattr(_registry.load(name), "facts", None)
+        facts = _registry.load(name).facts
         try:
             found.append(load(name, interface=interface, kind=kind, facts=facts))
         except UnsupportedError as exc:
@@ -109,7 +109,7 @@ def facts_of(provider: str) -> tuple[tuple[Capabilities, ...], Mapping[str, Furt
     Raises:
         ConfigurationError: there is no such provider, or its facts cannot be read.
     """
-    facts = getattr(_registry.load(provider), "facts", None)
+    facts = _registry.load(provider).facts
     found: list[Capabilities] = []
     for kind in arguments.KINDS:
         for interface in arguments.INTERFACES:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from unigpu._lifecycle import IntentStore, Scope
+from unigpu._lifecycle import IntentStore, Scope, deploying
 from unigpu._lifecycle.ready import start_once
 from unigpu.errors import DeadlineExceeded, TransportTimeout
 from unigpu.models import DeploymentInfo, DeploymentSpec, Interface, Kind, Progress, Rate
@@ -77,7 +77,7 @@ class Context:
         rate = info.rate
         if spec is not None and rate == Rate():
             as_it_is = spec if info.workers is None or spec.kind == "pod" else spec.with_changes(workers=info.workers)
-            rate = self.session.driver(info.provider).rate(as_it_is)
+            rate = deploying(self.session.driver(info.provider)).rate(as_it_is)
         ends = None if info.expires_at is None else self.gate.ttl_enforcer(info, spec)
         return Seen(info, spec=spec, rate=rate, ttl_enforced_by=ends)
 

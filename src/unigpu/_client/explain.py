@@ -8,9 +8,10 @@ from typing import Final, cast
 from unigpu import _lifecycle
 from unigpu._lifecycle import Scope
 from unigpu._lifecycle.diagnose import classify, next_step
+from unigpu.driver import Logs
 from unigpu.errors import UniGPUError
 from unigpu.models import DeploymentInfo, LogLine, State, Worker, WorkerState
-from unigpu.models._lines import seconds, worker_range_text
+from unigpu.models._text import seconds, worker_range_text
 from unigpu.models.explain import Cause, Explanation
 
 from .context import Context
@@ -161,10 +162,11 @@ async def _last_words(
 ) -> tuple[tuple[str, ...], tuple[LogLine, ...]]:
     if worker is None:
         return (), ()
-    if not gate.of(info).logs.value:
+    driver = scope.driver
+    if not isinstance(driver, Logs) or gate.of(info).logs.value is False:
         return (f"{info.provider} shows no logs by its API",), ()
     try:
-        log = scope.driver.logs(scope.io, info, worker=worker.id, follow=False, tail=_TAIL)
+        log = driver.logs(scope.io, info, worker=worker.id, follow=False, tail=_TAIL)
         return (), tuple([line async for line in log])
     except UniGPUError as exc:
         return (f"its log could not be read: {exc}",), ()

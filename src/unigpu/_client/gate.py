@@ -6,11 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from unigpu import _registry
+from unigpu._lifecycle import deploying
 from unigpu.elasticity import capabilities as _flags
 from unigpu.elasticity.capabilities import Capabilities
-from unigpu.elasticity.demands import Refused, check_workers, demands, notes, provider_options, ttl_enforcer
-from unigpu.elasticity.demands import adapt as adapt_spec
-from unigpu.elasticity.demands import error as refusal_error
+from unigpu.elasticity.compatibility import (
+    AnyRefusal,
+    Unmet,
+    check_workers,
+    demands,
+    known_ttl_enforcer,
+    notes,
+    provider_options,
+    ttl_enforcer,
+)
+from unigpu.elasticity.compatibility import adapt as adapt_spec
+from unigpu.elasticity.compatibility import error as refusal_error
 from unigpu.errors import ConfigurationError, UniGPUError
 from unigpu.models import Adaptation, DeploymentInfo, DeploymentSpec, Interface, Kind, TtlEnforcer, scale_range
 
@@ -36,7 +46,7 @@ class Gate:
         key = provider, interface, kind
         found = self._flags.get(key)
         if found is None:
-            facts: Any = getattr(_registry.load(provider), "facts", None)
+            facts = _registry.load(provider).facts
             found = self._flags[key] = _flags.load(provider, interface=interface, kind=kind, facts=facts)
         return found
 
@@ -85,18 +95,18 @@ class Gate:
 
         Returns:
             The spec, what was adapted, and the error for what must be said before something is created: what exists is
-            adopted without it.
+            reused without it.
 
         Raises:
             UnsupportedError: something stated cannot be, with the fact; all of it in one message.
             ConfigurationError: an option is none of this provider's.
         """
-        driver = self._session.driver(provider)
+        driver = deploying(self._session.driver(provider))
         caps = self.capabilities(provider, spec.interface, spec.kind)
         provider_options(spec, provider, driver.SpecOptions)
         checked = driver.check(spec)
-        found: tuple[Refused, ...] = (*demands(spec, caps), *checked.refusals)
-        unsaid = tuple(one for one in found if getattr(one, "must_say", False))
+        found: tuple[AnyRefusal, ...] = (*demands(spec, caps), *checked.refusals)
+        unsaid = tuple(one for one in found if isinstance(one, Unmet) and one.must_say)
         refused = tuple(one for one in found if one not in unsaid)
         changed: tuple[Adaptation, ...] = ()
         if refused:
@@ -107,7 +117,7 @@ class Gate:
         return spec, (*changed, *checked.adaptations, *notes(spec, caps)), missing
 
     def _settle(
-        self, spec: DeploymentSpec, refused: Sequence[Refused], caps: Capabilities, *, adapt: bool
+        self, spec: DeploymentSpec, refused: Sequence[AnyRefusal], caps: Capabilities, *, adapt: bool
     ) -> tuple[DeploymentSpec, tuple[Adaptation, ...]]:
         if not adapt:
             exc = refusal_error(refused, caps)
@@ -179,7 +189,7 @@ class Gate:
     def ttl_enforcer(self, info: DeploymentInfo, spec: DeploymentSpec | None) -> TtlEnforcer:
         """Who ends it at its ttl, by the facts and by what runs in it."""
         caps = self.of(info)
-        return caps.ttl_enforced_by.value if spec is None else ttl_enforcer(spec, caps)
+        return known_ttl_enforcer(caps) if spec is None else ttl_enforcer(spec, caps)
 
     def start_timeout(self, given: float | None, caps: Capabilities) -> float:
         """Seconds a call waits for a first worker: the high end of the cold-start fact unless it is said.

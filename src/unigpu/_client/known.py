@@ -28,7 +28,7 @@ class Seen:
     """
 
     info: DeploymentInfo
-    change: Change = "adopted"
+    change: Change = "reused"
     adaptations: tuple[Adaptation, ...] = ()
     spec: DeploymentSpec | None = None
     rate: Rate = field(default_factory=Rate)

@@ -111,7 +111,7 @@ class Lookup:
         if now is None:
             return False
         _log.info("%s: %s is gone, and %s has its name: it is used from now on", seen.label, seen.info.id, now.id)
-        seen.info, seen.change, seen.owned, seen.spec = now, "adopted", False, None
+        seen.info, seen.change, seen.owned, seen.spec = now, "reused", False, None
         return True
 
     def used(self, target: Target) -> Seen:

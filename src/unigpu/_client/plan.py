@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from unigpu import _config, _registry
-from unigpu._io.record import GuardedIo
+from unigpu._io.dry_run import GuardedIo
 from unigpu._io.redact import safe_url, scrub
-from unigpu._lifecycle import IfExists, Scope
+from unigpu._lifecycle import IfExists, Scope, deploying
 from unigpu._lifecycle.dry_run import DryRunResult, dry_run
 from unigpu.driver import UNSET, DeploymentInfo, DeploymentSpec, Rate, Request, State
 from unigpu.errors import ConfigurationError, NameConflict, PlanChanged, UnsupportedError
@@ -24,7 +24,7 @@ from . import arguments
 from .arguments import OnUnsupported
 from .context import Context
 from .offers import with_offers
-from .session import Providers, Unreadable
+from .session import PLAN_SECONDS, Providers, Unreadable
 
 _HIDDEN: Final = "***"
 _SHOWN_HEADERS: Final = frozenset({"accept", "content-type", "if-match", "if-none-match"})
@@ -72,7 +72,7 @@ async def _planned(
         "on_unsupported": "adapt" if adapt else "raise",
         "spec": asked,
     }
-    deadline = context.soon()
+    deadline = context.deadline(PLAN_SECONDS)
     try:
         spec, adaptations, unsaid = context.gate.admit(asked, where, adapt=adapt)
         scope = replace(context.scope(where, spec.interface, spec.kind), unsaid=unsaid)
@@ -82,9 +82,11 @@ async def _planned(
     hidden = tuple(_hidden(context, asked, where))
     info = done.deployed.info
     action = _action(done)
-    existing = action in ("adopt", "scale")
+    existing = action in ("reuse", "scale")
     rate = (
-        _rate_then(context.seen(info, spec).rate, info, spec) if existing else context.session.driver(where).rate(spec)
+        _rate_then(context.seen(info, spec).rate, info, spec)
+        if existing
+        else deploying(context.session.driver(where)).rate(spec)
     )
     made: tuple[Adaptation, ...] = (*adaptations, *done.deployed.adaptations)
     found = Plan(
@@ -213,6 +215,6 @@ def _hidden(context: Context, spec: DeploymentSpec, where: str) -> Iterator[str]
 def _action(done: DryRunResult) -> Action:
     if done.replaced:
         return "recreate"
-    words: dict[str, Action] = {"created": "create", "adopted": "adopt", "scaled": "scale", "updated": "update"}
+    words: dict[str, Action] = {"created": "create", "reused": "reuse", "scaled": "scale", "updated": "update"}
     found = words[done.deployed.change]
-    return "update" if found == "adopt" and done.requests else found
+    return "update" if found == "reuse" and done.requests else found

@@ -9,7 +9,7 @@ from typing import Final
 
 from unigpu import _config, _registry
 from unigpu._lifecycle import SharedStatus
-from unigpu.driver import Driver, DriverConfig
+from unigpu.driver import CallDriver, DriverConfig
 from unigpu.errors import ClientClosed, ConfigurationError, UniGPUError
 from unigpu.models import BearerToken, DeploymentSpec, Event
 
@@ -24,6 +24,8 @@ CLOSE_SECONDS: Final = 10.0
 """How long closing a client may be held up by the checks that are due."""
 CONTROL_SECONDS: Final = 60.0
 """How long a call may take that only reads or changes a setting."""
+PLAN_SECONDS: Final = 150.0
+"""How long one plan may take: a platform that counts requests by the minute makes it wait for the next one."""
 
 _log: Final = logging.getLogger("unigpu.client")
 
@@ -79,7 +81,7 @@ class Session:
         self.status = SharedStatus()
         self._on_event = on_event
         self.event_failures = 0
-        self._drivers: dict[tuple[str, str | None], Driver] = {}
+        self._drivers: dict[tuple[str, str | None], CallDriver] = {}
 
     def open(self) -> None:
         """Raise `ClientClosed` unless the client may still be used."""
@@ -125,7 +127,7 @@ class Session:
         except ConfigurationError:
             return True  # a broken plugin, or a key in a file that others can read: shown as unreadable, never left out
 
-    def driver(self, name: str) -> Driver:
+    def driver(self, name: str) -> CallDriver:
         """The driver of a provider, made when it is first used.
 
         Raises:
@@ -143,7 +145,7 @@ class Session:
         """The providers that were used so far."""
         return tuple(dict.fromkeys(name for name, _ in self._drivers))
 
-    def _make(self, name: str, state: str | None) -> Driver:
+    def _make(self, name: str, state: str | None) -> CallDriver:
         cls = _registry.load(name)
         key = self.settings.api_key(name, cls.env_key)
         if cls.env_key is None and name in self.settings.given_keys:
@@ -166,9 +168,7 @@ class Session:
 
     def base(self, name: str) -> str:
         """What an intent is bound to: the base URL where one is configured, else the provider itself."""
-        return str(
-            self.settings.driver_options.get(name, {}).get("base_url") or getattr(self.driver(name), "base", name)
-        )
+        return str(self.settings.driver_options.get(name, {}).get("base_url") or self.driver(name).base or name)
 
     def secrets(self, spec: DeploymentSpec) -> DeploymentSpec:
         """*spec* with the values of its secrets, read from the environment now, just before they are sent.

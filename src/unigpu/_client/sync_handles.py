@@ -28,7 +28,7 @@ _END: Final = object()
 class Deployment(BoundHTTPVerbs, DeploymentView):
     """A deployment, as one client sees it. Thread-safe.
 
-    Leaving a ``with`` block tears it down if the deploy that returned it created it; an adopted one is left running.
+    Leaving a ``with`` block tears it down if the deploy that returned it created it; a reused one is left running.
     """
 
     def __init__(self, client: Client, verbs: Verbs, seen: Seen) -> None:

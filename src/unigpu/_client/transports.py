@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from unigpu._io.http import AsyncHttpIo, HttpConfig, SyncHttpIo
-from unigpu._io.limits import LimitedIo
-from unigpu._io.protection import Protection
-from unigpu._io.retry import RetryingIo
+from unigpu._io.http.client import AsyncHttpIo, HttpConfig, SyncHttpIo
+from unigpu._io.resilience.protection import Protection
+from unigpu._io.resilience.rate_limit import LimitedIo
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu._version import __version__
-from unigpu.driver import Driver, Io, Request
+from unigpu.driver import CallDriver, Io, Request
 from unigpu.errors import ConfigurationError
 from unigpu.models import Event
 
@@ -53,9 +53,9 @@ class Transports:
         """The `Io` for a provider with this base."""
         return self.near if is_here(base) else self.usual
 
-    def learn(self, driver: Driver) -> None:
+    def learn(self, driver: CallDriver) -> None:
         """Keep the rates that a driver's table names. Again and again is harmless."""
-        self.protection.limiter.add(getattr(driver, "limits", {}))
+        self.protection.limiter.add(driver.limits)
 
 
 def http_config(transport: Transport | None = None, *, here_only: bool = False) -> HttpConfig:

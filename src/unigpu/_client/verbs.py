@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from unigpu import _lifecycle
 from unigpu._lifecycle import IfExists, OnFailure, Wait
+from unigpu.driver import Logs
 from unigpu.elasticity.capabilities import Capabilities
-from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError
+from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError, UnsupportedError
 from unigpu.models import (
     DeploymentInfo,
     DeploymentSpec,
@@ -25,7 +26,7 @@ from unigpu.models import (
     provider_name,
     scale_range,
 )
-from unigpu.models._lines import deploy_line
+from unigpu.models._text import deploy_line
 
 from . import arguments
 from . import plan as plans
@@ -80,14 +81,14 @@ class Verbs:
         if isinstance(given, Plan):
             agrees = {
                 "provider": provider in (None, given.provider),
-                "if_exists": if_exists in ("adopt", given.if_exists),
+                "if_exists": if_exists in ("reuse", given.if_exists),
                 "on_unsupported": on_unsupported in ("raise", given.on_unsupported),
                 "ephemeral": not ephemeral,
             }
             plans.check_plan(given, self._session.namespace, agrees, fields)
             provider, if_exists, on_unsupported = given.provider, given.if_exists, given.on_unsupported
             given = given.spec
-        if ephemeral and if_exists != "adopt":
+        if ephemeral and if_exists != "reuse":
             raise ConfigurationError("ephemeral=True is always a new deployment: if_exists= has no meaning with it.")
         asked, where, adapt = gate.spec(given, provider, fields)
         spec, adaptations, unsaid = gate.admit(asked, where, adapt=adapt or on_unsupported == "adapt")
@@ -115,7 +116,7 @@ class Verbs:
             seen = context.seen(done.info, done.spec)
             seen.change, seen.owned = done.change, done.change == "created"
             if done.change not in ("created", "updated"):
-                seen.spec = None  # of what was adopted only the stated part is known
+                seen.spec = None  # of what was reused only the stated part is known
             seen.adaptations = (*adaptations, *done.adaptations)
             self._session.known.remember(done.info)
             self._tell(seen, done.spec, reporter, done.warnings)
@@ -263,14 +264,14 @@ class Verbs:
         )
 
     async def leave(self, seen: Seen, body: BaseException | None) -> None:
-        """The end of a ``with`` block: ends what its deploy created, leaves what it adopted.
+        """The end of a ``with`` block: ends what its deploy created, leaves what it reused.
 
         The body's error stays the one that is raised; a failed teardown is a note on it.
         """
         if seen.gone:
             return
         if not seen.owned:
-            _log.info("left running: %s (adopted, not created here)", seen.label)
+            _log.info("left running: %s (reused, not created here)", seen.label)
             return
         try:
             await self.context.io.shield(partial(self._end, seen.info), seconds=TEARDOWN_SECONDS)
@@ -405,7 +406,12 @@ class Verbs:
     ) -> AsyncIterator[LogLine]:
         target = await self.lookup.target(deployment, self.context.soon())
         self._gate.require("logs", target.info, doing="logs()")
-        lines = target.scope.driver.logs(target.scope.io, target.info, worker=worker, follow=follow, tail=tail)
+        driver = target.scope.driver
+        if not isinstance(driver, Logs):
+            raise UnsupportedError(
+                f"{driver.name} reads no logs", provider=driver.name, deployment=target.info.name, capability="logs"
+            )
+        lines = driver.logs(target.scope.io, target.info, worker=worker, follow=follow, tail=tail)
         try:
             async for line in lines:
                 yield line

@@ -21,8 +21,8 @@ The file::
 
 from __future__ import annotations
 
-from ._load import load
-from ._settings import DEFAULT, Default, Key, Settings, key_variable, secret
-from ._state import mocked
+from .load import load
+from .settings import DEFAULT, Default, Key, Settings, key_variable, secret
+from .state_dir import mocked
 
 __all__ = ["DEFAULT", "Default", "Key", "Settings", "key_variable", "load", "mocked", "secret"]

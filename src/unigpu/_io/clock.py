@@ -174,7 +174,7 @@ class _Sleeper:
         self.event, self.done = anyio.Event(), False
 
 
-class _Line:
+class _SleeperQueue:
     """Those who sleep in one thread: by due time, then by who came first."""
 
     def __init__(self) -> None:
@@ -202,7 +202,7 @@ class VirtualClock(_MovedClock):
     def __init__(self, start: float = 0.0, *, epoch: float | None = None) -> None:
         super().__init__(start, epoch=epoch)
         self._threads = {threading.get_ident()}
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, _SleeperQueue] = {}
         self._order = itertools.count()
 
     def adopt(self, thread: int | None = None) -> None:
@@ -244,14 +244,14 @@ class VirtualClock(_MovedClock):
                 ask(self._now)
         return found[0] if found else None
 
-    def _admit(self) -> _Line:
+    def _admit(self) -> _SleeperQueue:
         ident = threading.get_ident()
         if ident not in self._threads:
             raise ConfigurationError(
                 f"this virtual clock belongs to one thread; {threading.current_thread().name} is another.",
                 hint='Use the "instant" clock, which works from any thread, or adopt() this one.',
             )
-        return self._lines.setdefault(ident, _Line())
+        return self._lines.setdefault(ident, _SleeperQueue())
 
     async def _sleep(self, me: _Sleeper) -> None:
         line = self._admit()
@@ -280,7 +280,7 @@ class VirtualClock(_MovedClock):
                     line.leader = line.heap[0][2]
                     line.leader.event.set()
 
-    async def _lead(self, line: _Line, me: _Sleeper) -> None:
+    async def _lead(self, line: _SleeperQueue, me: _Sleeper) -> None:
         while not me.done:
             quiet, seen = 0, line.activity
             while quiet < _QUIET_TURNS:
@@ -301,13 +301,13 @@ class VirtualClock(_MovedClock):
             self._wake_holders(line)
             line.activity += 1
 
-    def _wake_holders(self, line: _Line) -> bool:
+    def _wake_holders(self, line: _SleeperQueue) -> bool:
         woken = [one for one in line.holders if not one.done and one.poll is not None and one.poll(self._now)]
         for one in woken:
             self._wake(line, one)
         return bool(woken)
 
-    def _wake(self, line: _Line, sleeper: _Sleeper) -> None:
+    def _wake(self, line: _SleeperQueue, sleeper: _Sleeper) -> None:
         sleeper.done = True
         sleeper.event.set()
         line.activity += 1

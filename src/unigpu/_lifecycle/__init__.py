@@ -14,7 +14,7 @@ from .inventory import inventory
 from .listing import find, listing, resolve
 from .ready import wait_ready
 from .scale import scale, start, stop, wake
-from .scope import CallOptions, Deployed, IfExists, OnFailure, OnTimeout, Scope, Wait
+from .scope import CallOptions, Deployed, IfExists, OnFailure, OnTimeout, Scope, Wait, deploying
 from .shared_status import SharedStatus
 from .teardown import end_expired, known, teardown
 from .update import update
@@ -37,6 +37,7 @@ __all__ = [
     "Wait",
     "collect",
     "deploy",
+    "deploying",
     "end_expired",
     "find",
     "inspect",

@@ -35,7 +35,7 @@ class Attempt:
         self.scope = scope
         self.spec = spec
         self.deadline = deadline
-        self.content: Content = scope.driver.content(spec)
+        self.content: Content = scope.deployer.content(spec)
         self.hash = spec_hash(spec, self.content, provider=scope.provider)
         self.identity = self.identity_with(new_attempt(), self._expiry())
         self.key = key_of(scope.provider, scope.base, provider_name(scope.namespace, spec.name))
@@ -54,7 +54,7 @@ class Attempt:
         return any_listed(self.resources(self.spec))
 
     def resources(self, spec: DeploymentSpec) -> Sequence[Resource]:
-        return self.scope.driver.resources(spec, self.identity)
+        return self.scope.deployer.resources(spec, self.identity)
 
     async def survey(self) -> Survey:
         """What carries the name now. What this machine created counts even while a list does not show it yet."""

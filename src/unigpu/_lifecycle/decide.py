@@ -12,7 +12,7 @@ from unigpu.errors import NameConflict
 from .identity import CODE, compared, differing
 from .scope import IfExists
 
-Action = Literal["adopt", "update", "recreate"]
+Action = Literal["reuse", "update", "recreate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def decide(
 
     if if_exists == "error":
         raise _conflict(info, name, (*fields, *_names(limits)), 'if_exists="error" was given')
-    if if_exists == "adopt" and moved:
+    if if_exists == "reuse" and moved:
         raise NameConflict(
             f"{name} on {provider} was deployed from {found.origin}, but this handler is in {content.origin}",
             provider=provider,
@@ -99,9 +99,9 @@ def decide(
     if moved and not fields:
         fields = ("handler",)
     if not fields:
-        return DeployDecision(action="adopt", limits=limits, warnings=(*warnings, *expires_earlier(found, spec, wall)))
+        return DeployDecision(action="reuse", limits=limits, warnings=(*warnings, *expires_earlier(found, spec, wall)))
     in_place = updatable(frozenset(fields))
-    if if_exists == "adopt":
+    if if_exists == "reuse":
         if set(fields) == {CODE} and in_place:
             return DeployDecision(
                 action="update", fields=fields, limits=limits, warnings=expires_earlier(found, spec, wall)

@@ -54,7 +54,7 @@ async def deploy(
     """Make sure that one deployment of this name and spec exists, whatever happens meanwhile.
 
     Args:
-        ephemeral: Add a random suffix to the name, never adopt, and expire after an hour unless a ttl is stated.
+        ephemeral: Add a random suffix to the name, never reuse, and expire after an hour unless a ttl is stated.
         settle: Make every owed check before returning. An atomic platform owes none.
 
     Raises:
@@ -220,9 +220,9 @@ class DeployRun:
         return await self.replacement.remove(seen)
 
     async def _use(self, step: _Use) -> Deployed:
-        """Adopt what exists; complete, update and scale it as decided. This call does not undo it."""
+        """Reuse what exists; complete, update and scale it as decided. This call does not undo it."""
         attempt, seen, info, decision = self.attempt, step.seen, step.info, step.decision
-        change: Change = "adopted"
+        change: Change = "reused"
         attempt.created.release()  # a part that an earlier round created belongs to this deployment now
         attempt.info = info
         attempt.warnings.extend(decision.warnings)
@@ -238,7 +238,7 @@ class DeployRun:
         if decision.limits and not (incomplete or step.leftover):
             info = await self.in_place.scale(info, decision.limits)
             change = change if change == "updated" else "scaled"
-        await self.checks.check_adopted(seen, step.main)
+        await self.checks.check_reused(seen, step.main)
         attempt.created.release()
         return attempt.deployed(info, change)
 
@@ -274,14 +274,14 @@ class DeployRun:
         if called is None or (info := whole_info(called, made)) is None:
             raise AssertionError(f"{scope.provider}: no resource of a deployment shows it (Found.info)")
         attempt.info, attempt.created.whole = info, True
-        await scope.driver.warm(scope.io, info, with_limits_of(spec, limits_of), deadline=attempt.deadline)
+        await scope.deployer.warm(scope.io, info, with_limits_of(spec, limits_of), deadline=attempt.deadline)
         return replace(called, info=info)
 
     def created(self, main: Found) -> Deployed:
         """The result of `complete`: created, unless another call was faster."""
         if main.info is None:
             raise AssertionError("a complete deployment has a part that is called")
-        return self.attempt.deployed(main.info, "created" if self.attempt.created.is_mine(main) else "adopted")
+        return self.attempt.deployed(main.info, "created" if self.attempt.created.is_mine(main) else "reused")
 
     async def _check_parts(self, parts: int) -> None:
         """A teardown of the same name may have deleted earlier parts while later ones were created: survey again."""
@@ -299,7 +299,7 @@ class DeployRun:
         """Wait as requested, and read the deployment.
 
         Args:
-            if_exists: Where another deployment of the name counts meanwhile, adopt that one, and wait for it.
+            if_exists: Where another deployment of the name counts meanwhile, reuse that one, and wait for it.
         """
         for _ in range(_HANDOVERS):
             try:
@@ -307,7 +307,7 @@ class DeployRun:
             except DeploymentGone:
                 if if_exists is None or not await self.checks.has_lost(deployed.info):
                     raise
-                _log.info("%s: another deploy of this name was first; its deployment is adopted", deployed.spec.name)
+                _log.info("%s: another deploy of this name was first; its deployment is reused", deployed.spec.name)
             deployed = await self.deploy(if_exists)
         return await self._wait(deployed, wait)
 
@@ -329,14 +329,14 @@ class DeployRun:
         replaced = None not in (info.attempt, deployed.info.attempt) and info.attempt != deployed.info.attempt
         if replaced:  # another create took the name during the wait: its deployment is not ours to delete
             attempt.created.release()
-        return replace(deployed, info=info, change="adopted" if replaced else deployed.change)
+        return replace(deployed, info=info, change="reused" if replaced else deployed.change)
 
     def commit(self, deployed: Deployed) -> Deployed:
         """Record that the deployment stands."""
         return self.attempt.commit(deployed, left=self.checks.left)
 
     async def settle(self, deployed: Deployed, wait: Wait, if_exists: IfExists) -> Deployed:
-        """Make every owed check; where another deployment of the name counts, adopt that one."""
+        """Make every owed check; where another deployment of the name counts, reuse that one."""
         for _ in range(_HANDOVERS):
             deployed, lost = await self.checks.settle(deployed)
             if not lost:

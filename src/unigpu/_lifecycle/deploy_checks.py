@@ -68,8 +68,8 @@ class DeployChecks:
         attempt.created.made = [pair for pair in attempt.created.made if id_of(pair[1]) not in checked.removed]
         return checked
 
-    async def check_adopted(self, seen: Survey, main: Found) -> None:
-        """Where the name carries more than the deployment that was adopted: check once."""
+    async def check_reused(self, seen: Survey, main: Found) -> None:
+        """Where the name carries more than the deployment that was reused: check once."""
         if not self._attempt.listed:
             return
         mains = sum(found.info is not None for _, found in seen.found)

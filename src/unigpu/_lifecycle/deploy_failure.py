@@ -7,7 +7,7 @@ import logging
 from collections.abc import Generator
 from functools import partial
 
-from unigpu.driver import DeploymentInfo, DeploymentSpec
+from unigpu.driver import DeploymentSpec
 from unigpu.errors import (
     DeadlineExceeded,
     DeployOutcomeUnknown,
@@ -34,30 +34,57 @@ async def handle_failure(attempt: Attempt, exc: BaseException, *, keep: bool) ->
         PartialDeployError: instead of a `UniGPUError`, where something could not be deleted. A cancellation or an
             interrupt stays what it is, and gets a note.
     """
-    scope, spec, created, writer = attempt.scope, attempt.spec, attempt.created, attempt.writer
+    created = attempt.created
+    late = created.whole and _is_late(exc, past=attempt.scope.io.now() >= attempt.deadline)
     if created.is_empty:
-        if writer is not None and not writer.completes:
-            with _logged():
-                # What it created is deleted already; a platform that only lists may still show more of it.
-                writer.mark("failed", owe=True) if created.sent else writer.drop()
-        return
-    late = created.whole and _is_late(exc, past=scope.io.now() >= attempt.deadline)
-    if keep or late:
+        _close_empty(attempt)
+    elif late:
+        _keep(attempt, exc, why="the start is paid for")
+    elif keep:
+        _keep(attempt, exc, why='on_failure="keep"')
+    else:
+        await _undo(attempt, exc)
+
+
+def _close_empty(attempt: Attempt) -> None:
+    """Nothing of the call exists: its intent goes, unless a platform that only lists may still show more of it."""
+    writer = attempt.writer
+    if writer is not None and not writer.completes:
         with _logged():
-            if writer is not None:
-                writer.mark("committed" if created.whole else "failed", owe=None if created.whole else False)
-        created.release()
-        _say_kept(exc, spec, attempt.info, why="the start is paid for" if late else 'on_failure="keep"')
-        return
-    made = tuple(id_of(found) for _, found in created.made)
+            writer.mark("failed", owe=True) if attempt.created.sent else writer.drop()
+
+
+def _keep(attempt: Attempt, exc: BaseException, *, why: str) -> None:
+    """Leave what the call created to a later deploy, and say so."""
+    whole, spec, info = attempt.created.whole, attempt.spec, attempt.info
+    with _logged():
+        if attempt.writer is not None:
+            attempt.writer.mark("committed" if whole else "failed", owe=None if whole else False)
+    attempt.created.release()
+    what = bills(info) if info is not None else spec.name
+    if isinstance(exc, UniGPUError):
+        if what not in exc.may_bill:
+            exc.may_bill = (*exc.may_bill, what)
+        exc.hint = (
+            f"{spec.name} was kept ({why}): deploy it again to continue, or tear it down with "
+            f"client.teardown({spec.name!r})."
+        )
+    else:
+        exc.add_note(f"unigpu: {spec.name} was kept ({why}); it may still bill: {what}")
+
+
+async def _undo(attempt: Attempt, exc: BaseException) -> None:
+    """Delete what the call created, and say what became of it."""
+    scope, spec = attempt.scope, attempt.spec
+    made = tuple(id_of(found) for _, found in attempt.created.made)
     failed: UniGPUError | None = None
     try:
         undone = await scope.io.shield(partial(_undo_and_record, attempt, made), seconds=UNDO_SECONDS + 10)
     except UniGPUError as error:
         failed, undone = error, Undone(leaked=made or (("deployment", spec.name),))
         with _logged():
-            if writer is not None:
-                writer.mark("failed", owe=True)
+            if attempt.writer is not None:
+                attempt.writer.mark("failed", owe=True)
     if undone.leaked:
         _say_leaked(exc, scope, spec, undone.leaked, failed)
     elif undone.may_appear:
@@ -99,19 +126,6 @@ def _logged() -> Generator[None, None, None]:
 
 def _is_late(exc: BaseException, *, past: bool) -> bool:
     return isinstance(exc, DeadlineExceeded) or (isinstance(exc, TransportTimeout) and past)
-
-
-def _say_kept(exc: BaseException, spec: DeploymentSpec, info: DeploymentInfo | None, *, why: str) -> None:
-    what = bills(info) if info is not None else spec.name
-    if isinstance(exc, UniGPUError):
-        if what not in exc.may_bill:
-            exc.may_bill = (*exc.may_bill, what)
-        exc.hint = (
-            f"{spec.name} was kept ({why}): deploy it again to continue, or tear it down with "
-            f"client.teardown({spec.name!r})."
-        )
-    else:
-        exc.add_note(f"unigpu: {spec.name} was kept ({why}); it may still bill: {what}")
 
 
 def _say_leaked(

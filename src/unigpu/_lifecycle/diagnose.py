@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
+from unigpu.driver import DeploymentInfo, Logs, State, Worker, WorkerState
 from unigpu.errors import UniGPUError, WorkerFailed
 from unigpu.models.job import StartFailure
 
@@ -78,8 +78,11 @@ class Diagnosis:
 
     async def _collect(self, info: DeploymentInfo, worker: Worker | None) -> None:
         """Read the log now: the platform may not keep it once it removes the worker."""
+        driver = self._scope.driver
+        if not isinstance(driver, Logs):
+            return
         try:
-            log = self._scope.driver.logs(
+            log = driver.logs(
                 self._scope.io, info, worker=None if worker is None else worker.id, follow=False, tail=_TAIL
             )
             lines = [line.text async for line in log]
@@ -120,7 +123,7 @@ def cannot_start(failure: StartFailure, *, provider: str, deployment: str | None
 
 
 def next_step(reason: str, info: DeploymentInfo) -> str:
-    """What to do about *reason*. A deploy of a pod's name would adopt the pod, and the machine that went away."""
+    """What to do about *reason*. A deploy of a pod's name would reuse the pod, and the machine that went away."""
     return _LOST_POD if info.kind == "pod" and reason == "host_lost" else NEXT_STEP[reason]
 
 

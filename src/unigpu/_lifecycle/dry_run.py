@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from unigpu._io.record import LookingIo, Recorded, RecordingIo
+from unigpu._io.dry_run import LookingIo, Recorded, RecordingIo
 from unigpu.driver import DeploymentInfo, DeploymentSpec, Found, Io, Pauses, Request, State, Updates, Wakes
 from unigpu.errors import NotFoundError, UnsupportedError
 from unigpu.models import BearerToken
@@ -137,7 +137,7 @@ class _DryRun(DeployRun):
     async def complete(
         self, seen: Survey, main: Found | None = None, *, limits_of: DeploymentInfo | None = None
     ) -> Found:
-        attempt, driver = self.attempt, self.scope.driver
+        attempt, driver = self.attempt, self.scope.deployer
         made: dict[str, Found] = dict(seen.by_kind)
         resources = attempt.resources(spec := attempt.filled())
         if len(resources) > len(made):
@@ -227,7 +227,7 @@ class _DryInPlaceChanges(InPlaceChanges):
         return info
 
     async def scale(self, info: DeploymentInfo, limits: LimitChange) -> DeploymentInfo:
-        driver, deadline = self._attempt.scope.driver, self._attempt.deadline
+        driver, deadline = self._attempt.scope.deployer, self._attempt.deadline
         asked: Mapping[str, Any] = {
             "workers": limits.workers, "idle_timeout": limits.idle_timeout, "scaling": limits.scaling
         }  # fmt: skip

@@ -2,7 +2,7 @@
 
 There are three reasons: an intent of this machine gives it up (a deploy failed and could not undo, or was killed half
 way), another deployment of its name is older, or its ttl has passed. A missing intent is never a reason. A *whole*
-deployment of a killed deploy is listed and not deleted: another machine may have adopted it since, and the platform
+deployment of a killed deploy is listed and not deleted: another machine may have reused it since, and the platform
 does not show that.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from unigpu._io.around import Around
 from unigpu._io.contract import Request, Response
+from unigpu._io.middleware import Middleware
 from unigpu.driver import DeploymentInfo, Found, Io, Resource, State, is_in_namespace, is_ours
 from unigpu.errors import UniGPUError
 from unigpu.models.gc import GcReason, GcRow
@@ -65,7 +65,7 @@ async def inspect(scope: Scope, *, all_namespaces: bool = False, deadline: float
         intents.setdefault(intent.provider_name, []).append(intent)
     infos: dict[str, DeploymentInfo] = {name: info_of(found[-1]) for name, found in intents.items()}
     groups: list[Group] = []
-    for info in await scope.driver.deployments(scope.io, deadline=deadline):
+    for info in await scope.deployer.deployments(scope.io, deadline=deadline):
         if not (info.ours and is_ours(info.provider_name)):
             continue
         if is_in_namespace(info.provider_name, scope.namespace):
@@ -106,7 +106,7 @@ async def collect(scope: Scope, groups: Sequence[Group], *, deadline: float) -> 
 
 
 async def _inspect_name(scope: Scope, info: DeploymentInfo, intents: Sequence[Intent], *, deadline: float) -> Group:
-    parts, wall = [part for part in scope.driver.parts(info) if part.kind != VOLUME], scope.io.wall()
+    parts, wall = [part for part in scope.deployer.parts(info) if part.kind != VOLUME], scope.io.wall()
     known = ids_of(intents)
     listed = await rows(scope, parts, deadline=deadline, known=known)
     found = await existing(scope, listed, deadline=deadline)
@@ -144,7 +144,7 @@ class _Judge:
         self.scope, self.parts, self.found, self.intents, self.wall = scope, parts, found, intents, wall
         self.by_id: dict[Id, Intent] = {pair: one for one in intents.values() for pair in one.resources}
         self.standing: list[Found] = []
-        # What only this machine can reach, no other machine can have adopted.
+        # What only this machine can reach, no other machine can have reused.
         self.shared = scope.driver.env_key is not None or any_listed(parts)
 
     def all(self, mains: Sequence[Found]) -> list[tuple[Resource, Found, GcRow]]:
@@ -215,7 +215,7 @@ class _Judge:
         """Whether every part exists that a deployment of *main*'s kind has."""
         ids: Mapping[str, str] = {} if main.info is None else main.info.ids
         there = {part.kind for _, part in self.found if part.attempt in (None, main.attempt)}
-        parts = self.parts if main.info is None else self.scope.driver.parts(main.info)
+        parts = self.parts if main.info is None else self.scope.deployer.parts(main.info)
         needed = [one.kind for one in parts if one.kind != VOLUME and not getattr(one, "optional", False)]
         return all(kind in ids or kind in there for kind in needed)
 
@@ -264,7 +264,7 @@ def _of_another_namespace(scope: Scope, info: DeploymentInfo) -> Group:
         reason="unclaimed",
         why="of another namespace; run gc with that namespace" + _stopped(info),
     )
-    parts = scope.driver.parts(info)
+    parts = scope.deployer.parts(info)
     namespace = info.namespace or "another"
     return Group(
         info=info.model_copy(update={"namespace": namespace}),
@@ -349,7 +349,7 @@ def _is_of(one: Found, intent: Intent) -> bool:
     return one.attempt == intent.attempt or id_of(one) in intent.resources
 
 
-class _Memo(Around):
+class _Memo(Middleware):
     """An `Io` that sends each GET once: the names of one account share their lists."""
 
     def __init__(self, io: Io) -> None:

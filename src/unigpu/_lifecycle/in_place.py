@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from unigpu.driver import Adaptation, DeploymentInfo, DeploymentSpec, Driver, Found, Identity, Updates
+from unigpu.driver import Adaptation, CallDriver, DeploymentInfo, DeploymentSpec, Found, Identity, Updates
 from unigpu.errors import UniGPUError
 
 from .attempt import Attempt
@@ -63,9 +63,9 @@ class InPlaceChanges:
         return attempt.identity_with(main.attempt or info.attempt or attempt.identity.attempt, main.expires_at)
 
 
-def can_update(driver: Driver, info: DeploymentInfo, fields: frozenset[str]) -> bool:
+def can_update(driver: CallDriver, info: DeploymentInfo, fields: frozenset[str]) -> bool:
     """Whether the platform changes exactly these fields in place, for a deployment of this kind."""
-    if not isinstance(driver, Updates) or info.kind not in getattr(driver, "update_kinds", (info.kind,)):
+    if not isinstance(driver, Updates) or info.kind not in driver.update_kinds:
         return False
     return driver.updatable(fields)
 

@@ -22,7 +22,7 @@ async def inventory(scope: Scope, *, deadline: float) -> Sequence[InventoryItem]
     if isinstance(driver, Inventories):
         found = await driver.inventory(scope.io, deadline=deadline)
     else:
-        listed = await driver.deployments(scope.io, deadline=deadline)
+        listed = await scope.deployer.deployments(scope.io, deadline=deadline)
         found = [item_of(info) for info in listed if info.state is not State.GONE]
     names = names_here(scope)  # for platforms that do not return our names
     here = scope.namespace

@@ -14,7 +14,7 @@ from .scope import Scope
 
 async def listing(scope: Scope, *, deadline: float) -> Sequence[DeploymentInfo]:
     """The deployments of this namespace, sorted by name. A list that cannot be read whole raises."""
-    seen = await scope.driver.deployments(scope.io, deadline=deadline)
+    seen = await scope.deployer.deployments(scope.io, deadline=deadline)
     ours = [d for d in seen if d.ours and d.namespace in (None, scope.namespace) and d.state is not State.GONE]
     if any(one.name is None for one in ours):
         ours = _named(scope, ours)
@@ -52,7 +52,7 @@ async def find(scope: Scope, info: DeploymentInfo, *, deadline: float) -> Deploy
 
     On an atomic platform there is never one.
     """
-    parts = scope.driver.parts(info)
+    parts = scope.deployer.parts(info)
     if not any_listed(parts):
         return None
     now = (await survey(scope, parts, deadline=deadline)).info

@@ -17,7 +17,7 @@ from unigpu.models import Progress
 
 from .consistency.absence import gone, reads_to_believe
 from .diagnose import Diagnosis
-from .scope import Scope, state_pace
+from .scope import Scope
 
 _WAKES: Final = 5
 """How often a wait wakes a deployment that scales to zero again before it is ready."""
@@ -76,7 +76,7 @@ class _Wait:
                 self.scope.io,
                 self._step,
                 deadline=self.deadline,
-                pace=state_pace(self.scope.driver),
+                pace=self.scope.driver.state_pace,
                 what=f"a ready worker of {self.info.name or self.info.provider_name}",
                 provider=self.scope.provider,
                 deployment=self.info.name,

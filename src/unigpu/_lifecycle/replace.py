@@ -42,7 +42,7 @@ class Replacement:
         return await attempt.survey()
 
     async def wait_for_deletions(self, seen: Survey) -> Survey:
-        """Wait for what is being deleted: a deploy never adopts it."""
+        """Wait for what is being deleted: a deploy never reuses it."""
         return await self._wait_for_unfinished(await self._wait_for_main(seen))
 
     def _to_remove(self, seen: Survey) -> Rows:

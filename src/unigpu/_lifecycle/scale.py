@@ -18,7 +18,7 @@ from unigpu.errors import (
 from .consistency.absence import gone, read
 from .consistency.lost_answer import may_have_acted
 from .ready import bills, start_once, wait_ready, wake_once
-from .scope import Scope, state_pace
+from .scope import Scope
 
 
 async def scale(
@@ -37,7 +37,7 @@ async def scale(
         DeadlineExceeded: the platform was busy with it all the time.
     """
     change = partial(
-        scope.driver.scale,
+        scope.deployer.scale,
         scope.io,
         info,
         workers=workers,
@@ -102,7 +102,7 @@ async def stop(scope: Scope, info: DeploymentInfo, *, deadline: float) -> Deploy
             scope.io,
             partial(_read_if_stopped, scope, info, deadline=deadline),
             deadline=deadline,
-            pace=state_pace(driver),
+            pace=driver.state_pace,
             what=f"the stop of {name}",
             provider=scope.provider,
             deployment=info.name,
@@ -150,7 +150,7 @@ async def retry_while_busy(
             scope.io,
             step,
             deadline=deadline,
-            pace=state_pace(scope.driver),
+            pace=scope.driver.state_pace,
             what=what,
             provider=scope.provider,
             deployment=info.name,

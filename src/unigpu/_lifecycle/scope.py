@@ -9,10 +9,9 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from unigpu._io.poll import STATE_PACE
-from unigpu._io.stamp import for_cleanup
-from unigpu.driver import Adaptation, DeploymentInfo, DeploymentSpec, Driver, Io, Pace, Paced
-from unigpu.errors import UniGPUError
+from unigpu._io.request_defaults import for_cleanup
+from unigpu.driver import Adaptation, CallDriver, DeployDriver, DeploymentInfo, DeploymentSpec, Io
+from unigpu.errors import UniGPUError, UnsupportedError
 from unigpu.models import Change, Event, Progress
 
 from .intents import IntentStore
@@ -20,7 +19,7 @@ from .shared_status import SharedStatus
 
 _log = logging.getLogger("unigpu.lifecycle")
 
-IfExists = Literal["adopt", "error", "replace"]
+IfExists = Literal["reuse", "error", "replace"]
 OnFailure = Literal["teardown", "keep"]
 OnTimeout = Literal["cancel", "keep"]
 Wait = bool | Literal["worker"]
@@ -43,14 +42,14 @@ class Scope:
         expected: Seconds a cold start takes, as ``(low, high)``, from the facts.
         secrets: Fills in the values of secrets. It runs after the first survey and before the first write.
         unsaid: The error to raise before a create, where the spec leaves out a choice that has no safe default. A
-            deployment that exists is adopted without it.
+            deployment that exists is reused without it.
         ends_expired: The platform deletes nothing at a ttl: the next control call of a client does.
         start: Starts a stopped deployment, where the client lets many callers share one start.
         status: What other calls of the client have just seen; ``None``: each call asks the platform itself.
     """
 
     io: Io
-    driver: Driver
+    driver: CallDriver
     namespace: str
     store: IntentStore | None
     base: str
@@ -66,6 +65,11 @@ class Scope:
     @property
     def provider(self) -> str:
         return self.driver.name
+
+    @property
+    def deployer(self) -> DeployDriver:
+        """The driver, where it creates and deletes deployments; raises as `deploying`."""
+        return deploying(self.driver)
 
     def for_cleanup(self) -> Scope:
         """The same scope for deletions: their requests bypass the circuit breaker and the retry budget."""
@@ -138,6 +142,17 @@ class CallOptions:
         return self.start_timeout + self.execution_timeout if self.timeout is None else self.timeout
 
 
-def state_pace(driver: Driver) -> Pace:
-    """How often to check a deployment's state: the driver's own pace, where a check costs nothing."""
-    return driver.state_pace if isinstance(driver, Paced) else STATE_PACE
+def deploying(driver: CallDriver) -> DeployDriver:
+    """*driver*, where it creates and deletes deployments.
+
+    Raises:
+        UnsupportedError: it only calls endpoints that exist.
+    """
+    if isinstance(driver, DeployDriver):
+        return driver
+    raise UnsupportedError(
+        f"{driver.name}: this driver calls endpoints that exist; it creates, lists and deletes none",
+        provider=driver.name,
+        capability="deploy",
+        hint='Use client.get(id="...") for an endpoint that exists.',
+    )

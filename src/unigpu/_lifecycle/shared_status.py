@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from unigpu._io._forklock import ForkLock
+from unigpu._io.fork_lock import ForkLock
 from unigpu.driver import DeploymentInfo, Worker
 
 

@@ -57,7 +57,7 @@ async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volum
     # A teardown does not wait for a deploy that waits for its workers: that deploy settles its own intent.
     lock = None if scope.store is None else scope.store.try_lock(key)
     try:
-        parts = [part for part in scope.driver.parts(info) if volumes or part.kind != VOLUME]
+        parts = [part for part in scope.deployer.parts(info) if volumes or part.kind != VOLUME]
         if any_listed(parts):
             await _teardown_listed(scope, parts, info, key, locked=lock is not None, deadline=deadline)
             return
@@ -229,7 +229,7 @@ async def forget_expired(scope: Scope, *, deadline: float) -> None:
             ended = intent.expires_at is not None and intent.expires_at <= scope.io.wall()
             if not ended or (intent.provider, intent.base) != (scope.provider, scope.base):
                 continue
-            parts = scope.driver.parts(info_of(intent))
+            parts = scope.deployer.parts(info_of(intent))
             lock = None if any_listed(parts) else store.try_lock(intent.key)
             if lock is None:
                 continue  # its writer is alive

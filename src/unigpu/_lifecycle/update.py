@@ -61,7 +61,7 @@ async def _update(run: DeployRun, info: DeploymentInfo, changed: frozenset[str])
     if not fields:
         if limits:
             return attempt.deployed(await run.in_place.scale(now, limits), "scaled")
-        return attempt.deployed(now, "adopted")
+        return attempt.deployed(now, "reused")
     if can_update(scope.driver, now, fields):
         now = await run.in_place.update(main, now)
         if limits:

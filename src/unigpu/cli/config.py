@@ -28,7 +28,7 @@ def explain(config: str | None, profile: str | None, *, as_json: bool) -> int:
     """
     from .. import _registry
     from .._config import load
-    from .._config._explain import problems, rows
+    from .._config.explain import problems, rows
     from ..errors import ConfigurationError
     from .tables import show
 
@@ -55,7 +55,7 @@ def explain(config: str | None, profile: str | None, *, as_json: bool) -> int:
 @command.command()
 def schema() -> int:
     """Print the JSON schema of unigpu.toml."""
-    from .._config._schema import schema
+    from .._config.schema import schema
 
     print(json.dumps(schema(), indent=2, ensure_ascii=False))
     return 0

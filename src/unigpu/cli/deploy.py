@@ -33,7 +33,7 @@ def command(
             provider=provider,
             wait="worker" if worker else True,
             timeout=timeout,
-            if_exists="replace" if replace else "adopt",
+            if_exists="replace" if replace else "reuse",
             on_unsupported="adapt" if adapt else "raise",
             settle=settle,
         )

@@ -16,7 +16,7 @@ from . import options
 def command(providers: tuple[str, ...], *, as_json: bool) -> int:
     """List the deployments of this namespace, on every provider with a key."""
     from .._client import Client
-    from ..models._lines import worker_range_text
+    from ..models._text import worker_range_text
 
     with Client() as client:
         found = client.deployments(provider=providers or None)

@@ -82,7 +82,7 @@ def _older(names: list[str], days: int, *, as_json: bool) -> int:
             (fact.retrieved.isoformat(), name, flag, fact.source)
             for name in names
             for _, flag, fact in _every(name)
-            if fact.retrieved < before
+            if fact.retrieved is not None and fact.retrieved < before
         }
     )
     if as_json:

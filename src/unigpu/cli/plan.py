@@ -26,7 +26,7 @@ def command(name: str, providers: tuple[str, ...], *, replace: bool, adapt: bool
         plans = client.plan(
             name,
             provider=providers or None,
-            if_exists="replace" if replace else "adopt",
+            if_exists="replace" if replace else "reuse",
             on_unsupported="adapt" if adapt else "raise",
         )
     if as_json:

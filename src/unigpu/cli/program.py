@@ -27,7 +27,7 @@ VERBS: Final = {
     "facts": "Compare the platforms, with a source for each fact.",
     "config": "Show where each setting comes from.",
     "image": "Print a Dockerfile that runs on every platform.",
-    "cloud": "Serve emulated platforms on this machine.",
+    "emulator": "Serve emulated platforms on this machine.",
 }
 """Each verb with its line of help. The module of the same name defines it as ``command``."""
 

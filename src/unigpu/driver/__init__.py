@@ -18,10 +18,10 @@ from .._io.contract import (
     StreamResponse,
     Trust,
 )
-from .._io.limits import Limit
+from .._io.dry_run import is_rehearsal
 from .._io.lines import EventParser, LineReader, ServerSentEvent, lines_of
 from .._io.poll import Pace, poll
-from .._io.record import is_rehearsal
+from .._io.resilience.rate_limit import Limit
 from .._io.status import check, error_for
 from ..models import (
     Adaptation,
@@ -53,31 +53,32 @@ from ..models import (
 )
 from ..models._gpu_table import GPU
 from ..models._gpu_table import table as gpu_table
-from ..models._values import duration
+from ..models._spec_values import duration
 from ..models.gpu import canonical, gpu, is_shared, matches, members, pools, spelling
 from ..models.inventory import InventoryItem
 from ..models.job import StartFailure
 from ..models.offer import Offer
 from ..models.spec import DEFAULT_PORT
 from .api import API, Meaning, RequestOptions, as_kind, bearer, gone
-from .calls import BufferedReply, ChunkPage, HTTPCall, Invocation, buffered
+from .calls import BufferedReply, ChunkPage, EndpointRef, HTTPCall, Invocation, answered, buffered
 from .contract import (
+    CONTRACT,
     DRIVER_API,
+    CallDriver,
+    Cancels,
     Checked,
     Content,
-    Driver,
+    DeployDriver,
     DriverConfig,
     Inventories,
-    Invokes,
-    JobsBySome,
     ListsOffers,
-    Paced,
+    Logs,
+    NoOptions,
     Pauses,
     Refusal,
     Requests,
     Streams,
     StreamsJobs,
-    Submits,
     Updates,
     Wakes,
 )
@@ -124,6 +125,13 @@ from .worker_http import (
 
 __all__ = [
     "API",
+    "CONTRACT",
+    "CallDriver",
+    "Cancels",
+    "DeployDriver",
+    "EndpointRef",
+    "Logs",
+    "NoOptions",
     "Adaptation",
     "Answer",
     "BaseResource",
@@ -139,7 +147,6 @@ __all__ = [
     "DRIVER_API",
     "DeploymentInfo",
     "DeploymentSpec",
-    "Driver",
     "DriverConfig",
     "EventParser",
     "Flag",
@@ -156,12 +163,10 @@ __all__ = [
     "Inventories",
     "InventoryItem",
     "Invocation",
-    "Invokes",
     "Io",
     "JobError",
     "JobInfo",
     "JobStatus",
-    "JobsBySome",
     "Kind",
     "LISTED",
     "Limit",
@@ -177,7 +182,6 @@ __all__ = [
     "Offer",
     "Outcome",
     "Pace",
-    "Paced",
     "Pages",
     "Pairs",
     "Params",
@@ -200,7 +204,6 @@ __all__ = [
     "StreamResponse",
     "Streams",
     "StreamsJobs",
-    "Submits",
     "Tags",
     "Text",
     "Time",
@@ -215,6 +218,7 @@ __all__ = [
     "WorkerCall",
     "WorkerState",
     "answer_of",
+    "answered",
     "as_kind",
     "bearer",
     "buffered",

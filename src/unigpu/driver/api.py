@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, TypedDict, TypeVar, Unpack
 from pydantic import SecretStr
 
 from .._io.contract import UNSET, CallClass, Io, Request, Response, Role
-from .._io.limits import Limit
+from .._io.resilience.rate_limit import Limit
 from .._io.status import error_for
 from ..errors import APIStatusError, DeploymentGone, InvalidResponseError, NotFoundError, UniGPUError
 from ..models import DeploymentInfo, WireModel

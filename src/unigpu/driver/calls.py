@@ -2,16 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import difflib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import SecretStr
 
 from .._io.contract import CallClass, Headers, Request, Response, Role, StreamResponse
-from ..models import DeploymentInfo
+from ..errors import ConflictError, NotFoundError
+from ..models import DeploymentInfo, Interface, JobInfo, JobStatus, Result
 
-__all__ = ["BufferedReply", "ChunkPage", "HTTPCall", "Invocation", "buffered"]
+__all__ = ["BufferedReply", "ChunkPage", "EndpointRef", "HTTPCall", "Invocation", "buffered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRef:
+    """An endpoint on the platform that unigpu did not create.
+
+    Attributes:
+        id: The platform's id of it, or its name there.
+        interface: ``"function"`` or ``"http"``; ``None``: the platform says which.
+        port: The port of its own server, where the platform has several.
+        route: Where a call is posted, on platforms where an endpoint has several routes.
+    """
+
+    id: str
+    interface: Interface | None = None
+    port: int | None = None
+    route: str | None = None
+
+    def pick(self, found: Sequence[DeploymentInfo], *, provider: str) -> DeploymentInfo:
+        """The one of *found* that this names: by id, else by the name on the platform.
+
+        Raises:
+            NotFoundError: none has that id or name; names those that are nearly it.
+            ConflictError: several have that name.
+        """
+        exact = [one for one in found if one.id == self.id]
+        named = exact or [one for one in found if one.provider_name == self.id]
+        if len(named) > 1:
+            raise ConflictError(
+                f"several endpoints on {provider} are named {self.id!r}: {', '.join(one.id for one in named)}",
+                provider=provider,
+                hint="Give one of these ids.",
+            )
+        if not named:
+            raise self.not_found(found, provider=provider)
+        return self.applied(named[0])
+
+    def applied(self, info: DeploymentInfo) -> DeploymentInfo:
+        """*info* with what this states."""
+        stated = {"interface": self.interface, "port": self.port, "route": self.route}
+        return info.model_copy(update={name: value for name, value in stated.items() if value is not None})
+
+    def not_found(self, found: Sequence[DeploymentInfo], *, provider: str) -> NotFoundError:
+        """The error that names what exists on the account under a like name or id."""
+        shown = {text: one for one in found for text in (one.id, one.provider_name)}
+        near = difflib.get_close_matches(self.id, shown, n=3, cutoff=0.6)
+        known = list({shown[text].id: shown[text] for text in near}.values()) or list(found[:3])
+        listed = ", ".join(f"{one.id} ({one.provider_name})" for one in known)
+        exist = "There are none on this account." if not found else f"On this account: {listed}"
+        if len(found) > len(known):
+            exist += f", and {len(found) - len(known)} more"
+        return NotFoundError(
+            f"{provider} has no endpoint with the id or name {self.id!r}",
+            status=404,
+            provider=provider,
+            maybe_executed=False,
+            hint=f"{exist}{'' if exist.endswith('.') else '.'}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +99,17 @@ class Invocation:
     idempotent: bool = False
     hold: float = 0.0
     token: SecretStr | None = field(default=None, repr=False)
+
+
+def answered(call: Invocation, result: Result) -> JobInfo:
+    """What `submit` returns where the platform answers in one call: the job as it ended."""
+    return JobInfo(
+        id=call.job_id,
+        status=JobStatus.DONE,
+        output=result.output,
+        worker_id=result.worker_id,
+        timing=result.timing,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

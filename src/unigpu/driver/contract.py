@@ -5,21 +5,25 @@ thread; it never retries, never sleeps but by ``io.sleep``, and never guesses: a
 list that cannot be read whole is an error, never empty. The sequence (find, create cold, record, warm, settle, undo)
 belongs to the lifecycle, one for all platforms; see ``docs/design.md``.
 
-A driver implements the protocols that it supports. The client raises `UnsupportedError` for the others, before it sends
-anything.
+A driver derives from `CallDriver`, which calls what exists, or from `DeployDriver`, which also creates and deletes. It
+adds the protocols that it supports; the client raises `UnsupportedError` for the others, before it sends anything.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Literal, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
 from .._io.contract import CallClass, Io, StreamResponse
-from .._io.poll import Pace
+from .._io.poll import STATE_PACE, Pace
+from .._io.resilience.rate_limit import Limit
+from ..elasticity.fact import ReadsText
+from ..errors import NotFoundError, UnsupportedError
 from ..models import (
     Adaptation,
     DeploymentInfo,
@@ -30,13 +34,12 @@ from ..models import (
     JobInfo,
     LogLine,
     Rate,
-    Result,
     Scaling,
     Worker,
 )
 from ..models.inventory import InventoryItem
 from ..models.offer import Offer
-from .calls import ChunkPage, HTTPCall, Invocation
+from .calls import ChunkPage, EndpointRef, HTTPCall, Invocation
 from .resources import Resource
 
 DRIVER_API = 1
@@ -101,12 +104,19 @@ class Content:
     notes: tuple[str, ...] = ()
 
 
-class Driver(Protocol):
-    """What every driver has. ``__init__`` takes one `DriverConfig` and does no I/O.
+class NoOptions(InputModel):
+    """The options of a driver that has none."""
 
-    A driver may also have ``limits``, a ``ClassVar[Mapping[str, Limit]]``: the platform's documented rates by
-    `Request.limit_key` (begin the keys with the provider's name). The client keeps to them; waiting is cheaper than a
-    429.
+
+class CallDriver(ABC):
+    """The first tier: a driver that calls endpoints which exist. ``__init__`` takes one `DriverConfig` and does no I/O.
+
+    It needs a `name`, `driver_api`, `find` and `submit`; and `status` where the platform has jobs. The user gets
+    ``client.get(id=...)``, ``invoke`` and ``map``, with retries, deadlines and events; with jobs ``submit`` too.
+    `Cancels`, `StreamsJobs` or `Streams`, and `Requests` add the verbs of their names.
+
+    Every attribute that the client reads is declared here or in one of the protocols of this module; the registry
+    refuses a driver with a name that is nearly one of them.
 
     Attributes:
         name: The provider, as users write it.
@@ -114,48 +124,122 @@ class Driver(Protocol):
         env_key: The environment variable of the account's key; ``None``: it needs none.
         Options: The model of ``driver_options`` for this provider.
         SpecOptions: The model of ``provider_options`` for this provider.
+        facts: The platform's facts, as a mapping or a TOML file; a flag that they leave out is ``unknown``.
+        limits: The platform's documented rates by `Request.limit_key`, which begins with the provider's name. The
+            client keeps to them, because waiting costs less than a 429.
+        base: The address of the control plane, to which records of unfinished work are bound; ``None``: the name.
+        state_pace: How often the state of a deployment is worth asking for.
+        long_poll: Seconds for which `status` and `chunks` may hold a request; 0: the platform answers at once.
+        submit_call: What repeating a submit may do (``IDEMPOTENT`` where the platform takes our id).
     """
 
     name: ClassVar[str]
     driver_api: ClassVar[int]
-    env_key: ClassVar[str | None]
-    Options: ClassVar[type[InputModel]]
-    SpecOptions: ClassVar[type[InputModel]]
+    env_key: ClassVar[str | None] = None
+    Options: ClassVar[type[InputModel]] = NoOptions
+    SpecOptions: ClassVar[type[InputModel]] = NoOptions
+    facts: ClassVar[Mapping[str, Any] | ReadsText | None] = None
+    limits: ClassVar[Mapping[str, Limit]] = {}
+    state_pace: ClassVar[Pace] = STATE_PACE
+    submit_call: ClassVar[CallClass] = CallClass.USER_DECIDES
+    base: str | None = None
+    long_poll: float = 0.0
 
+    @abstractmethod
     def __init__(self, config: DriverConfig) -> None: ...
 
+    @abstractmethod
+    async def find(self, io: Io, ref: EndpointRef, *, deadline: float) -> DeploymentInfo:
+        """The endpoint that *ref* names, as it is now. Nothing is written on the platform.
+
+        Raises:
+            NotFoundError: there is none.
+            ConfigurationError: the platform does not show something that *ref* leaves open; names the argument.
+        """
+
+    async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
+        """The deployment now; ``None`` where it is certainly gone. By default `find` by its id."""
+        ref = EndpointRef(id=info.id, interface=info.interface, port=info.port, route=info.route)
+        try:
+            return await self.find(io, ref, deadline=deadline)
+        except NotFoundError:
+            return None
+
+    async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
+        """The workers that the platform shows, including those that failed lately; by default none."""
+        return ()
+
+    @abstractmethod
+    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
+        """Call it. With jobs: put the job into the queue; where it ends within ``call.hold`` seconds the answer may be
+        the job as it ended. Without: wait for the answer, and return the job as it ended.
+
+        Raises:
+            NoWorkerReady: no worker took it, and it has not run. A stopped deployment is started then, and the call
+                made again once a worker is ready, until ``call.start_deadline``.
+        """
+
+    def has_jobs(self, info: DeploymentInfo) -> bool:
+        """Whether `submit` returns a job; else it returns the answer, and ``client.submit`` is refused.
+
+        By default a driver has jobs where it has `status`; one whose deployments differ overrides this.
+        """
+        return type(self).status is not CallDriver.status
+
+    async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
+        """The job now, or as soon as it ends within *wait* seconds. Not called where there are no jobs.
+
+        Raises:
+            JobExpired: where the platform does not know it any more.
+        """
+        raise UnsupportedError(
+            f"{self.name} has no jobs", provider=self.name, capability="submit", hint="Use invoke()."
+        )
+
+
+class DeployDriver(CallDriver):
+    """The second tier: a driver that creates, changes and deletes deployments, with the whole promise of the lifecycle.
+
+    `Updates`, `Wakes`, `Pauses`, `Logs`, `ListsOffers` and `Inventories` add what their names say.
+    """
+
     def check(self, spec: DeploymentSpec) -> Checked:
-        """What of *spec* is not so here. Pure: the gate raises or adapts."""
-        ...
+        """What of *spec* the platform cannot do, beside what its facts say. Pure: the gate raises or adapts."""
+        return Checked()
 
     def content(self, spec: DeploymentSpec) -> Content:
-        """What the content of *spec* is."""
-        ...
+        """What the content of *spec* is; by default the image, which is a field of the spec already."""
+        return Content()
 
     def rate(self, spec: DeploymentSpec) -> Rate:
         """What *spec* would cost, as far as it is known without asking."""
-        ...
+        return Rate()
 
+    @abstractmethod
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
         """What a deployment consists of, in the order of creation."""
-        ...
 
+    @abstractmethod
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
         """The same for one that exists: for teardown, which has no spec. `find` finds by its name."""
-        ...
 
+    @abstractmethod
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         """All there are on the account. A list that cannot be read whole raises."""
-        ...
 
+    @abstractmethod
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         """The deployment now; ``None`` where it is certainly gone."""
-        ...
+
+    async def find(self, io: Io, ref: EndpointRef, *, deadline: float) -> DeploymentInfo:
+        """As `CallDriver.find`; by default the one in the list whose id or name it is."""
+        return ref.pick(await self.deployments(io, deadline=deadline), provider=self.name)
 
     async def warm(self, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
-        """Set the limits that were asked, after everything was created cold and recorded."""
-        ...
+        """Set the limits that were asked for, after everything was created cold and recorded."""
+        await self.scale(io, info, workers=spec.workers, deadline=deadline)
 
+    @abstractmethod
     async def scale(
         self,
         io: Io,
@@ -167,11 +251,20 @@ class Driver(Protocol):
         deadline: float,
     ) -> None:
         """Set absolute limits; what is ``None`` stays."""
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """Platforms that cancel a job."""
+
+    async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
+        """Cancel it. One that had ended stays as it ended."""
         ...
 
-    async def workers(self, io: Io, info: DeploymentInfo, *, deadline: float) -> Sequence[Worker]:
-        """The workers that the platform shows, also those that failed lately."""
-        ...
+
+@runtime_checkable
+class Logs(Protocol):
+    """Platforms whose workers' logs can be read."""
 
     def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
@@ -181,68 +274,12 @@ class Driver(Protocol):
 
 
 @runtime_checkable
-class Submits(Protocol):
-    """Platforms with jobs. Calls become submit + wait, so that a lost connection loses nothing.
-
-    Attributes:
-        long_poll: Seconds for which `status` and `chunks` may hold a request; 0: the platform answers at once.
-        submit_call: What repeating a submit may do (IDEMPOTENT where the platform takes our id).
-    """
-
-    @property
-    def long_poll(self) -> float: ...
-    @property
-    def submit_call(self) -> CallClass: ...
-
-    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        """Put it into the queue. Where it ends within ``call.hold`` seconds the answer may be the job as it ended.
-
-        Raises:
-            NoWorkerReady: the platform takes no job while nothing runs. A stopped deployment is started then, and the
-                job submitted again once a worker is ready.
-        """
-        ...
-
-    async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
-        """The job now, or as soon as it ends within *wait* seconds.
-
-        Raises:
-            JobExpired: where the platform does not know it any more.
-        """
-        ...
-
-    async def cancel(self, io: Io, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo: ...
-
-
-@runtime_checkable
 class StreamsJobs(Protocol):
     """Platforms whose jobs' chunks are read by a cursor or drained."""
 
     async def chunks(
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
     ) -> ChunkPage: ...
-
-
-@runtime_checkable
-class Invokes(Protocol):
-    """Platforms without jobs (the caller holds the line), or with a faster way for one call."""
-
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        """Call it, and wait for the answer.
-
-        Raises:
-            NoWorkerReady: no worker took it, and it has not run. Before ``call.start_deadline``: the platform does not
-                hold calls; a stopped deployment is started then, and the call made again once a worker is ready.
-        """
-        ...
-
-
-@runtime_checkable
-class JobsBySome(Protocol):
-    """Platforms where some deployments have jobs, and calls of the others are held (the driver has `Submits` and
-    `Invokes`)."""
-
-    def has_jobs(self, info: DeploymentInfo) -> bool: ...
 
 
 @runtime_checkable
@@ -277,8 +314,13 @@ class Requests(Protocol):
 
 @runtime_checkable
 class Updates(Protocol):
-    """Platforms that can change a deployment in place; a driver that can only for some kinds says so by a
-    ``ClassVar[frozenset[str]]`` ``update_kinds``."""
+    """Platforms that can change a deployment in place.
+
+    Attributes:
+        update_kinds: The kinds of deployment that can be.
+    """
+
+    update_kinds: ClassVar[frozenset[str]]
 
     def updatable(self, fields: frozenset[str]) -> bool:
         """Whether a change of exactly these spec fields can be made in place."""
@@ -302,14 +344,6 @@ class Pauses(Protocol):
 
     async def stop(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None: ...
     async def start(self, io: Io, info: DeploymentInfo, *, deadline: float) -> None: ...
-
-
-@runtime_checkable
-class Paced(Protocol):
-    """Platforms where looking at a state is cheap, or dear: how often it is worth a look."""
-
-    @property
-    def state_pace(self) -> Pace: ...
 
 
 @runtime_checkable
@@ -346,3 +380,15 @@ class ListsOffers(Protocol):
             UniGPUError: the list could not be read whole.
         """
         ...
+
+
+CONTRACT: Final[frozenset[str]] = frozenset(
+    name
+    for cls in (
+        CallDriver, DeployDriver, Cancels, Inventories, ListsOffers, Logs, Pauses, Requests, Streams, StreamsJobs,
+        Updates, Wakes,
+    )
+    for name in (*vars(cls), *vars(cls).get("__annotations__", ()))
+    if not name.startswith("_")
+)  # fmt: skip
+"""Every public name that the client reads of a driver."""

@@ -7,7 +7,7 @@ is found and created in a way of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar, Unpack
 from urllib.parse import quote
@@ -159,12 +159,12 @@ class BaseResource:
             raise AssertionError(f"a {self.kind} without a spec exists already, and is never created")
         return self.spec, self.identity
 
-    async def post(
+    def post(
         self, io: Io, path: str, body: Any, *, deadline: float, **options: Unpack[RequestOptions]
-    ) -> Response:
-        """The request that creates it, and its reply."""
+    ) -> Awaitable[Response]:
+        """The request that creates it, and its reply; raises as `API.send`."""
         sent: RequestOptions = {"json": body, "role": "create", "call": self.call, "deployment": self.label}
-        return await self.api.send(io, "POST", path, f"{self.kind}.create", deadline=deadline, **(sent | options))
+        return self.api.send(io, "POST", path, f"{self.kind}.create", deadline=deadline, **(sent | options))
 
 
 @dataclass(frozen=True, kw_only=True)

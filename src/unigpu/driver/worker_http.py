@@ -3,7 +3,8 @@
 ``POST /invoke`` with ``{"input": {...}}`` is answered by 200 and ``{"output", "execution_s"}`` or ``{"error"}``: a
 handler's failure must not look like a gateway's. Refusals, before anything runs, are 429 (busy) and 503 (loading,
 draining, expired). With ``Accept: application/x-ndjson`` there is a line for each chunk, and a last one that says how
-it ended. The server half is ``unigpu/worker/http.py``. Each emulator has its own copy, so no mistake confirms itself.
+it ended. The server half is ``unigpu/worker/http_app.py``. Each emulator has its own copy, so that no mistake confirms
+itself.
 
 What a gateway in front of the worker says by itself differs on each platform: that is the driver's to read, before or
 after `WorkerCall.raise_for`.

@@ -10,8 +10,9 @@ from pydantic import Field, StrictBool
 
 from ..errors import ConfigurationError, UnsupportedError
 from ..models import InputModel, Interface, Kind, nearest
-from .fact import Fact, ReadsText, Unknown, read_facts, select
+from .fact import UNKNOWN, Fact, ReadsText, Unknown, read_facts, select
 
+YesNo = StrictBool | Unknown
 Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Words = Annotated[str, Field(min_length=1)]
@@ -28,7 +29,8 @@ class Capabilities(InputModel):
     """What one provider can do for one kind of deployment. Printing it shows a table.
 
     Each attribute but the first three is a `Fact`: ``caps.cancel.value``, ``caps.cancel.source``.
-    ``supports("cancel")`` is the same as yes or no.
+    ``supports("cancel")`` is the same as yes or no. A flag that the driver's facts leave out has the value
+    ``"unknown"``, the status ``"unknown"`` and no source.
     """
 
     provider: str
@@ -36,144 +38,161 @@ class Capabilities(InputModel):
     kind: Kind
 
     # Which verbs there are.
-    invoke: Annotated[Fact[StrictBool], Field(description="JSON in, JSON out, through a handler")]
-    submit: Annotated[Fact[StrictBool], Field(description="a job with an id that outlives the call")]
+    invoke: Annotated[Fact[YesNo], Field(description="JSON in, JSON out, through a handler")] = UNKNOWN
+    submit: Annotated[Fact[YesNo], Field(description="a job with an id that outlives the call")] = UNKNOWN
     cancel: Annotated[
-        Fact[Literal["none", "queued", "running", "disconnect"]],
+        Fact[Literal["none", "queued", "running", "disconnect", "unknown"]],
         Field(description="what can be cancelled: queued jobs, running ones too, or by closing the connection"),
-    ]
+    ] = UNKNOWN
     streaming: Annotated[
-        Fact[Literal["none", "poll", "cursor", "native"]],
+        Fact[Literal["none", "poll", "cursor", "native", "unknown"]],
         Field(description="how stream() gets chunks: drained by polling, by a cursor, or as the worker sends them"),
-    ]
-    request: Annotated[Fact[StrictBool], Field(description="plain HTTP requests to the worker's own server")]
+    ] = UNKNOWN
+    request: Annotated[Fact[YesNo], Field(description="plain HTTP requests to the worker's own server")] = UNKNOWN
     streamed_replies: Annotated[
-        Fact[StrictBool | Unknown], Field(description="the reply to a request arrives piece by piece, as it is sent")
-    ]
-    websocket: Annotated[Fact[StrictBool | Unknown], Field(description="WebSocket connections to the worker")]
-    scale: Annotated[Fact[StrictBool], Field(description="limits can be changed while it runs")]
+        Fact[YesNo], Field(description="the reply to a request arrives piece by piece, as it is sent")
+    ] = UNKNOWN
+    websocket: Annotated[Fact[YesNo], Field(description="WebSocket connections to the worker")] = UNKNOWN
+    scale: Annotated[Fact[YesNo], Field(description="limits can be changed while it runs")] = UNKNOWN
     update: Annotated[
-        Fact[Literal["in_place", "recreate"]], Field(description="a changed spec: in place, or torn down and made anew")
-    ]
-    wake: Annotated[Fact[StrictBool], Field(description="one worker can be started without a call")]
-    stop: Annotated[Fact[StrictBool], Field(description="it can be paused, and started again")]
-    logs: Annotated[Fact[StrictBool], Field(description="the workers' logs can be read")]
+        Fact[Literal["in_place", "recreate", "unknown"]],
+        Field(description="a changed spec: in place, or torn down and made anew"),
+    ] = UNKNOWN
+    wake: Annotated[Fact[YesNo], Field(description="one worker can be started without a call")] = UNKNOWN
+    stop: Annotated[Fact[YesNo], Field(description="it can be paused, and started again")] = UNKNOWN
+    logs: Annotated[Fact[YesNo], Field(description="the workers' logs can be read")] = UNKNOWN
 
     # The elasticity model.
     elasticity_model: Annotated[
-        Fact[Literal["autoscaled", "declared", "fixed"]],
+        Fact[Literal["autoscaled", "declared", "fixed", "unknown"]],
         Field(description="who adds workers: an autoscaler, the number you declare, or nobody"),
-    ]
-    autoscaling_signals: Annotated[Fact[Signals], Field(description="what makes the autoscaler add a worker")]
-    min_workers: Annotated[Fact[Count], Field(description="the smallest least number of workers that can be asked for")]
+    ] = UNKNOWN
+    autoscaling_signals: Annotated[
+        Fact[Signals | Unknown], Field(description="what makes the autoscaler add a worker")
+    ] = UNKNOWN
+    min_workers: Annotated[
+        Fact[Count | Unknown], Field(description="the smallest least number of workers that can be asked for")
+    ] = UNKNOWN
     max_workers: Annotated[
         Fact[Count | Literal["unlimited", "unknown"]],
         Field(description="the largest most number of workers that can be asked for"),
-    ]
+    ] = UNKNOWN
     scale_to_zero: Annotated[
-        Fact[Literal["automatic", "manual", "none"]],
+        Fact[Literal["automatic", "manual", "none", "unknown"]],
         Field(description="whether the last worker ends when there is no work"),
-    ]
+    ] = UNKNOWN
     wakes_on_request: Annotated[
-        Fact[StrictBool], Field(description="a call at zero workers starts one, and waits for it")
-    ]
-    exact_replicas: Annotated[Fact[StrictBool], Field(description="workers=3 holds exactly three")]
-    idle_timeout: Annotated[Fact[StrictBool], Field(description="idle_timeout has an effect")]
+        Fact[YesNo], Field(description="a call at zero workers starts one, and waits for it")
+    ] = UNKNOWN
+    exact_replicas: Annotated[Fact[YesNo], Field(description="workers=3 holds exactly three")] = UNKNOWN
+    idle_timeout: Annotated[Fact[YesNo], Field(description="idle_timeout has an effect")] = UNKNOWN
     concurrency: Annotated[
-        Fact[Literal["platform", "worker", "none"]],
+        Fact[Literal["platform", "worker", "none", "unknown"]],
         Field(description="who holds a worker to its number of calls at a time"),
-    ]
+    ] = UNKNOWN
 
     # Cold starts.
     cold_start: Annotated[
         Fact[tuple[Number, Number] | Unknown], Field(description="from no worker to the first work: low and high end")
-    ]
+    ] = UNKNOWN
 
     # The smallest thing billed.
-    bills: Annotated[Fact[StrictBool], Field(description="it costs money at all")]
+    bills: Annotated[Fact[YesNo], Field(description="it costs money at all")] = UNKNOWN
     billing_unit: Annotated[
         Fact[Number | Literal["nothing", "unknown"]], Field(description="the smallest time that is billed")
-    ]
-    bills_loading: Annotated[Fact[Billed], Field(description="what is billed while a worker starts")]
-    bills_idle: Annotated[Fact[Billed], Field(description="what is billed while a worker is ready and has no work")]
-    bills_stopped: Annotated[Fact[Billed], Field(description="what is billed while it is stopped or has no worker")]
-    billed_from: Annotated[Fact[Words], Field(description="the platform's word for the state from which it bills")]
-    storage_billing: Annotated[Fact[Words], Field(description="how storage is billed")]
-    bandwidth_billing: Annotated[Fact[Words], Field(description="how traffic is billed")]
+    ] = UNKNOWN
+    bills_loading: Annotated[Fact[Billed], Field(description="what is billed while a worker starts")] = UNKNOWN
+    bills_idle: Annotated[Fact[Billed], Field(description="what is billed while a worker is ready and has no work")] = (
+        UNKNOWN
+    )
+    bills_stopped: Annotated[Fact[Billed], Field(description="what is billed while it is stopped or has no worker")] = (
+        UNKNOWN
+    )
+    billed_from: Annotated[Fact[Words], Field(description="the platform's word for the state from which it bills")] = (
+        UNKNOWN
+    )
+    storage_billing: Annotated[Fact[Words], Field(description="how storage is billed")] = UNKNOWN
+    bandwidth_billing: Annotated[Fact[Words], Field(description="how traffic is billed")] = UNKNOWN
     max_price: Annotated[
-        Fact[Literal["met", "search", "catalogue", "after_create", "none"]],
+        Fact[Literal["met", "search", "catalogue", "after_create", "none", "unknown"]],
         Field(
             description="where a price cap is held: it is free, in the search, by the catalogue, after create, nowhere"
         ),
-    ]
-    max_price_required: Annotated[Fact[StrictBool], Field(description="prices are open, so a cap must be given")]
+    ] = UNKNOWN
+    max_price_required: Annotated[Fact[YesNo], Field(description="prices are open, so a cap must be given")] = UNKNOWN
 
     # Whose machines they are.
     inventory: Annotated[
         Fact[Literal["this_machine", "own", "partners", "marketplace", "pooled_clouds", "unknown"]],
         Field(description="whose machines they are"),
-    ]
+    ] = UNKNOWN
     preemption: Annotated[
         Fact[Literal["none", "notice", "without_notice", "unknown"]],
         Field(description="whether a worker may be taken away"),
-    ]
+    ] = UNKNOWN
     host_trust: Annotated[
         Fact[Literal["you", "provider", "host", "unknown"]],
         Field(description="who can read a worker's disk and environment: only you, the provider, or a stranger's host"),
-    ]
+    ] = UNKNOWN
     public_endpoint: Annotated[
-        Fact[StrictBool], Field(description="the worker's port is open to the internet, without a key")
-    ]
+        Fact[YesNo], Field(description="the worker's port is open to the internet, without a key")
+    ] = UNKNOWN
     regions: Annotated[
-        Fact[Literal["met", "countries", "own_ids", "none"]],
+        Fact[Literal["met", "countries", "own_ids", "none", "unknown"]],
         Field(description="how a place can be asked for: it is here, by country, by the platform's ids, not at all"),
-    ]
+    ] = UNKNOWN
 
     # What runs there.
-    images: Annotated[Fact[Literal["required", "ignored"]], Field(description="whether it runs container images")]
-    foreign_images: Annotated[Fact[StrictBool], Field(description="an image without unigpu's worker can serve")]
-    gpu: Annotated[Fact[Literal["required", "ignored"]], Field(description="whether the acceptable GPUs must be said")]
-    gpu_order: Annotated[Fact[StrictBool], Field(description="the order of the acceptable GPUs is kept")]
+    images: Annotated[
+        Fact[Literal["required", "ignored", "unknown"]], Field(description="whether it runs container images")
+    ] = UNKNOWN
+    foreign_images: Annotated[Fact[YesNo], Field(description="an image without unigpu's worker can serve")] = UNKNOWN
+    gpu: Annotated[
+        Fact[Literal["required", "ignored", "unknown"]], Field(description="whether the acceptable GPUs must be said")
+    ] = UNKNOWN
+    gpu_order: Annotated[Fact[YesNo], Field(description="the order of the acceptable GPUs is kept")] = UNKNOWN
     volumes: Annotated[
-        Fact[Literal["shared", "worker_disk", "none"]],
+        Fact[Literal["shared", "worker_disk", "none", "unknown"]],
         Field(description="disks that outlive workers: shared by all, one machine's own, or none"),
-    ]
+    ] = UNKNOWN
     secret_store: Annotated[
-        Fact[StrictBool], Field(description="secrets can be stored on the platform, and referred to")
-    ]
+        Fact[YesNo], Field(description="secrets can be stored on the platform, and referred to")
+    ] = UNKNOWN
     worker_exit: Annotated[
         Fact[Literal["ends_billing", "replaced", "unknown"]],
         Field(description="what happens when a worker's process ends by itself"),
-    ]
+    ] = UNKNOWN
     ttl_enforced_by: Annotated[
-        Fact[Literal["platform", "worker", "client", "nobody"]], Field(description="who ends a deployment at its ttl")
-    ]
+        Fact[Literal["platform", "worker", "client", "nobody", "unknown"]],
+        Field(description="who ends a deployment at its ttl"),
+    ] = UNKNOWN
     execution_timeout: Annotated[
-        Fact[Literal["platform", "worker", "none"]], Field(description="who ends a call at its execution timeout")
-    ]
-    max_execution_timeout: Annotated[Fact[Limit], Field(description="the longest execution timeout")]
+        Fact[Literal["platform", "worker", "none", "unknown"]],
+        Field(description="who ends a call at its execution timeout"),
+    ] = UNKNOWN
+    max_execution_timeout: Annotated[Fact[Limit], Field(description="the longest execution timeout")] = UNKNOWN
 
     # Calls, queues and results.
-    empty_input: Annotated[Fact[StrictBool], Field(description="{} is taken as an input")]
-    max_payload: Annotated[Fact[Limit], Field(description="the largest input")]
-    max_request_time: Annotated[Fact[Limit], Field(description="the longest that one HTTP exchange may take")]
-    rate_limits: Annotated[Fact[Words], Field(description="how many calls are taken in what time")]
+    empty_input: Annotated[Fact[YesNo], Field(description="{} is taken as an input")] = UNKNOWN
+    max_payload: Annotated[Fact[Limit], Field(description="the largest input")] = UNKNOWN
+    max_request_time: Annotated[Fact[Limit], Field(description="the longest that one HTTP exchange may take")] = UNKNOWN
+    rate_limits: Annotated[Fact[Words], Field(description="how many calls are taken in what time")] = UNKNOWN
     queue_durability: Annotated[
         Fact[Literal["none", "memory", "durable", "unknown"]],
         Field(description="what becomes of queued calls when the queue's host fails"),
-    ]
+    ] = UNKNOWN
     job_persistence: Annotated[
         Fact[Literal["none", "memory", "durable", "unknown"]],
         Field(description="what becomes of results when their host fails"),
-    ]
-    result_retention: Annotated[Fact[Limit], Field(description="how long a result is kept")]
+    ] = UNKNOWN
+    result_retention: Annotated[Fact[Limit], Field(description="how long a result is kept")] = UNKNOWN
     delivery: Annotated[
         Fact[Literal["at_most_once", "at_least_once", "unknown"]],
         Field(description="how often a handler may run for one call"),
-    ]
-    webhooks: Annotated[Fact[StrictBool], Field(description="the platform calls an address when a job ends")]
-    sessions: Annotated[Fact[StrictBool], Field(description="calls can be held to one worker")]
-    sla: Annotated[Fact[Words], Field(description="what availability is promised")]
+    ] = UNKNOWN
+    webhooks: Annotated[Fact[YesNo], Field(description="the platform calls an address when a job ends")] = UNKNOWN
+    sessions: Annotated[Fact[YesNo], Field(description="calls can be held to one worker")] = UNKNOWN
+    sla: Annotated[Fact[Words], Field(description="what availability is promised")] = UNKNOWN
 
     def fact(self, flag: str) -> Fact[Any]:
         """The fact behind a flag.
@@ -228,7 +247,7 @@ def load(
         facts: What a driver outside this package brings (its attribute ``facts``); ``None``: our own file.
 
     Raises:
-        ConfigurationError: there are no facts, or they miss a flag, or have one or a value that cannot be.
+        ConfigurationError: the facts have a flag, a table or a value that cannot be.
         UnsupportedError: the provider has no such deployments.
     """
     if facts is None:
@@ -274,12 +293,12 @@ def refuse(caps: Capabilities, flag: str, *, doing: str, instead: str | None = N
 
 
 def require(caps: Capabilities, flag: str, *, doing: str, instead: str | None = None) -> None:
-    """Pass, or refuse.
+    """Pass, or refuse. What is unknown passes: whether the driver has the verb shows when it is called.
 
     Raises:
         UnsupportedError: *flag* is not so.
     """
-    if not caps.supports(flag):
+    if caps.fact(flag).value != "unknown" and not caps.supports(flag):
         raise refuse(caps, flag, doing=doing, instead=instead)
 
 

@@ -27,16 +27,16 @@ import datetime
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, Self, TypeVar, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import ConfigurationError, UnsupportedError
 from ..models import InputModel, Interface, Kind, nearest
 
 T = TypeVar("T")
 
-Status = Literal["documented", "accepted", "observed", "contradicted"]
+Status = Literal["documented", "accepted", "observed", "contradicted", "unknown"]
 Unknown = Literal["unknown"]
 Plain = bool | int | float | str | tuple[bool | int | float | str, ...]
 
@@ -61,18 +61,27 @@ class Fact(InputModel, Generic[T]):
         value: What is so; ``"unknown"`` where nobody says.
         unit: What a number counts, as in ``"s"``.
         status: ``documented`` (the platform says so), ``accepted`` (its API takes it, the effect is unproven),
-            ``observed`` (seen, by a test or a report) or ``contradicted`` (sources disagree; see ``note``).
-        source: The address where it is written.
-        retrieved: The day on which it was read there.
+            ``observed`` (seen, by a test or a report), ``contradicted`` (sources disagree; see ``note``) or ``unknown``
+            (the driver's facts say nothing).
+        source: The address where it is written; empty where the status is ``unknown``.
+        retrieved: The day on which it was read there; ``None`` where the status is ``unknown``.
         note: What the value leaves out.
     """
 
     value: Annotated[T, BeforeValidator(_as_list)]
     unit: str | None = None
     status: Status
-    source: Annotated[str, Field(pattern=r"^https?://\S+$")]
-    retrieved: datetime.date
+    source: Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
+    retrieved: datetime.date | None
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _sourced(self) -> Self:
+        if self.status == "unknown" and self.value != "unknown":
+            raise ValueError('status: "unknown" goes with the value "unknown"')
+        if self.status != "unknown" and (not self.source or self.retrieved is None):
+            raise ValueError("source: say where it is written, and in retrieved on which day it was read")
+        return self
 
     @property
     def shown(self) -> str:
@@ -90,7 +99,11 @@ class Fact(InputModel, Generic[T]):
         return f"{text} {self.unit}" if self.unit and not isinstance(value, str) else text
 
     def __str__(self) -> str:
-        return f"{self.shown} ({self.status}, {self.retrieved.isoformat()})"
+        return self.shown if self.retrieved is None else f"{self.shown} ({self.status}, {self.retrieved.isoformat()})"
+
+
+UNKNOWN: Final[Fact[Any]] = Fact[Any](value="unknown", status="unknown", source="", retrieved=None)
+"""What stands for a flag that the facts leave out."""
 
 
 class FurtherFact(Fact[Plain]):
@@ -110,10 +123,11 @@ def _plain(value: object) -> str:
 
 
 def read_facts(provider: str, facts: Mapping[str, Any] | ReadsText | None) -> Mapping[str, Any]:
-    """The whole of a provider's facts, unchecked. ``None``: the file that this package holds for it.
+    """The whole of a provider's facts, unchecked. ``None``: the file that this package holds for it; empty where it
+    holds none, because a driver need not bring any.
 
     Raises:
-        ConfigurationError: where there is none, or it is not TOML.
+        ConfigurationError: a file that the driver names cannot be read, or is not TOML.
     """
     if isinstance(facts, Mapping):
         return facts
@@ -123,13 +137,10 @@ def read_facts(provider: str, facts: Mapping[str, Any] | ReadsText | None) -> Ma
     try:
         return tomllib.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        missing = isinstance(exc, OSError)
-        why = "there are none" if missing else f"they are not TOML: {exc}"
-        raise ConfigurationError(
-            f"facts of {provider}: {why}.",
-            provider=provider,
-            hint="A driver brings its facts as an attribute `facts`: a mapping, or a file." if missing else None,
-        ) from None
+        if facts is None and isinstance(exc, FileNotFoundError):
+            return {}
+        why = "the file cannot be read" if isinstance(exc, OSError) else f"they are not TOML: {exc}"
+        raise ConfigurationError(f"facts of {provider}: {why}.", provider=provider) from None
 
 
 def select(provider: str, whole: Mapping[str, Any], interface: Interface, kind: Kind) -> dict[str, Any]:
@@ -163,8 +174,8 @@ def _check_tables(provider: str, whole: Mapping[str, Any]) -> frozenset[str]:
             raise _broken(provider, f"there is no table {table!r}" + (f"; did you mean {near!r}?" if near else ""))
         if table not in {"has", "retrieved", "reading"} and not isinstance(content, Mapping):
             raise _broken(provider, f"{table!r} is a table")
-    has: Any = whole.get("has")
     complete = {name for name in known - _SETTINGS if "*" not in name}
+    has: Any = whole.get("has") if whole else list(complete)
     if not isinstance(has, list | tuple) or not has or not complete.issuperset(has):  # pyright: ignore[reportUnknownArgumentType] - a TOML list of anything, being checked
         raise _broken(provider, f"`has` lists one or more of {', '.join(sorted(complete))}")
     return frozenset(has)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - a subset of `complete`, just checked

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ._base import Data, InputModel, WireModel, nearest
-from ._json import json_path
-from ._lines import deploy_line
+from ._json_check import json_path
+from ._model_kinds import Data, InputModel, WireModel, nearest
+from ._text import deploy_line
 from .deployment import (
     Adaptation,
     Change,

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ._base import Data
+from ._model_kinds import Data
 
 Interface = Literal["function", "http"]
 Kind = Literal["serverless", "pod"]
-Change = Literal["created", "adopted", "scaled", "updated"]
+Change = Literal["created", "reused", "scaled", "updated"]
 TtlEnforcer = Literal["platform", "worker", "client", "nobody"]
 
 

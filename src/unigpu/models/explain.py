@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ._base import Data
+from ._model_kinds import Data
 from .deployment import LogLine, State, Worker
 
 Cause = Literal[

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, overload
 
 from ..errors import UniGPUError
-from ._base import Data
+from ._model_kinds import Data
 from .deployment import State, usd
 
 GcReason = Literal["failed", "abandoned", "duplicate", "expired", "unclaimed"]

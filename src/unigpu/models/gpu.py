@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, field_validator, model_validator
 
-from ._base import InputModel
 from ._gpu_table import GPU, Table, key, size, table
+from ._model_kinds import InputModel
 
 _MEMORY: Final = re.compile(r"^\s*(\d{1,6})\s*g(?:i?b)?\s*$", re.IGNORECASE)
 _COUNT: Final = re.compile(r"^(.*?)\s*:\s*(\d{1,6})\s*$", re.DOTALL)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from ..errors import UniGPUError
-from ._base import Data
+from ._model_kinds import Data
 
 
 class JobStatus(enum.StrEnum):

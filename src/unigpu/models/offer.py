@@ -8,7 +8,7 @@ from typing import Any, overload
 from pydantic import Field
 
 from ..errors import UniGPUError
-from ._base import Data
+from ._model_kinds import Data
 from .deployment import Kind, usd
 from .plan import table
 

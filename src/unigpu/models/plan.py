@@ -9,11 +9,11 @@ from typing import Any, Literal, overload
 from pydantic import Field
 
 from ..errors import UniGPUError
-from ._base import Data
+from ._model_kinds import Data
 from .deployment import Adaptation, Rate, usd
 from .spec import DeploymentSpec
 
-Action = Literal["create", "adopt", "scale", "update", "recreate", "excluded"]
+Action = Literal["create", "reuse", "scale", "update", "recreate", "excluded"]
 
 
 class PlannedRequest(Data):
@@ -41,7 +41,7 @@ class Plan(Data):
     """What ``deploy`` would do on one provider. ``client.deploy(plan)`` does exactly that, or raises `PlanChanged`.
 
     Attributes:
-        action: ``create``, ``adopt`` (nothing changes), ``scale``, ``update`` (in place), ``recreate`` (torn down and
+        action: ``create``, ``reuse`` (nothing changes), ``scale``, ``update`` (in place), ``recreate`` (torn down and
             created anew: downtime), or ``excluded``: it cannot be had there, for `reason`.
         spec: What was asked, with what the configuration adds.
         fields: The stated fields that differ from what exists.
@@ -56,7 +56,7 @@ class Plan(Data):
     namespace: str
     action: Action
     spec: DeploymentSpec = Field(repr=False)
-    if_exists: Literal["adopt", "error", "replace"] = "adopt"
+    if_exists: Literal["reuse", "error", "replace"] = "reuse"
     on_unsupported: Literal["raise", "adapt"] = "raise"
     fields: tuple[str, ...] = ()
     requests: tuple[PlannedRequest, ...] = Field(default=(), repr=False)
@@ -169,6 +169,6 @@ def _sent(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _verb(plan: Plan) -> str:
-    texts = {"adopt": "be adopted as it is", "recreate": "be torn down and created anew", "excluded": "be excluded"}
+    texts = {"reuse": "be reused as it is", "recreate": "be torn down and created anew", "excluded": "be excluded"}
     done = {"create": "be created", "scale": "be scaled", "update": "be updated in place"}
     return texts.get(plan.action) or done[plan.action]

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final, Literal, TypedDict
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, field_validator, model_validator
 
 from ..errors import ConfigurationError
-from ._base import InputModel
-from ._json import check_json
+from ._json_check import check_json
+from ._model_kinds import InputModel
 from ._regions import region_codes
-from ._values import (
+from ._spec_values import (
     EnvName,
     Risk,
     accepted_risks,

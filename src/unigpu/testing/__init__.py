@@ -8,32 +8,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._answers import Call as Call
-    from ._bench import Bench as Bench
-    from ._bench import WireBench as WireBench
-    from ._benches import FaceBench as FaceBench
-    from ._benches import LiveBench as LiveBench
-    from ._conformance import DriverConformance as DriverConformance
+    from ._conformance.bench import Bench as Bench
+    from ._conformance.bench import WireBench as WireBench
+    from ._conformance.benches import FaceBench as FaceBench
+    from ._conformance.benches import LiveBench as LiveBench
+    from ._conformance.driver import DriverConformance as DriverConformance
+    from ._conformance.faults import WireConformance as WireConformance
     from ._isolation import isolated as isolated
-    from ._mock import UnigpuMock as UnigpuMock
-    from ._mock import unigpu_mock as unigpu_mock
-    from ._platforms import MockPlatform as MockPlatform
-    from ._provider import MockedProvider as MockedProvider
-    from ._wire_conformance import WireConformance as WireConformance
+    from ._mock.answers import Call as Call
+    from ._mock.mock import UnigpuMock as UnigpuMock
+    from ._mock.mock import unigpu_mock as unigpu_mock
+    from ._mock.platforms import MockPlatform as MockPlatform
+    from ._mock.provider import MockedProvider as MockedProvider
 
 _WHERE = {
-    "Bench": "_bench",
-    "Call": "_answers",
-    "DriverConformance": "_conformance",
-    "FaceBench": "_benches",
-    "LiveBench": "_benches",
-    "MockPlatform": "_platforms",
-    "MockedProvider": "_provider",
-    "UnigpuMock": "_mock",
-    "WireBench": "_bench",
-    "WireConformance": "_wire_conformance",
+    "Bench": "_conformance.bench",
+    "Call": "_mock.answers",
+    "DriverConformance": "_conformance.driver",
+    "FaceBench": "_conformance.benches",
+    "LiveBench": "_conformance.benches",
+    "MockPlatform": "_mock.platforms",
+    "MockedProvider": "_mock.provider",
+    "UnigpuMock": "_mock.mock",
+    "WireBench": "_conformance.bench",
+    "WireConformance": "_conformance.faults",
     "isolated": "_isolation",
-    "unigpu_mock": "_mock",
+    "unigpu_mock": "_mock.mock",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - found by __getattr__, so that one costs nothing of another

@@ -22,7 +22,7 @@ import pytest
 from ._isolation import Environment, account_variables
 
 if TYPE_CHECKING:
-    from ._mock import UnigpuMock
+    from ._mock.mock import UnigpuMock
 
 _REAL: Final = "unigpu_real_state"
 _MOCK: Final = "unigpu_mock"
@@ -116,12 +116,15 @@ def _end(state: Path) -> None:
     """Tear down what a test deployed on this machine and left, in whatever namespace: with the last one, all ends."""
     from unigpu import Client, UniGPUError
     from unigpu._io.bridge import run_sync
+    from unigpu._lifecycle import deploying
 
     try:
         with Client("local", state_dir=state, config=os.devnull) as client:
             context = client._context  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the public list shows one namespace
             deadline = context.io.now() + 30.0
-            rows = run_sync(context.session.driver("local").deployments(context.transports.near, deadline=deadline))
+            rows = run_sync(
+                deploying(context.session.driver("local")).deployments(context.transports.near, deadline=deadline)
+            )
         for row in rows:
             with Client("local", state_dir=state, config=os.devnull, namespace=row.namespace) as client:
                 client.teardown(row.name or row.provider_name)

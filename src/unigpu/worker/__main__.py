@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker._exit import OK, USAGE, End, explain, leave_now
+from unigpu.worker._exit_codes import OK, USAGE, End, explain, leave_now
 
 
 def main() -> End:

@@ -25,10 +25,10 @@ from typing import Any, Protocol, TypeVar, cast
 
 from unigpu.errors import ConfigurationError
 from unigpu.worker._call import Call, Chunk, Failed, Outcome
-from unigpu.worker._exit import CANNOT_LOAD, OK, STUCK, End, leave_now
+from unigpu.worker._exit_codes import CANNOT_LOAD, OK, STUCK, End, leave_now
 from unigpu.worker._handler import Target
+from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import Settings
-from unigpu.worker._worker import Worker
 from unigpu.worker.runpod_loop import error_text, only_wakes, whole
 
 log = logging.getLogger("unigpu.worker")
@@ -73,9 +73,9 @@ def run(target: Target, settings: Settings) -> End:
 
 def _run_beside(target: Target, settings: Settings, python: str) -> End:
     """With RunPod's package in an environment of its own: this process serves HTTP, and that one fetches jobs."""
-    from unigpu.worker import _runpod_beside
+    from unigpu.worker import _runpod_sidecar
 
-    return _runpod_beside.run(target, settings, python)
+    return _runpod_sidecar.run(target, settings, python)
 
 
 class _Serverless(Protocol):
@@ -94,7 +94,7 @@ def _package() -> _Serverless:
 
 
 class _Host:
-    """A `Worker` on an event loop in a thread of its own. `single` and `stream` are called on RunPod's loop."""
+    """A `WorkerServer` on an event loop in a thread of its own. `single` and `stream` are called on RunPod's loop."""
 
     def __init__(self, target: Target, settings: Settings) -> None:
         self._target = target
@@ -138,7 +138,7 @@ class _Host:
         self._closing = asyncio.Event()
         self._slots = asyncio.Semaphore(self._settings.concurrency)
         self._running.set()
-        worker = self._worker = Worker(self._target, self._settings)
+        worker = self._worker = WorkerServer(self._target, self._settings)
         try:
             worker.start()
             await worker.loaded.wait()
@@ -153,7 +153,7 @@ class _Host:
         finally:
             worker.close()
 
-    async def _until_over(self, worker: Worker) -> None:
+    async def _until_over(self, worker: WorkerServer) -> None:
         closing = asyncio.ensure_future(self._closing.wait())
         over = asyncio.ensure_future(worker.over.wait())
         await asyncio.wait({closing, over}, return_when=asyncio.FIRST_COMPLETED)

@@ -15,7 +15,7 @@ log = logging.getLogger("unigpu.worker")
 _CAUGHT = (signal.SIGTERM, signal.SIGINT)
 
 
-class Asked:
+class StopRequest:
     """What signals ask for: `once` is set by the first (drain), `again` by the second (now). On the server's loop."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Signals:
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
-        self._tell: tuple[asyncio.AbstractEventLoop, Asked] | None = None
+        self._tell: tuple[asyncio.AbstractEventLoop, StopRequest] | None = None
 
     @contextlib.contextmanager
     def caught(self) -> Generator[None]:
@@ -62,9 +62,9 @@ class Signals:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
 
-    def attach(self) -> Asked:
+    def attach(self) -> StopRequest:
         """Tell the running loop, also of what came before."""
-        asked = Asked()
+        asked = StopRequest()
         loop = asyncio.get_running_loop()
         self._tell = (loop, asked)
         loop.add_reader(self._read, self._readable, asked)
@@ -75,7 +75,7 @@ class Signals:
         asyncio.get_running_loop().remove_reader(self._read)
         self._tell = None
 
-    def _readable(self, asked: Asked) -> None:
+    def _readable(self, asked: StopRequest) -> None:
         with contextlib.suppress(BlockingIOError):
             for number in self._read.recv(64):
                 if number in _CAUGHT:

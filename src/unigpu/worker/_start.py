@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Protocol, cast
 
 from unigpu.errors import ConfigurationError, WorkerFailed
-from unigpu.worker._exit import OK, End
+from unigpu.worker._exit_codes import OK, End
 from unigpu.worker._handler import Target
 from unigpu.worker._settings import Settings, read_settings
 
@@ -25,7 +25,7 @@ INSTALL = 'pip install "unigpu[worker]"'
 MODES = (
     "unigpu.worker._runpod",
     "unigpu.worker._vast",
-    "unigpu.worker._serve_http",
+    "unigpu.worker._http_server",
 )
 
 

@@ -21,12 +21,12 @@ from typing import Any, Final, cast
 from starlette.types import Message, Receive, Scope, Send
 
 from unigpu.errors import ConfigurationError
-from unigpu.worker import _serve_http, pyworker
-from unigpu.worker._exit import End
+from unigpu.worker import _http_server, pyworker
+from unigpu.worker._exit_codes import End
 from unigpu.worker._handler import Target
+from unigpu.worker._lifetime import WorkerServer
 from unigpu.worker._settings import Settings
-from unigpu.worker._worker import Worker
-from unigpu.worker.http import app
+from unigpu.worker.http_app import app
 
 PYTHON: Final = "/opt/pyworker/bin/python"
 HEALTH: Final = "/unigpu/health"
@@ -59,10 +59,10 @@ def run(target: Target, settings: Settings) -> End:
         )
     # Only PyWorker is to reach the handler: a port of loopback that nobody else is told.
     own = settings.alone_on("127.0.0.1", 0)
-    return _serve_http.run(target, own, front=Front(own, python))
+    return _http_server.run(target, own, front=VastAdapter(own, python))
 
 
-class Front:
+class VastAdapter:
     """What stands before the handler's server here: PyWorker, and the app that reads its payloads."""
 
     last_words = 15.0  # it may still be starting itself
@@ -71,10 +71,10 @@ class Front:
         self._settings = settings
         self._python = python
 
-    def app(self, worker: Worker) -> App:
+    def app(self, worker: WorkerServer) -> App:
         return App(worker)
 
-    async def beside(self, worker: Worker, port: int) -> str:
+    async def beside(self, worker: WorkerServer, port: int) -> str:
         """Run PyWorker until it ends, and say how it ended. Cancelled, it ends PyWorker."""
         with tempfile.TemporaryDirectory(prefix="unigpu-vast-") as folder:
             log = Path(folder) / "worker.log"
@@ -110,7 +110,7 @@ class Front:
 class App:
     """Reads PyWorker's payloads, and lets calls wait for a slot. ASGI 3."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerServer) -> None:
         self._worker = worker
         self._inner = app(worker)
         self._free = worker.settings.concurrency
@@ -203,7 +203,7 @@ class _Replay:
         return await self._receive()
 
 
-async def _mark(worker: Worker, log: Path) -> None:
+async def _mark(worker: WorkerServer, log: Path) -> None:
     """Tell PyWorker by its log file when the handler is loaded, or cannot be."""
     await worker.loaded.wait()
     line = f"{pyworker.FAILED}: {worker.error}" if worker.error is not None else pyworker.READY

@@ -24,7 +24,7 @@ _AGAIN_S: Final = 0.25
 _LINE: Final = 64_000_000
 
 
-class Whole(dict[str, Any]):
+class WholeJob(dict[str, Any]):
     """A handler's output that RunPod's package hands on as it is.
 
     Of a plain dict it would take out ``error`` and ``refresh_worker``, and drop an empty one (runpod 1.12.0,
@@ -45,7 +45,7 @@ class Whole(dict[str, Any]):
 
 def whole(value: Any) -> Any:
     """An output, safe from RunPod's package."""
-    return Whole(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+    return WholeJob(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
 
 
 def only_wakes(job: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""RunPod's face on loopback with real workers, and RunPod's own package in an environment of its own beside it."""
+"""RunPod's emulator on loopback with real workers, and RunPod's own package in an environment of its own beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAIT = 60.0
 
 @dataclass(frozen=True)
 class Cloud:
-    """A face that is served. ``worker`` starts RunPod's own worker program with our handlers of `programs`."""
+    """An emulator that is served. ``worker`` starts RunPod's own worker program with our handlers of `programs`."""
 
     base: str
     key: str
@@ -72,7 +72,7 @@ class Cloud:
 def cloud() -> Iterator[Cloud]:
     if not PYTHON.exists():
         pytest.fail("there is no .venvs/runpod: say make .venvs/runpod/.made")
-    serve = [sys.executable, "-m", "unigpu", "cloud", "serve", "runpod"]
+    serve = [sys.executable, "-m", "unigpu", "emulator", "serve", "runpod"]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, cwd=PROGRAMS) as process:
         try:
             assert process.stdout is not None

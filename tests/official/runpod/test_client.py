@@ -1,4 +1,4 @@
-"""RunPod's own client, synchronous and asyncio, unmodified, against the face; behind it RunPod's own worker program."""
+"""RunPod's own client, synchronous and asyncio, unmodified, against the emulator, with RunPod's own worker program."""
 
 from __future__ import annotations
 

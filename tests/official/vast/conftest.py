@@ -1,4 +1,4 @@
-"""Vast's face on loopback with real workers, and Vast's own package in an environment of its own beside it."""
+"""Vast's emulator on loopback with real workers, and Vast's own package in an environment of its own beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAIT = 60.0
 
 @dataclass(frozen=True)
 class Cloud:
-    """A face that is served."""
+    """An emulator that is served."""
 
     base: str
     key: str
@@ -105,11 +105,11 @@ def serving(argv: Sequence[str], *, tls: bool = False) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="session")
 def serve() -> Callable[..., AbstractContextManager[Cloud]]:
-    """Serves a face by another command, run in the programs' folder."""
+    """Serves an emulator by another command, run in the programs' folder."""
     return serving
 
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
-    with serving([sys.executable, "-m", "unigpu", "cloud", "serve", "vast"]) as served:
+    with serving([sys.executable, "-m", "unigpu", "emulator", "serve", "vast"]) as served:
         yield served

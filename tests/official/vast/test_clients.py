@@ -1,4 +1,4 @@
-"""Vast's own clients, unmodified, against the face: the synchronous one, the command line, the serverless one."""
+"""Vast's own clients, unmodified, against the emulator: the synchronous one, the command line, the serverless one."""
 
 from __future__ import annotations
 

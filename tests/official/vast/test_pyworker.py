@@ -1,4 +1,4 @@
-"""Vast's PyWorker, unmodified, under the face: benchmark, both clients' calls, signatures, busy, disconnect, TLS."""
+"""Vast's PyWorker, unmodified, under the emulator: benchmark, both clients, signatures, busy, disconnect, TLS."""
 
 from __future__ import annotations
 

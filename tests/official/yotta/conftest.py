@@ -1,4 +1,4 @@
-"""Yotta's face on loopback with real workers, and Yotta's own clients in an environment of their own beside it."""
+"""Yotta's emulator on loopback with real workers, and Yotta's own clients in an environment of their own beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ PYTHON = ROOT / ".venvs" / "yotta" / "bin" / "python"
 WAIT = 60.0
 
 if "yotta_served" not in sys.modules:
-    _spec = importlib.util.spec_from_file_location("yotta_served", ROOT / "tests" / "faces" / "yotta" / "served.py")
+    _spec = importlib.util.spec_from_file_location(
+        "yotta_served", ROOT / "tests" / "emulator" / "apis" / "yotta" / "served.py"
+    )
     assert _spec is not None
     assert _spec.loader is not None
     _module = importlib.util.module_from_spec(_spec)

@@ -1,4 +1,4 @@
-"""Yotta's own clients, unmodified, against the face: each of their calls, over real workers."""
+"""Yotta's own clients, unmodified, against the emulator: each of their calls, over real workers."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import pytest
 
 from unigpu._io.bridge import run_sync
-from unigpu._io.http import HttpConfig, SyncHttpIo
-from unigpu._io.retry import RetryingIo
+from unigpu._io.http.client import HttpConfig, SyncHttpIo
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu._lifecycle.identity import identity_of, spec_hash
 from unigpu.driver import DeploymentInfo, DriverConfig, Identity, Invocation, JobInfo, State, Worker
 from unigpu.models import DeploymentSpec
@@ -189,7 +189,7 @@ class World:
                     continue
                 marked = f"UNIGPU_LOCAL={tag}".encode() in (entry / "environ").read_bytes().split(b"\0")
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if marked or (b"unigpu.cloud.supervisor" in words and str(self.home).encode() in words):
+                if marked or (b"unigpu.emulator.supervisor" in words and str(self.home).encode() in words):
                     found.add(int(entry.name))
         return found
 

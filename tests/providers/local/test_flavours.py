@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 import pytest
 
-from unigpu._io.http import AsyncHttpIo, HttpConfig
-from unigpu._io.retry import RetryingIo
+from unigpu._io.http.client import AsyncHttpIo, HttpConfig
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu.driver import DriverConfig, Invocation, JobStatus
 from unigpu.models import DeploymentSpec
 from unigpu.providers.local import LocalDriver

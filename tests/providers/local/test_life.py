@@ -15,12 +15,12 @@ import pytest
 from pydantic import SecretStr
 
 from unigpu.driver import (
+    Cancels,
     JobStatus,
     Pauses,
     Scaling,
     State,
     StreamsJobs,
-    Submits,
     Updates,
     Wakes,
     WorkerState,
@@ -57,7 +57,7 @@ def test_a_deployment_lives_from_nothing_to_nothing(world: Any) -> None:
 
 
 def test_the_driver_has_every_protocol_it_should(world: Any) -> None:
-    for protocol in (Submits, StreamsJobs, Updates, Wakes, Pauses):
+    for protocol in (Cancels, StreamsJobs, Updates, Wakes, Pauses):
         assert isinstance(world.driver, protocol)
 
 
@@ -399,7 +399,7 @@ def test_nothing_starts_for_a_handler_that_is_not_there(world: Any) -> None:
 
 def test_a_client_without_a_state_directory_says_so(project: Path) -> None:
     from unigpu._io.bridge import run_sync
-    from unigpu._io.http import HttpConfig, SyncHttpIo
+    from unigpu._io.http.client import HttpConfig, SyncHttpIo
     from unigpu.driver import DriverConfig
     from unigpu.providers.local import LocalDriver
 

@@ -313,7 +313,7 @@ def test_a_supervisor_that_cannot_write_its_files_says_so_and_is_gone(world: Any
     script = f"""
         import resource, sys
         from unigpu._io.bridge import run_sync
-        from unigpu._io.http import HttpConfig, SyncHttpIo
+        from unigpu._io.http.client import HttpConfig, SyncHttpIo
         from unigpu.driver import DriverConfig, Identity
         from unigpu.errors import StateError
         from unigpu.models import DeploymentSpec
@@ -356,8 +356,8 @@ def test_a_state_directory_that_cannot_be_made_is_a_state_error(worlds: Worlds, 
 _RACER = """
     import json, random, sys, time, uuid
     from unigpu._io.bridge import run_sync
-    from unigpu._io.http import HttpConfig, SyncHttpIo
-    from unigpu._io.retry import RetryingIo
+    from unigpu._io.http.client import HttpConfig, SyncHttpIo
+    from unigpu._io.resilience.retry import RetryingIo
     from unigpu.driver import DriverConfig, Identity, Invocation
     from unigpu.models import DeploymentSpec
     from unigpu.providers.local import LocalDriver
@@ -430,7 +430,7 @@ def test_a_server_that_is_configured_by_its_address_is_used_and_nothing_is_start
     worlds: Worlds, project: Path
 ) -> None:
     served = subprocess.Popen(
-        [sys.executable, "-m", "unigpu", "cloud", "serve", "local"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unigpu", "emulator", "serve", "local"], stdout=subprocess.PIPE, text=True
     )
     try:
         assert served.stdout is not None

@@ -370,7 +370,7 @@ def test_another_process_finds_all_it_needs_on_the_platform(
     assert (seen.id, seen.execution_timeout, seen.idempotent) == (first.id, 90, True)
     assert seen.expires_at == first.info.expires_at
     again = make("b").deploy(**fields, execution_timeout=90, idempotent=True, ttl="6h")
-    assert again.change == "adopted"
+    assert again.change == "reused"
 
 
 def test_the_plan_shows_each_request_and_no_value_of_a_secret(

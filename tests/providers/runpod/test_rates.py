@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unigpu import AsyncClient
-from unigpu.cloud.faces import _runpod_quirks
+from unigpu.emulator.apis.runpod import quirks
 from unigpu.testing import unigpu_mock
 
 FIELDS: dict[str, Any] = {"handler": "app:f", "image": "me/app:1", "gpu": "RTX 4090"}
@@ -17,7 +17,7 @@ FIELDS: dict[str, Any] = {"handler": "app:f", "image": "me/app:1", "gpu": "RTX 4
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mock's RunPod takes 12 requests a minute: the OpenAPI file's 60, for a fifth of the work."""
-    monkeypatch.setattr(_runpod_quirks, "WIDE", (("minute", 12, 60),))
+    monkeypatch.setattr(quirks, "WIDE", (("minute", 12, 60),))
 
 
 def test_eight_deploys_at_once_wait_for_their_turn_as_long_as_their_timeout_allows() -> None:

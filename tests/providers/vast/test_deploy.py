@@ -12,7 +12,7 @@ from vast_world import FIELDS, KEY, Account
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.faces.vast import Quirks
+from unigpu.emulator.apis.vast.emulator import Quirks
 from unigpu.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -324,7 +324,7 @@ def test_a_template_that_somebody_deleted_is_made_anew_and_named_by_its_workergr
         "DELETE", "https://console.vast.ai/api/v0/template/", json={"template_id": gone}
     )
     again = connect(account, state="elsewhere").deploy(**FIELDS)
-    assert (again.change, again.id, again.info.name) == ("adopted", app.id, "summarize")
+    assert (again.change, again.id, again.info.name) == ("reused", app.id, "summarize")
     now = client.get("summarize").info
     assert now.ids["template"] != str(gone)
     assert now.spec_hash == app.info.spec_hash

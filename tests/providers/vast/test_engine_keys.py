@@ -11,8 +11,8 @@ from vast_world import CONSOLE, ENGINE, FIELDS, KEY, Account, ready
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock
-from unigpu.cloud.faces._vast_state import ENDPOINT
-from unigpu.cloud.faces.vast import Quirks
+from unigpu.emulator.apis.vast.emulator import Quirks
+from unigpu.emulator.apis.vast.state import ENDPOINT
 from unigpu.errors import AuthenticationError, DeploymentGone
 
 ENGINE_PATHS = ("/route/", "/get_endpoint_workers/", "/get_endpoint_logs/")

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from vast_world import KEY, POD, Account
+from vast_world import KEY, Account
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock
@@ -22,6 +22,11 @@ from unigpu.errors import (
 )
 from unigpu.models import State
 from unigpu.models.spec import BearerToken
+
+POD: dict[str, Any] = {
+    "name": "chat", "kind": "pod", "interface": "http", "image": "ghcr.io/me/chat:2", "gpu": "RTX 4090",
+    "max_price": 1.0, "ttl": None, "auth": "none", "command": ["serve", "--port", "8000"],
+}  # fmt: skip
 
 
 def rentals(account: Account) -> list[httpx.Request]:
@@ -268,7 +273,7 @@ def test_starting_one_that_is_gone_says_so(client: Client, account: Account) -> 
 def test_a_pod_whose_host_went_offline_is_not_waited_for_and_its_end_makes_room_for_another(
     client: Client, account: Account
 ) -> None:
-    """Deploying the name again adopts it, so it has to be torn down first."""
+    """Deploying the name again reuses it, so it has to be torn down first."""
     app = client.deploy(**POD)
 
     def before(request: httpx.Request) -> httpx.Response | None:

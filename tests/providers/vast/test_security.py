@@ -20,8 +20,8 @@ from vast_world import FIELDS, KEY, Account, ready
 
 from unigpu import Client
 from unigpu._io.bridge import run_sync
-from unigpu._io.http import HttpConfig, SyncHttpIo
-from unigpu._io.retry import RetryingIo
+from unigpu._io.http.client import HttpConfig, SyncHttpIo
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu.driver import DeploymentInfo, DriverConfig, Headers, Invocation, Request, Response
 from unigpu.errors import TransportError, UniGPUError
 from unigpu.providers.vast import VastDriver
@@ -60,7 +60,7 @@ def call(io: Mixed, *, seconds: float = 2.0, **options: Any) -> Any:
     driver = VastDriver(DriverConfig(api_key=SecretStr(KEY), options={"http_workers": True, **options}))
     until = io.now() + seconds
     asked = Invocation(input={"n": 1}, job_id="j", deadline=until, start_deadline=until, execution_timeout=600.0)
-    return run_sync(driver.invoke(RetryingIo(io), INFO, asked))
+    return run_sync(driver.submit(RetryingIo(io), INFO, asked))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def _context(text: str) -> ssl.SSLContext:
     return context
 
 
-PEM = Path(__file__).parents[2] / "unit" / "io" / "loopback.pem"
+PEM = Path(__file__).parents[2] / "unit" / "io" / "http" / "loopback.pem"
 
 
 @pytest.fixture

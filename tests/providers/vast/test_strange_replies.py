@@ -13,7 +13,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vast_world import FIELDS, KEY, POD, Account
+from vast_world import FIELDS, KEY, Account
 
 from unigpu import Client
 from unigpu._io.clock import InstantClock, use_clock
@@ -113,37 +113,6 @@ def test_any_reply_is_data_or_an_error_of_ours(what: str, path: str, body: Any, 
             now = client.get("summarize")
             assert now.id == app.id  # nothing was lost or made twice
             assert len(list(client.deployments(provider="vast"))) == 1
-
-
-@pytest.mark.parametrize(
-    "variable",
-    [
-        "UNIGPU_PORT=nan", "UNIGPU_PORT=-1", "UNIGPU_CONCURRENCY=inf", "UNIGPU_CONCURRENCY=junk", "UNIGPU_TIMEOUT=nan",
-        "UNIGPU_EXPIRES=inf", "UNIGPU_INTERFACE=junk", "UNIGPU_MAX_PRICE=nan", "UNIGPU_WORKER=", "UNIGPU_IDEMPOTENT=?",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("kind", ["serverless", "pod"])
-def test_a_constant_that_a_user_overwrote_hides_no_deployment(
-    kind: str, variable: str, client: Client, account: Account
-) -> None:
-    """Anybody may change a variable in Vast's console. It then counts as absent."""
-    app = client.deploy(**(POD if kind == "pod" else FIELDS))
-    name, _, value = variable.partition("=")
-
-    def overwritten(request: httpx.Request) -> httpx.Response | None:
-        if request.method != "GET" or path_of(request) not in ("/api/v0/template", "/api/v1/instances"):
-            return None
-        body = json.loads(account.answer(request).content)
-        for row in body.get("templates", ()):
-            row["env"] += f" -e {variable}"
-        for row in body.get("instances", ()):
-            row["extra_env"] = [*row["extra_env"], [name, value]]
-        return httpx.Response(200, content=json.dumps(body), request=request)
-
-    account.before = overwritten
-    (info,) = client.deployments(provider="vast")
-    assert (info.id, info.name) == (app.id, app.name)
-    assert not client.gc(provider="vast").unreadable
 
 
 def test_a_time_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:

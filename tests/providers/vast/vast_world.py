@@ -13,19 +13,14 @@ from typing import Any
 import httpx
 
 from unigpu._io.clock import get_clock
-from unigpu.cloud.faces.vast import Quirks, VastFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
-from unigpu.testing._transport import CloudTransport
+from unigpu.emulator.apis.vast.emulator import Quirks, VastEmulator
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
+from unigpu.testing._conformance.transport import CloudTransport
 
 KEY = "canary-vast-key-71c3"
 CONSOLE, ENGINE = "console.vast.ai", "run.vast.ai"
 FIELDS: Mapping[str, Any] = {
     "name": "summarize", "handler": "app:summarize", "image": "ghcr.io/me/app:1", "gpu": "RTX 4090", "max_price": 1.0
-}  # fmt: skip
-
-POD: Mapping[str, Any] = {
-    "name": "chat", "kind": "pod", "interface": "http", "image": "ghcr.io/me/chat:2", "gpu": "RTX 4090",
-    "max_price": 1.0, "ttl": None, "auth": "none", "command": ["serve", "--port", "8000"],
 }  # fmt: skip
 
 
@@ -64,12 +59,12 @@ class Kept(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
 
 class Account(Kept):
-    """The face over the engine."""
+    """The emulator over the engine."""
 
     def __init__(self, quirks: Quirks | None = None, *, clock: Any) -> None:
         super().__init__()
         self.cloud = VirtualCloud(clock=clock)
-        self.face = VastFace(self.cloud.engine, token=KEY, quirks=quirks)
+        self.face = VastEmulator(self.cloud.engine, token=KEY, quirks=quirks)
         self.cloud.mount(self.face)
         self._inner = CloudTransport(self.cloud, self.face)
         self.behave(Behavior(run=lambda given: {"got": given}, cold_start=30.0))
@@ -79,11 +74,7 @@ class Account(Kept):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.read()
-        return self.keep(request) or self.answer(request)
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        """The emulator's own answer."""
-        return self._inner.handle_request(request)
+        return self.keep(request) or self._inner.handle_request(request)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
@@ -94,7 +85,7 @@ class Script:
     """What the engine and the workers of an `Account` answer, where a test says so: put it into ``account.before``.
 
     An answer is a status and JSON, an exception, or a function of the request that gives one of them; of a list the
-    last repeats. ``None``: as the face has it.
+    last repeats. ``None``: as the emulator has it.
 
     Attributes:
         route, worker, workers, endpoint: Of ``/route/``, of workers, of the worker list, of the console.

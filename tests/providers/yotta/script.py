@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from unigpu._io.bridge import run_sync
-from unigpu._io.memory import MemoryIo
+from unigpu._io.in_memory import MemoryIo
 from unigpu._lifecycle.identity import identity_of
 from unigpu.driver import DeploymentSpec, DriverConfig, Headers, Identity, Request, Response
 from unigpu.providers.yotta import YottaDriver

@@ -16,14 +16,14 @@ import pytest
 import unigpu
 from unigpu import errors
 from unigpu._io.clock import VirtualClock, use_clock
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
-from unigpu.cloud.virtual import Behavior, VirtualCloud
 from unigpu.driver import State
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
+from unigpu.emulator.contract import EmulatedAPI
+from unigpu.emulator.engine import Engine
+from unigpu.emulator.simulation.virtual_cloud import Behavior, VirtualCloud
 from unigpu.models import Event
 from unigpu.testing import FaceBench
-from unigpu.testing._transport import CloudTransport
+from unigpu.testing._conformance.transport import CloudTransport
 
 FIELDS: Mapping[str, Any] = {
     "handler": "app:summarize", "image": "ghcr.io/me/app:1", "gpu": ["RTX 4090", "H100 SXM"], "workers": 1, "ttl": None,
@@ -40,8 +40,8 @@ def make() -> Iterator[Make]:
     with ExitStack() as stack:
 
         def made(config: Path | None = None, **quirks: Any) -> FaceBench:
-            def face(engine: Engine, key: str) -> Face:
-                return YottaFace(engine, token=key, quirks=Quirks(**quirks))
+            def face(engine: Engine, key: str) -> EmulatedAPI:
+                return YottaEmulator(engine, token=key, quirks=Quirks(**quirks))
 
             more = {} if config is None else {"config": config}
             bench = stack.enter_context(
@@ -195,7 +195,7 @@ def test_fifty_tasks_of_one_loop_send_one_start_and_are_held_until_it_is_ready(t
     fields = {"queue": FIELDS, "gateway": {**FIELDS, **ALB}, "request": SERVER}[mode]
     clock = VirtualClock()
     cloud = VirtualCloud(clock=clock, behavior=Behavior(run=lambda given: given, cold_start=300.0, duration=0.1))
-    face = YottaFace(cloud.engine, token="key")
+    face = YottaEmulator(cloud.engine, token="key")
     cloud.mount(face)
     transport = CloudTransport(cloud, face)
     done: list[float] = []
@@ -321,7 +321,7 @@ def test_a_life_behind_the_gateway(make: Make) -> None:
             app.invoke({"n": 1}, on_timeout="keep")
         assert [row.output["got"]["n"] for row in app.map([{"n": n} for n in range(5)], progress="off")] == [*range(5)]
         again = one.deploy(name="summarize", **FIELDS, **ALB)
-        assert again.change == "adopted"
+        assert again.change == "reused"
         assert again.invoke({"n": 2}).output == {"got": {"n": 2}}
         app.teardown()
     with client(bench) as one, pytest.raises(errors.NotFoundError):
@@ -416,7 +416,7 @@ def test_another_machine_uses_it_by_name(make: Make, shown: str) -> None:
     assert bench.left() == []
 
 
-def test_a_server_is_not_adopted_over_a_queue_that_has_no_address_for_it(make: Make) -> None:
+def test_a_server_is_not_reused_over_a_queue_that_has_no_address_for_it(make: Make) -> None:
     bench = make()
     with client(bench) as one:
         one.deploy(name="summarize", **FIELDS)

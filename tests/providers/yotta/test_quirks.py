@@ -10,11 +10,11 @@ import pytest
 
 import unigpu
 from unigpu import errors
-from unigpu.cloud.contract import Face
-from unigpu.cloud.engine import Engine
-from unigpu.cloud.faces.yotta import Quirks, YottaFace
-from unigpu.cloud.virtual import Behavior
 from unigpu.driver import State
+from unigpu.emulator.apis.yotta.emulator import Quirks, YottaEmulator
+from unigpu.emulator.contract import EmulatedAPI
+from unigpu.emulator.engine import Engine
+from unigpu.emulator.simulation.virtual_cloud import Behavior
 from unigpu.testing import FaceBench
 
 FIELDS: Mapping[str, Any] = {
@@ -51,8 +51,8 @@ OPEN: Mapping[str, Mapping[str, Any]] = {
 def bench(request: pytest.FixtureRequest) -> Iterator[FaceBench]:
     quirks = Quirks(**request.param)
 
-    def face(engine: Engine, key: str) -> Face:
-        return YottaFace(engine, token=key, quirks=quirks)
+    def face(engine: Engine, key: str) -> EmulatedAPI:
+        return YottaEmulator(engine, token=key, quirks=quirks)
 
     options = lambda key: {"api_key": key}  # noqa: E731 - one line, read here
     with FaceBench("yotta", face, list_operation="yotta.endpoint.list", options=options) as made:

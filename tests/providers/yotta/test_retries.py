@@ -9,7 +9,7 @@ import pytest
 from yotta_script import ENDPOINT, STOCK, Scripted, driver, identity, reply, spec
 
 from unigpu import errors
-from unigpu._io.retry import RetryingIo
+from unigpu._io.resilience.retry import RetryingIo
 from unigpu.driver import DeploymentInfo, Invocation
 
 EP = "/v2/serverless/378888638324150969"

@@ -48,7 +48,7 @@ def served(tmp_path: Path) -> Iterator[unigpu.Client]:
     """A client of an emulator of its own; the workers' code is in its working directory."""
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "server.py").write_text(SERVER)
-    line = [sys.executable, "-m", "unigpu", "cloud", "serve", "yotta"]
+    line = [sys.executable, "-m", "unigpu", "emulator", "serve", "yotta"]
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     child = subprocess.Popen(line, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
     try:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from yotta_script import ENDPOINT, STOCK, Scripted, driver, identity, reply, spec
 
 from unigpu import errors
-from unigpu._io.record import Recorded, RecordingIo
+from unigpu._io.dry_run import Recorded, RecordingIo
 from unigpu.driver import CallClass, DeploymentInfo, Headers, Invocation, Request, Response, State, WorkerState
 from unigpu.errors import ConfigurationError
 from unigpu.models import GPURequest, JobStatus

@@ -56,6 +56,7 @@ def test_every_fact_has_a_value_a_status_a_source_and_a_date(provider: str) -> N
         for flag, fact in caps.facts():
             assert fact.status in get_args(Status), flag
             assert fact.source.startswith("https://"), flag
+            assert fact.retrieved is not None, flag
             assert datetime.date(2026, 1, 1) <= fact.retrieved, flag
             if (
                 isinstance(fact.value, int | float | tuple)
@@ -146,10 +147,19 @@ def test_a_driver_from_outside_brings_a_mapping_or_a_file(tmp_path: Path) -> Non
     assert load("mine", facts=file).provider == "mine"
 
 
-def test_a_driver_without_facts_is_told_to_bring_them(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"facts of elsewhere: there are none\. A driver brings its facts"):
-        load("elsewhere")
-    with pytest.raises(ConfigurationError, match="there are none"):
+def test_of_a_driver_without_facts_everything_is_unknown_and_shown_as_such() -> None:
+    for interface in INTERFACES:
+        caps = load("elsewhere", interface=interface)
+        assert {fact.value for _, fact in caps.facts()} == {"unknown"}
+        assert {fact.status for _, fact in caps.facts()} == {"unknown"}
+        assert str(caps.cancel) == "unknown"
+        assert not any(caps.supports(flag) for flag in FLAGS)
+        for flag in VERBS.values():
+            require(caps, flag, doing="it")  # what is unknown refuses nothing
+
+
+def test_facts_that_a_driver_names_must_be_readable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="facts of elsewhere: the file cannot be read"):
         load("elsewhere", facts=tmp_path / "no.toml")
     for content in (b"a = = b", b"\xff\xfe"):
         broken = tmp_path / "broken.toml"
@@ -176,12 +186,13 @@ def broken(change: Callable[[dict[str, Any]], None]) -> str:
 
 
 @pytest.mark.parametrize("flag", sorted(FLAGS))
-def test_a_file_that_misses_a_flag_does_not_load(flag: str) -> None:
-    def drop(facts: dict[str, Any]) -> None:
-        for table in ("*", "function/*"):
-            facts[table].pop(flag, None)
-
-    assert broken(drop) == f"facts of mine (function, serverless): {flag}: this field is required"
+def test_a_flag_that_a_file_leaves_out_is_unknown(flag: str) -> None:
+    facts = whole()
+    for table in ("*", "function/*"):
+        facts[table].pop(flag, None)
+    caps = load("mine", facts=facts)
+    assert (caps.fact(flag).value, caps.fact(flag).source) == ("unknown", "")
+    assert [name for name, fact in caps.facts() if fact.status == "unknown"] == [flag]
 
 
 @pytest.mark.parametrize(

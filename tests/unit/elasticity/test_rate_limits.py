@@ -7,7 +7,7 @@ import re
 import pytest
 
 from unigpu import _registry
-from unigpu._io.limits import Limit
+from unigpu._io.resilience.rate_limit import Limit
 from unigpu.elasticity.capabilities import load
 from unigpu.models import Interface, Kind
 

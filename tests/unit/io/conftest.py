@@ -14,7 +14,7 @@ import pytest
 
 from unigpu._io.bridge import run_sync
 from unigpu._io.contract import CallClass, Request
-from unigpu._io.http import AsyncHttpIo, HttpConfig, SyncHttpIo
+from unigpu._io.http.client import AsyncHttpIo, HttpConfig, SyncHttpIo
 
 LOOPBACK = HttpConfig(private_workers=True, trust_env=False)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unigpu._io.contract import EncodedJSON
-from unigpu._io.prepare import encode_json
+from unigpu._io.http.prepare import encode_json
 from unigpu.errors import InvalidInput
 
 TEXT = '{"text":"grün \\"quoted\\"","n":1}'

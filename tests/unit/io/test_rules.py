@@ -35,9 +35,9 @@ def test_each_library_is_imported_where_the_design_says() -> None:
     for file in FILES:
         for name in imports(ast.parse(file.read_text("utf-8"))) & set(LIBRARIES):
             where[name].add(name_of(file))
-    assert where["httpx"] == {"user_transport.py"}
-    assert where["httpcore"] == {"core_request.py", "net.py", "pool.py"}
-    assert where["tenacity"] == {"retry.py"}
+    assert where["httpx"] == {"http/user_transport.py"}
+    assert where["httpcore"] == {"http/core_request.py", "http/network.py", "http/pool.py"}
+    assert where["tenacity"] == {"resilience/retry.py"}
     assert where["h11"] == set()
 
 
@@ -74,7 +74,7 @@ def test_no_file_is_too_long_to_hold_one_idea() -> None:
     assert {name_of(file): n for file in FILES if (n := len(file.read_text("utf-8").splitlines())) > 450} == {}
 
 
-@pytest.mark.parametrize("module", ["unigpu._io.http", "unigpu._io.retry", "unigpu._io.memory"])
+@pytest.mark.parametrize("module", ["unigpu._io.http.client", "unigpu._io.resilience.retry", "unigpu._io.in_memory"])
 def test_importing_opens_nothing_and_does_not_load_httpx(module: str) -> None:
     code = (
         "import sys\n"

@@ -15,7 +15,7 @@ import respx
 
 from unigpu import errors
 from unigpu._io.contract import CallClass
-from unigpu._io.retry import RetryingIo, RetryPolicy
+from unigpu._io.resilience.retry import RetryingIo, RetryPolicy
 from unigpu._io.status import check
 
 CANARY = "canary/4711+SECRET=="

@@ -21,7 +21,7 @@ CHILD = """
 import asyncio, os, sys, time
 import anyio
 from unigpu._io.bridge import run_sync
-from unigpu._io.http import AsyncHttpIo, HttpConfig, SyncHttpIo
+from unigpu._io.http.client import AsyncHttpIo, HttpConfig, SyncHttpIo
 
 flavour, held = sys.argv[1], float(sys.argv[2])
 log = []

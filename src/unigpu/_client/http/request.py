@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
 
 from unigpu import _config, _lifecycle
-from unigpu._io.prepare import encode_json
+from unigpu._io.http.prepare import encode_json
 from unigpu._lifecycle import Asking, OpenReply
 from unigpu.driver import Headers
 from unigpu.elasticity.capabilities import Capabilities, refuse

@@ -12,7 +12,7 @@ from typing import Any, Final
 from unigpu import _lifecycle
 from unigpu._io.contract import EncodedJSON
 from unigpu._lifecycle import CallOptions
-from unigpu.driver import CallClass, Submits
+from unigpu.driver import CallClass
 from unigpu.errors import JobCancelled, JobExpired, JobFailed, ResultUnknown, UniGPUError
 from unigpu.models import DeploymentInfo, Result
 
@@ -123,7 +123,7 @@ class ItemCall:
             if found is not None:
                 return found
         driver = self._scope.driver
-        if not isinstance(driver, Submits):
+        if not driver.has_jobs(self._info):
             checkpoint.submitted(item.key, None)
             return await _lifecycle.invoke(self._scope, self._info, input, options)
         if driver.submit_call is CallClass.IDEMPOTENT:  # it takes our id, so the id is known before it is sent

@@ -8,8 +8,8 @@ import math
 from typing import Final
 
 from unigpu._io.poll import JOB_PACE, poll
-from unigpu._io.stamp import for_cleanup
-from unigpu.driver import CallClass, DeploymentInfo, Invocation, JobInfo, JobStatus, Submits
+from unigpu._io.request_defaults import for_cleanup
+from unigpu.driver import CallClass, Cancels, DeploymentInfo, Invocation, JobInfo, JobStatus
 from unigpu.errors import (
     DeadlineExceeded,
     DeploymentGone,
@@ -43,11 +43,9 @@ _NO_NEWS: Final = (TransportError, RateLimitError, ProviderUnavailableError, Inv
 class JobWait:
     """Submit and wait, or wait for a job that is there."""
 
-    def __init__(
-        self, scope: Scope, jobs: Submits, info: DeploymentInfo, options: CallOptions, *, began: float
-    ) -> None:
+    def __init__(self, scope: Scope, info: DeploymentInfo, options: CallOptions, *, began: float) -> None:
         self.scope = scope
-        self.jobs = jobs
+        self.driver = scope.driver
         self.info = info
         self.options = options
         self.began = began
@@ -74,8 +72,8 @@ class JobWait:
             DeadlineExceeded: the whole is over, and no answer came.
             DeploymentGone: the deployment does not exist any more.
         """
-        io, jobs = self.scope.io, self.jobs
-        own_id = jobs.submit_call is CallClass.IDEMPOTENT
+        io = self.scope.io
+        own_id = self.driver.submit_call is CallClass.IDEMPOTENT
         self.job_id = call.job_id if own_id else None
         turn = 0
         while True:
@@ -114,7 +112,7 @@ class JobWait:
         raise late from exc
 
     async def _submit(self, call: Invocation) -> JobInfo:
-        job = await self.jobs.submit(self.scope.io, self.info, call)
+        job = await self.driver.submit(self.scope.io, self.info, call)
         self.job_id = job.id
         return job
 
@@ -133,7 +131,7 @@ class JobWait:
                 deadline=math.inf,  # both deadlines are `WorkerWait`'s
                 pace=JOB_PACE,
                 hint=self._pause,
-                held=self.jobs.long_poll > 0,
+                held=self.driver.long_poll > 0,
                 what=f"job {job_id}",
                 provider=self.scope.provider,
                 deployment=self.info.name,
@@ -149,11 +147,11 @@ class JobWait:
     async def _check(self, job_id: str) -> JobInfo | None:
         worker_wait = self.worker_wait
         try:
-            job = await self.jobs.status(
+            job = await self.driver.status(
                 self.scope.io,
                 self.info,
                 job_id,
-                wait=worker_wait.hold(self.jobs.long_poll),
+                wait=worker_wait.hold(self.driver.long_poll),
                 deadline=worker_wait.deadline,
             )
         except _NO_NEWS:
@@ -197,12 +195,12 @@ class JobWait:
 
     async def abandon(self) -> JobInfo | None:
         """Cancel the job, whatever cancels us; ``None`` where it is not known what became of it."""
-        job_id, io = self.job_id, for_cleanup(self.scope.io)
-        if job_id is None:
+        job_id, io, driver = self.job_id, for_cleanup(self.scope.io), self.driver
+        if job_id is None or not isinstance(driver, Cancels):
             return None
 
         async def cancel() -> JobInfo:
-            return await self.jobs.cancel(io, self.info, job_id, deadline=io.now() + CANCEL_SECONDS)
+            return await driver.cancel(io, self.info, job_id, deadline=io.now() + CANCEL_SECONDS)
 
         try:
             return await io.shield(cancel, seconds=CANCEL_SECONDS + 1.0)

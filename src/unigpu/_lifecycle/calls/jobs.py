@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from unigpu._io.stamp import for_cleanup
-from unigpu.driver import DeploymentInfo, Invocation, Invokes, JobInfo, JobsBySome, JobStatus, Result, State, Submits
+from unigpu._io.request_defaults import for_cleanup
+from unigpu.driver import Cancels, DeploymentInfo, Invocation, JobInfo, JobStatus, Result, State
 from unigpu.errors import (
     JobCancelled,
     JobExpired,
@@ -53,17 +53,16 @@ async def invoke(
         WorkerFailed: workers of the deployment cannot start.
         DeploymentGone: it does not exist any more.
     """
-    driver, io = scope.driver, scope.io
+    io = scope.io
     began = io.now()
-    if isinstance(driver, Invokes) and _is_held(driver, info, options):
-        return await _held(scope, driver, info, input, options, job_id=job_id, began=began)
-    jobs = submits(scope)
+    if not scope.driver.has_jobs(info):
+        return await _held(scope, info, input, options, job_id=job_id, began=began)
     if not options.wake:
         await must_be_awake(scope, info, deadline=began + options.whole)
     lost: WorkerLost | None = None
     for turn in range(LOST_TRIES if options.idempotent else 1):
         call = invocation(io.now(), input, options, job_id if turn == 0 else None, began=began)
-        wait = JobWait(scope, jobs, info, options, began=began)
+        wait = JobWait(scope, info, options, began=began)
         if options.on_timeout == "cancel":  # short: a caller who leaves waits for the id by which the job is cancelled
             call = replace(call, hold=wait.worker_wait.hold(SUBMIT_HOLD))
         try:
@@ -83,18 +82,11 @@ async def submit(
     scope: Scope, info: DeploymentInfo, input: Mapping[str, Any], options: CallOptions, *, job_id: str | None = None
 ) -> JobInfo:
     """Put a job into the queue and return at once."""
-    jobs, began = submits(scope), scope.io.now()
-    if isinstance(scope.driver, JobsBySome) and not scope.driver.has_jobs(info):
-        raise UnsupportedError(
-            f"{info.name or info.provider_name} on {scope.provider} has no jobs: its calls are held",
-            provider=scope.provider,
-            deployment=info.name,
-            capability="submit",
-            hint="Use invoke().",
-        )
+    began = scope.io.now()
+    require_jobs(scope, info)
     if not options.wake:
         await must_be_awake(scope, info, deadline=began + options.whole)
-    wait = JobWait(scope, jobs, info, options, began=began)
+    wait = JobWait(scope, info, options, began=began)
     return await wait.send(invocation(began, input, options, job_id, began=began))
 
 
@@ -104,7 +96,8 @@ async def job_status(scope: Scope, info: DeploymentInfo, job_id: str, *, deadlin
     Raises:
         JobExpired: the platform does not know it any more.
     """
-    return await submits(scope).status(scope.io, info, job_id, deadline=deadline)
+    require_jobs(scope, info)
+    return await scope.driver.status(scope.io, info, job_id, deadline=deadline)
 
 
 async def job_result(scope: Scope, info: DeploymentInfo, job_id: str, options: CallOptions) -> Result:
@@ -114,14 +107,20 @@ async def job_result(scope: Scope, info: DeploymentInfo, job_id: str, options: C
         As `invoke`.
     """
     began = scope.io.now()
-    wait = JobWait(scope, submits(scope), info, options, began=began)
+    require_jobs(scope, info)
+    wait = JobWait(scope, info, options, began=began)
     done = await wait.until_done(job_id)
     return result_of(done, total=None, provider=scope.provider, deployment=info.name)
 
 
 async def job_cancel(scope: Scope, info: DeploymentInfo, job_id: str, *, deadline: float) -> JobInfo:
-    """Cancel a job. One that had ended stays as it ended."""
-    return await submits(scope).cancel(for_cleanup(scope.io), info, job_id, deadline=deadline)
+    """Cancel a job. One that had ended stays as it ended.
+
+    Raises:
+        UnsupportedError: the platform cancels none.
+    """
+    require_jobs(scope, info)
+    return await cancels(scope, info).cancel(for_cleanup(scope.io), info, job_id, deadline=deadline)
 
 
 def result_of(job: JobInfo, *, total: float | None, provider: str, deployment: str | None) -> Result:
@@ -162,16 +161,8 @@ def new_job_id() -> str:
     return uuid.uuid4().hex
 
 
-def _is_held(driver: Invokes, info: DeploymentInfo, options: CallOptions) -> bool:
-    """Whether a call goes on a held connection, where the platform has jobs as well."""
-    if isinstance(driver, JobsBySome):
-        return not driver.has_jobs(info)
-    return not (options.on_timeout == "keep" and isinstance(driver, Submits))
-
-
 async def _held(
     scope: Scope,
-    driver: Invokes,
     info: DeploymentInfo,
     input: Mapping[str, Any],
     options: CallOptions,
@@ -179,7 +170,7 @@ async def _held(
     job_id: str | None,
     began: float,
 ) -> Result:
-    """A call on a held connection: the platform has no jobs, or this is its faster way."""
+    """A call on a held connection, where the deployment has no jobs."""
     if options.on_timeout == "keep":
         raise UnsupportedError(
             f"{scope.provider} keeps no jobs: a call that is given up is over",
@@ -196,7 +187,7 @@ async def _held(
         asked = scope.io.now()
         call = invocation(asked, input, options, job_id, began=began)
         try:
-            result = await driver.invoke(scope.io, info, call)
+            job = await scope.driver.submit(scope.io, info, call)
         except NoWorkerReady:
             if scope.io.now() >= call.start_deadline:
                 raise  # the platform held it that long
@@ -212,20 +203,39 @@ async def _held(
             raise is_unknown(scope, info, None, exc) from exc
         else:
             total = scope.io.now() - began
-            return result.model_copy(update={"timing": result.timing.model_copy(update={"total": total})})
+            result = result_of(job, total=total, provider=scope.provider, deployment=info.name)
+            return result.model_copy(update={"job_id": None})  # the platform knows no job by it
 
 
-def submits(scope: Scope) -> Submits:
-    """The driver's jobs.
+def require_jobs(scope: Scope, info: DeploymentInfo) -> None:
+    """Pass where the deployment has jobs.
 
     Raises:
-        UnsupportedError: the platform has none.
+        UnsupportedError: `submit` of its driver returns the answer.
     """
-    driver = scope.driver
-    if isinstance(driver, Submits):
-        return driver
+    if not scope.driver.has_jobs(info):
+        raise UnsupportedError(
+            f"{info.name or info.provider_name} on {scope.provider} has no jobs: its calls are held",
+            provider=scope.provider,
+            deployment=info.name,
+            capability="submit",
+            hint="Use invoke().",
+        )
+
+
+def cancels(scope: Scope, info: DeploymentInfo) -> Cancels:
+    """The driver, where it cancels jobs.
+
+    Raises:
+        UnsupportedError: it does not.
+    """
+    if isinstance(scope.driver, Cancels):
+        return scope.driver
     raise UnsupportedError(
-        f"{driver.name} has no jobs", provider=driver.name, capability="submit", hint="Use invoke()."
+        f"{scope.provider} cancels no job: it runs to its end, or to its execution_timeout",
+        provider=scope.provider,
+        deployment=info.name,
+        capability="cancel",
     )
 
 

@@ -23,7 +23,7 @@ from unigpu.errors import (
 
 from ..consistency.lost_answer import may_have_acted
 from ..diagnose import classify, next_step
-from ..scope import CallOptions, Scope, state_pace
+from ..scope import CallOptions, Scope
 from .job_wait import is_unknown
 from .jobs import LOST_TRIES, must_be_awake
 from .worker_wait import WorkerWait
@@ -170,7 +170,7 @@ async def request(scope: Scope, info: DeploymentInfo, asking: Asking, options: C
             turns -= 1
             if turns < 1 or io.now() >= worker_wait.deadline:
                 raise
-            pause = state_pace(driver).delay(io.now() - began, io.random())
+            pause = driver.state_pace.delay(io.now() - began, io.random())
             if io.now() - asked < pause:
                 await io.sleep(min(pause, worker_wait.left))
         except WorkerFailed as exc:

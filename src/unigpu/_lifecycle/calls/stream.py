@@ -11,7 +11,6 @@ from unigpu.driver import (
     ChunkPage,
     DeploymentInfo,
     Invocation,
-    JobsBySome,
     JobStatus,
     Result,
     Streams,
@@ -33,9 +32,9 @@ from unigpu.errors import (
     WorkerFailed,
 )
 
-from ..scope import CallOptions, Scope, state_pace
+from ..scope import CallOptions, Scope
 from .job_wait import JobWait
-from .jobs import invocation, must_be_awake, result_of, submits
+from .jobs import invocation, must_be_awake, result_of
 from .worker_wait import WorkerWait
 
 _NO_NEWS = (TransportError, RateLimitError, ProviderUnavailableError, InvalidResponseError)
@@ -109,8 +108,7 @@ class StreamRun:
 
     def _open(self) -> AsyncIterator[Any]:
         driver = self._scope.driver
-        jobless = isinstance(driver, JobsBySome) and not driver.has_jobs(self._info)
-        if isinstance(driver, StreamsJobs) and not jobless:
+        if isinstance(driver, StreamsJobs) and driver.has_jobs(self._info):
             return self._by_cursor(driver)
         if isinstance(driver, Streams) and self._input is not None:
             return self._by_connection(driver, self._input)
@@ -124,8 +122,8 @@ class StreamRun:
 
     async def _by_cursor(self, driver: StreamsJobs) -> AsyncIterator[Any]:
         scope, io = self._scope, self._scope.io
-        jobs, began = submits(scope), io.now()
-        wait = self._wait = JobWait(scope, jobs, self._info, self._options, began=began)
+        began = io.now()
+        wait = self._wait = JobWait(scope, self._info, self._options, began=began)
         if self._input is None:
             wait.job_id = self._given_id
         else:
@@ -154,7 +152,7 @@ class StreamRun:
                     self._info,
                     job_id,
                     after=after,
-                    wait=worker_wait.hold(wait.jobs.long_poll),
+                    wait=worker_wait.hold(wait.driver.long_poll),
                     deadline=worker_wait.deadline,
                 )
             except _NO_NEWS:
@@ -172,7 +170,7 @@ class StreamRun:
                 deadline=math.inf,
                 pace=JOB_PACE,
                 hint=lambda: min(JOB_PACE.delay(io.now() - wait.began, io.random()), worker_wait.left),
-                held=wait.jobs.long_poll > 0,
+                held=wait.driver.long_poll > 0,
                 what=f"a chunk of job {job_id}",
                 provider=self._scope.provider,
                 deployment=self._info.name,
@@ -220,7 +218,7 @@ class StreamRun:
                 closing = getattr(chunks, "aclose", None)
                 if closing is not None:
                     await closing()
-            pause = state_pace(scope.driver).delay(io.now() - began, io.random())
+            pause = scope.driver.state_pace.delay(io.now() - began, io.random())
             if io.now() - asked < pause:
                 await io.sleep(min(pause, worker_wait.left))
         self.result = Result(output=list(self._seen), timing=Timing(total=io.now() - began, source="client"))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
-from unigpu.driver import DeploymentInfo, State, Worker, WorkerState
+from unigpu.driver import DeploymentInfo, Requests, State, Worker, WorkerState
 from unigpu.errors import DeadlineExceeded, NoWorkerReady, TransportError
 
 from ..consistency.absence import read
 from ..diagnose import Diagnosis
 from ..ready import bills, is_stopped, start_once
-from ..scope import CallOptions, Scope, state_pace
+from ..scope import CallOptions, Scope
 
 _UNREADY_HOLD: Final = 5.0
 """Seconds a check may be held open while no worker is ready: a failing start must not stay unseen for longer."""
@@ -112,13 +111,13 @@ class WorkerWait:
         """Whether the deployment, ready when it was last seen, need not be looked at yet for the sake of one job."""
         if self._looked_at is not None or self.info.state is not State.READY:
             return False
-        soon = min(state_pace(self._scope.driver).floor, self._options.start_timeout, self._options.whole)
+        soon = min(self._scope.driver.state_pace.floor, self._options.start_timeout, self._options.whole)
         return now - self._began < soon
 
     async def _inspect(self, now: float, *, tells: bool) -> None:
         """Check the deployment itself, now and then: is it stopped, failing, or ready after all?"""
         scope = self._scope
-        pace = state_pace(scope.driver)
+        pace = scope.driver.state_pace
         if self._looked_at is not None and now - self._looked_at < pace.delay(now - self._began, scope.io.random()):
             return
         self._looked_at = now
@@ -182,8 +181,9 @@ class WorkerWait:
         Raises:
             As `observe`.
         """
-        io, pace = self._scope.io, state_pace(self._scope.driver)
-        in_vain = getattr(self._scope.driver, "request_hold", math.inf) == 0
+        io, pace = self._scope.io, self._scope.driver.state_pace
+        driver = self._scope.driver
+        in_vain = isinstance(driver, Requests) and driver.request_hold == 0
         if await self._finds_ready() or not in_vain:
             pause = pace.delay(io.now() - self._began, io.random())
             if io.now() - asked < pause:

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from unigpu.driver import DeploymentInfo, Found, Io, Resource, State, poll
+from unigpu.driver import DeployDriver, DeploymentInfo, Found, Io, Resource, State, poll
 from unigpu.errors import ConflictError, DeploymentGone
 
-from ..scope import Scope, state_pace
+from ..scope import Scope
 
 _log = logging.getLogger("unigpu.lifecycle")
 
@@ -51,7 +51,8 @@ async def confirmed(scope: Scope, resource: Resource, id_: str, *, deadline: flo
 
 def reads_to_believe(scope: Scope, info: DeploymentInfo) -> int:
     """How many reads in a row must say "not found" before the deployment is gone."""
-    return ABSENT_READS if any_listed(scope.driver.parts(info)) else 1
+    driver = scope.driver
+    return ABSENT_READS if not isinstance(driver, DeployDriver) or any_listed(driver.parts(info)) else 1
 
 
 async def read(scope: Scope, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo:
@@ -99,7 +100,7 @@ async def ensure_absent(
         deletion.io,
         deletion.step_listed if is_listed(resource) else deletion.step_atomic,
         deadline=deadline,
-        pace=state_pace(scope.driver),
+        pace=scope.driver.state_pace,
         what=f"the end of {resource.kind} {id_}",
         provider=scope.provider,
     )

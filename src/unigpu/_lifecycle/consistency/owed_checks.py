@@ -80,7 +80,7 @@ async def check_name(scope: Scope, intents: Sequence[Intent], *, deadline: float
     kept = set(ids_of(committed))
     return await delete_duplicates(
         scope,
-        scope.driver.parts(info_of(intents[-1])),
+        scope.deployer.parts(info_of(intents[-1])),
         own={one.attempt for one in intents},
         given_up=given_up,
         orphans={one.attempt for one in committed},

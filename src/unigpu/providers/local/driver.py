@@ -16,6 +16,7 @@ from unigpu.driver import (
     Checked,
     ChunkPage,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -46,7 +47,7 @@ from .wire import DeploymentsWire, DeploymentWire, JobWire, PageWire, WorkerList
 LONG_POLL: Final = 20.0
 
 
-class LocalDriver:
+class LocalDriver(DeployDriver):
     """Real worker processes on this machine."""
 
     name: ClassVar[str] = "local"
@@ -59,6 +60,7 @@ class LocalDriver:
     submit_call = CallClass.IDEMPOTENT
     request_hold = request.HOLD
     state_pace = Pace(floor=0.02, cap=0.5)
+    update_kinds = frozenset({"serverless", "pod"})
 
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))

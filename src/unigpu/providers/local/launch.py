@@ -191,7 +191,7 @@ def _spawn(directory: SupervisorDirectory, fd: int) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise ConfigurationError("this program has no Python interpreter to start others with", provider="local")
     # -P: a json.py in a user's folder must not take the standard library's place.
-    python = (sys.executable, "-P", "-m", "unigpu.cloud.supervisor")
+    python = (sys.executable, "-P", "-m", "unigpu.emulator.supervisor")
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*python, str(directory.path), str(fd), repr(directory.idle_exit)],

@@ -9,9 +9,9 @@ only plain numbers with a telling name are used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from unigpu.driver import InventoryItem, Io, parse
+from unigpu.driver import InventoryItem, Io, mapping, parse
 from unigpu.errors import APIStatusError, InsufficientBalanceError, InvalidResponseError
 
 from . import pods, translate
@@ -31,16 +31,13 @@ async def obstacle(api: RunPodAPI, options: Options, io: Io, *, deadline: float,
     """Why RunPod would not start a worker now, as far as the key may know; ``None``: nothing is known against it.
 
     Args:
-        workers: How many more the account would be asked for.
+        workers: How many more the account is to start.
     """
     if not options.account_checks:
         return None
     limits = await _read(api, io, options.limits_path, "account.limits.get", deadline=deadline)
     for name, words in _NAMES.items():
-        inner = limits.get(name)
-        if not isinstance(inner, dict):
-            continue
-        cap, used = _numbers(cast("Mapping[str, object]", inner))
+        cap, used = _numbers(mapping(limits.get(name)))
         more = workers if name == "serverlessWorkers" else 0
         if cap is not None and used is not None and (used >= cap if not more else used + more > cap):
             return f"{words} is used up ({used:g} of {cap:g})"
@@ -73,14 +70,14 @@ async def must_have_funds(api: RunPodAPI, options: Options, io: Io, *, deploymen
 
 
 async def inventory(api: RunPodAPI, options: Options, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-    """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
+    """Endpoints by their workers now, pods, also stopped ones, and network volumes: ours and others'."""
     items: list[InventoryItem] = []
     for wire in await api.listed(
         io, EndpointWire, "/serverless", "endpoint.list", under="endpoints", deadline=deadline
     ):
         info = translate.endpoint_info(wire, lb_url=options.lb_url)
         items.append(translate.endpoint_item(wire, info, await api.health(io, info, deadline=deadline)))
-    # Members of clusters are left out unless they are asked for, and cost as much.
+    # Members of clusters are left out without this parameter, and cost as much.
     also = (("includeClusterPods", "true"),)
     found = await api.listed(io, PodWire, "/pods", "pod.list", under="pods", params=also, deadline=deadline)
     items += [
@@ -104,10 +101,9 @@ async def _balance(api: RunPodAPI, options: Options, io: Io, *, deadline: float)
 
 async def _read(api: RunPodAPI, io: Io, path: str, operation: str, *, deadline: float) -> Mapping[str, Any]:
     try:
-        found: object = (await api.send(io, "GET", path, operation, deadline=deadline)).json()
+        return mapping((await api.send(io, "GET", path, operation, deadline=deadline)).json())
     except (APIStatusError, InvalidResponseError):
         return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _numbers(inner: Mapping[str, object]) -> tuple[float | None, float | None]:

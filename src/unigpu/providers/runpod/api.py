@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeVar, Unpack
+from typing import ClassVar, Final, Unpack
 from urllib.parse import quote
 
 from unigpu.driver import (
@@ -21,20 +21,14 @@ from unigpu.driver import (
     RequestOptions,
     Response,
     Tokens,
-    WireModel,
     parse,
 )
 from unigpu.errors import JobExpired, NoCapacityError, NotFoundError
 
 from .wire import PROVIDER, HealthWire
 
-W = TypeVar("W", bound=WireModel)
-
 _CHECKS: Final = 3
 _CHECK_PAUSE: Final = 1.0
-
-PAGES: Final[Pages] = Tokens("pagination.nextCursor", "cursor", more="pagination.hasNextPage")
-"""The flag decides, never how many rows came: a page may be short, or empty."""
 
 # https://docs.runpod.io/serverless/endpoints/send-requests, "Rate limits": requests in 10 s, per endpoint and user. We
 # count all endpoints of a client as one. A burst and ten seconds of the rate together are the documented number.
@@ -45,7 +39,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "runpod.cancel": Limit(rate=5, burst=50),
 }
 
-# What RunPod was seen to answer where nothing is free. A 400 has no code that would tell it from a mistake of ours:
+# What RunPod was seen to answer where nothing is free. Its 400 has no code that sets it apart from a mistake of ours:
 # https://github.com/runpod/runpod-mcp and its notes quote the text. Words are all there is, so this is best effort.
 _NO_CAPACITY: Final = (
     "no longer any instances available",
@@ -83,7 +77,8 @@ class RunPodAPI(API):
         ),
     )
 
-    pages: ClassVar[Pages | None] = PAGES
+    pages: ClassVar[Pages | None] = Tokens("pagination.nextCursor", "cursor", more="pagination.hasNextPage")
+    """The flag decides, never how many rows came: a page may be short, or empty."""
 
     jobs: str
 

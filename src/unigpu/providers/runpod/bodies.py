@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Identity, Scaling, SecretRef, Tags
+from unigpu.driver import DEFAULT_PORT, BearerToken, DeploymentSpec, Found, Identity, Scaling, SecretRef, Tags
 
 from .gpus import Candidate, Choice
 from .options import SpecOptions
@@ -73,7 +73,7 @@ def secret_names(spec: DeploymentSpec) -> tuple[str, ...]:
 
 
 def secret_group(identity: Identity) -> str:
-    """What the names of a deployment's account secrets begin with: they tell whose they are, and of which create."""
+    """What the names of a deployment's account secrets begin with: whose they are, and of which create call."""
     return f"{identity.provider_name.replace('-', '_')}_{identity.attempt}"
 
 
@@ -86,7 +86,7 @@ def env_of(spec: DeploymentSpec, identity: Identity, *, price: float | None = No
     """The environment: the user's, references to secrets, the constants, and where to listen.
 
     Args:
-        price: USD of the dearest worker-hour: kept there, because an endpoint does not show what it costs.
+        price: USD of the most expensive worker-hour: kept there, because an endpoint does not show what it costs.
     """
     mount = mount_of(spec)
     env = {name: _VOLUME.sub(mount, text) for name, text in spec.env.items()}
@@ -116,7 +116,7 @@ def command_of(spec: DeploymentSpec) -> dict[str, list[str]]:
 
 
 def scaling_body(endpoint_type: str, scaling: Scaling | None, concurrency: int = 1) -> dict[str, Any]:
-    """The scaler: RunPod's queue delay of 4 s where nothing was asked; a load balancer counts requests only."""
+    """The scaler: RunPod's queue delay of 4 s by default; a load balancer counts requests only."""
     if endpoint_type == "LOAD_BALANCER" or (scaling is not None and scaling.signal == "requests"):
         target = concurrency if scaling is None else scaling.target
         return {"type": "REQUEST_COUNT", "requestCount": max(1, math.ceil(target))}
@@ -173,7 +173,7 @@ def endpoint_body(
 
 
 def content_patch(spec: DeploymentSpec, identity: Identity, choice: Choice, *, min_cuda: str | None) -> dict[str, Any]:
-    """The body of a PATCH to *spec*: what is absent would stay, so what is not asked any more is cleared.
+    """The body of a PATCH to *spec*: RunPod keeps absent fields, so those that *spec* does not have are cleared.
 
     Args:
         min_cuda: The floor that the endpoint has now; ``""`` clears one.
@@ -216,7 +216,7 @@ def limits_patch(
     idle_timeout: float | None,
     scaling: Scaling | None,
 ) -> dict[str, Any]:
-    """The body of a scaling PATCH: limits only, and whole, so that what is not asked stays as it is."""
+    """The body of a scaling PATCH: limits only, and whole, so that the others stay as they are."""
     kind = now.type or "QUEUE"
     body: dict[str, Any] = {}
     wanted = scaling_as_is(now) if scaling is None else scaling_body(kind, scaling)
@@ -267,3 +267,14 @@ def pod_body(
     if registry is not None:
         body["registry"] = registry
     return body
+
+
+def registry_body(spec: DeploymentSpec, identity: Identity, made: Mapping[str, Found]) -> dict[str, Any]:
+    """The body of ``POST /v2/registries``."""
+    if spec.registry is None:
+        raise AssertionError("a registry login is created only where the spec has one")
+    return {
+        "name": f"{identity.provider_name}-{identity.attempt}",
+        "username": spec.registry.username,
+        "password": spec.registry.password.get_secret_value(),
+    }

@@ -23,7 +23,10 @@ from unigpu.driver import (
     JobStatus,
     Pace,
     Timing,
+    json_object,
+    mapping,
     parse,
+    payload,
     poll,
 )
 from unigpu.errors import (
@@ -41,7 +44,7 @@ from .wire import PROVIDER, JobWire, StreamWire
 HELD: Final = 10.0
 """Seconds for which RunPod holds a request by itself."""
 LEAST: Final = 1.0
-"""Seconds that it may be asked to hold one at least."""
+"""The shortest hold in seconds that RunPod takes."""
 _REST_PACE: Final = Pace(floor=0.5, cap=5.0)
 _CLASS: Final = re.compile(r"^<class '(?:[\w.]+\.)?(\w+)'>$")
 _STATUS: Final[Mapping[str, JobStatus]] = {
@@ -74,7 +77,7 @@ def job_body(call: Invocation) -> dict[str, Any]:
     longest = call.execution_timeout + DEFAULT_TTL
     if call.execution_timeout > DEFAULT_TTL / 2:
         policy["ttl"] = round(min(LONGEST_RUN, longest) * 1000)
-    return {"input": call.input, "policy": policy}
+    return {**payload(call), "policy": policy}
 
 
 WAKE: Final = "__unigpu_wake__"
@@ -128,23 +131,16 @@ def not_known(info: DeploymentInfo, error: NotFoundError) -> InvalidResponseErro
 
 def error_of(said: object) -> JobError:
     """A worker's error: RunPod's package sends a JSON text, older ones and the platform plain words."""
-    value: object = said
-    if isinstance(said, str):
-        try:
-            value = json.loads(said)
-        except (ValueError, RecursionError):
-            value = said
-    if isinstance(value, dict):
-        fields = cast("Mapping[str, object]", value)
-        kind = _text(fields, "error_type", "type")
-        message = _text(fields, "error_message", "message", "error")
-        if kind is not None or message is not None:
-            found = _CLASS.match(kind or "")
-            return JobError(
-                type=found.group(1) if found else kind or "Error",
-                message=message or "",
-                traceback=_text(fields, "error_traceback", "traceback"),
-            )
+    fields = json_object(said) if isinstance(said, str) else mapping(said)
+    kind = _text(fields, "error_type", "type")
+    message = _text(fields, "error_message", "message", "error")
+    if kind is not None or message is not None:
+        found = _CLASS.match(kind or "")
+        return JobError(
+            type=found.group(1) if found else kind or "Error",
+            message=message or "",
+            traceback=_text(fields, "error_traceback", "traceback"),
+        )
     return JobError(message=said if isinstance(said, str) else "" if said is None else json.dumps(said)[:2000])
 
 

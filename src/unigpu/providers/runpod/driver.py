@@ -1,6 +1,6 @@
-"""RunPod's verbs, top to bottom: check, deploy, look, change, call, log, list what costs money.
+"""RunPod's verbs, top to bottom: check, deploy, read, change, call.
 
-Deploying is one call (``POST /v2/serverless``), cold, and one more where workers shall always run. A call is a job:
+Deploying is one call (``POST /v2/serverless``), cold, and one more where a minimum of workers is set. A call is a job:
 ``/run`` and ``/status``, so that a lost connection loses nothing; where it may run twice, ``/runsync`` answers a short
 one in one exchange. https://docs.runpod.io/api-reference-v2, https://docs.runpod.io/serverless/endpoints/overview
 """
@@ -17,6 +17,7 @@ from unigpu.driver import (
     Checked,
     ChunkPage,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -34,28 +35,25 @@ from unigpu.driver import (
     Pace,
     Rate,
     Resource,
-    Result,
     Scaling,
     State,
     StreamResponse,
     Worker,
+    answered,
     parse,
+    workers_hour,
 )
-from unigpu.errors import (
-    NotFoundError,
-)
+from unigpu.errors import NotFoundError
 
 from . import account, bodies, calls, gpus, logs, pods, request, translate
 from .api import LIMITS, RunPodAPI
 from .check import check
 from .options import Options, SpecOptions
-from .resources import EndpointResource, PodResource, RegistryResource, VolumeResource, volume_name
+from .resources import parts_of, resources_of
 from .scaling import act_on_pod, change_limits, roll, start_worker, warm_up
-from .secrets import SecretsResource
 from .wire import PROVIDER, EndpointWire, HealthWire, JobWire, PodWire, WorkerListWire
 
-_LOOK_S: Final = 10.0
-_FOLLOW_S: Final = 1.0
+_LIST_S: Final = 10.0
 _IN_PLACE: Final = frozenset(
     {
         "code", "command", "concurrency", "disk", "env", "execution_timeout", "gpu", "handler", "idempotent", "image",
@@ -64,7 +62,7 @@ _IN_PLACE: Final = frozenset(
 )  # fmt: skip
 
 
-class RunPodDriver:
+class RunPodDriver(DeployDriver):
     """Serverless endpoints and pods."""
 
     name: ClassVar[str] = PROVIDER
@@ -77,12 +75,11 @@ class RunPodDriver:
     long_poll = calls.HELD
     submit_call = CallClass.USER_DECIDES  # RunPod makes the ids: a submit that is repeated runs twice
     request_hold = request.HOLD
-    state_pace = Pace(floor=2.0, cap=10.0, jitter=0.2)  # each look is two or three calls, of some sixty a minute
+    state_pace = Pace(floor=2.0, cap=10.0, jitter=0.2)  # each check is two or three calls, of some sixty a minute
     update_kinds: ClassVar[frozenset[str]] = frozenset({"serverless"})
 
     def __init__(self, config: DriverConfig) -> None:
         self._options = Options.model_validate(dict(config.options))
-        self._namespace = config.namespace
         self._api = RunPodAPI(base=self._options.control_url, jobs=self._options.jobs_url, key=config.api_key)
         self.base = self._options.control_url
 
@@ -98,12 +95,11 @@ class RunPodDriver:
         return Content()
 
     def rate(self, spec: DeploymentSpec) -> Rate:
-        """By the printed price list: the catalogue is asked when it is created."""
+        """By the printed price list: the catalogue is read when the deployment is created."""
         price = gpus.list_price(spec) if spec.kind == "serverless" else spec.max_price
         source = gpus.LIST_SOURCE if spec.kind == "serverless" else "max_price"
         kept = [translate.volume_month(one.size_gb) for one in spec.volumes]
-        idle = 0.0 if spec.workers[0] == 0 else None if price is None else round(spec.workers[0] * price, 6)
-        most = None if price is None else round(spec.workers[1] * price, 6)
+        idle, most = (workers_hour(count, price) for count in spec.workers)
         return Rate(
             idle_per_hour=idle,
             max_per_hour=most,
@@ -112,40 +108,15 @@ class RunPodDriver:
         )
 
     def resources(self, spec: DeploymentSpec, identity: Identity) -> Sequence[Resource]:
-        """In this order: an endpoint, or a pod, refers to the rest."""
-        common: dict[str, Any] = {
-            "api": self._api,
-            "options": self._options,
-            "name": identity.provider_name,
-            "spec": spec,
-            "identity": identity,
-        }
-        parts: list[Resource] = []
-        if spec.volumes:
-            named: dict[str, Any] = {**common, "name": volume_name(identity.namespace, spec.volumes[0].name)}
-            parts.append(VolumeResource(**named))
-        if bodies.secret_names(spec):
-            parts.append(SecretsResource(**common))
-        if spec.registry is not None:
-            parts.append(RegistryResource(**common))
-        parts.append(PodResource(**common) if spec.kind == "pod" else EndpointResource(**common))
-        return parts
+        return resources_of(self._api, self._options, spec, identity)
 
     def parts(self, info: DeploymentInfo) -> Sequence[Resource]:
-        common: dict[str, Any] = {"api": self._api, "options": self._options, "name": info.provider_name}
-        parts: list[Resource] = []
-        if "volume" in info.ids:
-            parts.append(VolumeResource(**common, id=info.ids["volume"]))
-        parts += [SecretsResource(**common), RegistryResource(**common)]
-        # Which of the two it is may not be known (an intent does not tell), so both are looked for.
-        parts += [PodResource(**common, optional=True), EndpointResource(**common, optional=True)]
-        return parts
+        return parts_of(self._api, self._options, info)
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
-        """All endpoints and pods. How many workers are ready now is not in a list: the state of an endpoint is not
-        known by it."""
+        """All endpoints and pods. A list does not show which workers are ready, so an endpoint's state is unknown."""
         wires = await self._api.listed(
             io, EndpointWire, "/serverless", "endpoint.list", under="endpoints", deadline=deadline
         )
@@ -171,8 +142,7 @@ class RunPodDriver:
         return await self._explained(io, now, health, deadline=deadline)
 
     async def _explained(self, io: Io, now: DeploymentInfo, health: HealthWire, *, deadline: float) -> DeploymentInfo:
-        """Where jobs wait and nothing starts, whether the account is the reason: RunPod refuses such a start in
-        silence."""
+        """Where jobs wait and nothing starts, the account may be the reason: RunPod refuses such a start silently."""
         workers = health.workers
         stuck = health.jobs.inQueue > 0 and not (workers.initializing or workers.throttled or workers.unhealthy)
         if not stuck or now.state is not State.STARTING:
@@ -199,33 +169,15 @@ class RunPodDriver:
         reply = await self._api.about(io, "GET", info, "/workers", "worker.list", deadline=deadline)
         return tuple(map(translate.worker_of, parse(WorkerListWire, reply).workers))
 
-    async def logs(
+    def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
     ) -> AsyncIterator[LogLine]:
         """Each worker's log has a stream of its own; following asks each again for what came since."""
-        after: dict[str, str | None] = {}
-        first = True
-        while first or follow:
-            ids = [worker]
-            if worker is None:
-                ids = [one.id for one in await self.workers(io, info, deadline=io.now() + _LOOK_S)]
-            lines: list[LogLine] = []
-            for id_ in ids:
-                if id_ is None:
-                    continue
-                amount = tail if first else logs.MOST
-                try:
-                    found, after[id_] = await logs.read(self._api, io, info, id_, tail=amount, after=after.get(id_))
-                    lines += found
-                except NotFoundError:
-                    if worker is not None:
-                        raise  # of all workers one may have ended meanwhile, and its log with it
-            lines.sort(key=lambda line: line.time or 0.0)
-            for line in lines[max(0, len(lines) - tail) :] if first else lines:
-                yield line
-            first = False
-            if follow:
-                await io.sleep(_FOLLOW_S)
+
+        async def workers() -> list[str]:
+            return [one.id for one in await self.workers(io, info, deadline=io.now() + _LIST_S)]
+
+        return logs.read(self._api, io, info, workers=workers, worker=worker, follow=follow, tail=tail)
 
     async def offers(
         self,
@@ -240,7 +192,7 @@ class RunPodDriver:
         return await gpus.offers(self._api, io, gpu=gpu, regions=regions, kind=kind, deadline=deadline)
 
     async def inventory(self, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-        """Endpoints by their workers now, pods, stopped ones and network volumes, whoever made them."""
+        """Endpoints by their workers now, pods, also stopped ones, and network volumes: ours and others'."""
         return await account.inventory(self._api, self._options, io, deadline=deadline)
 
     # -- changing -----------------------------------------------------------------------------------------------------
@@ -286,14 +238,11 @@ class RunPodDriver:
         """An endpoint has; a call of a pod is one exchange with its worker."""
         return info.kind != "pod"
 
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        if info.kind != "pod":
-            raise AssertionError("a call of an endpoint is a job")
-        return await pods.invoke(io, info, call)
-
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
         """``/run``; or ``/runsync``, where the caller waits anyway and it may run twice: then a short job is done in
-        this one exchange, and a longer one is told by its id as any other."""
+        this one exchange, and a longer one is followed by its id as any other. A pod answers the call itself."""
+        if info.kind == "pod":
+            return answered(call, await pods.invoke(io, info, call))
         hold = calls.held_for(call, io.now())
         try:
             reply = await self._api.ask(
@@ -310,7 +259,9 @@ class RunPodDriver:
                 deadline=call.deadline,
             )
         except NotFoundError as exc:
-            await self._api.about(io, "GET", info, "", "endpoint.get", deadline=call.deadline)  # gone, says this then
+            await self._api.about(
+                io, "GET", info, "", "endpoint.get", deadline=call.deadline
+            )  # raises DeploymentGone where it is
             raise calls.not_known(info, exc) from exc
         return calls.job_of(parse(JobWire, reply))
 
@@ -331,7 +282,7 @@ class RunPodDriver:
     async def chunks(
         self, io: Io, info: DeploymentInfo, job_id: str, *, after: int, wait: float, deadline: float
     ) -> ChunkPage:
-        """What a job has yielded since the last look; what is lost on the way is taken from its whole output."""
+        """What a job has yielded since the last read; what is lost on the way is taken from its whole output."""
         return await calls.chunks(self._api, io, info, job_id, after=after, wait=wait, deadline=deadline)
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:

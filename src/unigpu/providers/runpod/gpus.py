@@ -1,7 +1,7 @@
 """Which GPUs: from what a spec accepts to RunPod's pools and types, by its live catalogue.
 
 A serverless endpoint takes *pools*, less excluded *types*; a pod takes one type. Which type is in which pool, and what
-it costs, is read from the catalogue each time: a pool's name tells neither (``ADA_80_PRO`` holds H100s).
+it costs, is read from the catalogue each time: a pool's name shows neither (``ADA_80_PRO`` holds H100s).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIST_PRICES: Final[Mapping[str, float]] = {
     "AMPERE_16": 0.576, "AMPERE_24": 0.684, "ADA_24": 1.116, "AMPERE_48": 1.224, "ADA_48_PRO": 1.908,
     "AMPERE_80": 2.736, "ADA_80_PRO": 4.176, "BLACKWELL_96": 3.996, "HOPPER_141": 5.58, "BLACKWELL_180": 8.64,
 }  # fmt: skip
-"""USD per GPU-hour of each pool, where the catalogue cannot be asked (a rate before anything is sent).
+"""USD per GPU-hour of each pool, where the catalogue cannot be read (a rate before anything is sent).
 
 https://github.com/runpod/docs/blob/main/snippets/serverless-gpu-pricing-table.mdx, August 2026.
 """
@@ -47,11 +47,11 @@ _STOCK: Final = {"HIGH": 0, "MEDIUM": 1, "LOW": 2, "NONE": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What an endpoint is asked to run on.
+    """What an endpoint may run on.
 
     Attributes:
-        price: USD of the dearest worker-hour that may come of it; ``None`` where one price is unknown.
-        places: The data centres that have one of them, where a region was asked for.
+        price: USD of the most expensive worker-hour that is possible; ``None`` where one price is unknown.
+        places: The data centers that have one of them, where a region was asked for.
     """
 
     pools: tuple[str, ...]
@@ -68,8 +68,8 @@ class Choice:
             body["minCudaVersion"] = min_cuda
         return body
 
-    def as_told(self) -> dict[str, Any]:
-        """The same as RunPod tells it back."""
+    def as_shown(self) -> dict[str, Any]:
+        """The same as RunPod shows it."""
         return {"pools": sorted(self.pools), "excludedTypes": sorted(self.excluded), "count": self.count}
 
 
@@ -78,7 +78,7 @@ class Candidate:
     """One kind of pod that will do.
 
     Attributes:
-        places: The data centres that have it, where a region was asked for.
+        places: The data centers that have it, where a region was asked for.
     """
 
     type: str
@@ -88,16 +88,34 @@ class Candidate:
     places: tuple[str, ...] = ()
 
 
-def catalogue_query(
-    product: Product, *, count: int = 1, cloud: str | None = None, countries: Sequence[str] = ()
-) -> tuple[tuple[str, str], ...]:
-    """The query of the catalogue: stock is for one product, one count and one cloud at a time."""
+async def catalogue(
+    api: RunPodAPI,
+    io: Io,
+    product: Product,
+    *,
+    count: int,
+    cloud: str | None = None,
+    countries: Sequence[str] = (),
+    deadline: float,
+) -> Sequence[GpuTypeWire]:
+    """The live catalogue of GPU types. Its stock is for one product, one count and one cloud at a time."""
     query = [("include", "AVAILABILITY"), ("product", product), ("count", str(count))]
     if cloud is not None:
         query.append(("cloud", cloud))
     if countries:
         query.append(("countryCodes", ",".join(countries)))
-    return tuple(query)
+    reply = await api.send(io, "GET", "/catalog/gpus", "catalog.gpus.list", params=tuple(query), deadline=deadline)
+    return parse(GpuTypesWire, reply).gpus
+
+
+async def catalogue_of(
+    api: RunPodAPI, io: Io, spec: DeploymentSpec, *, cloud: str | None = None, deadline: float
+) -> Sequence[GpuTypeWire]:
+    """The catalogue for what *spec* asks for."""
+    product: Product = "POD" if spec.kind == "pod" else "SERVERLESS"
+    return await catalogue(
+        api, io, product, count=count_of(spec), cloud=cloud, countries=countries_of(spec.regions), deadline=deadline
+    )
 
 
 def countries_of(regions: Sequence[str] | None) -> tuple[str, ...]:
@@ -106,23 +124,8 @@ def countries_of(regions: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(codes))
 
 
-async def gpu_types(
-    api: RunPodAPI, io: Io, query: tuple[tuple[str, str], ...], *, deadline: float
-) -> Sequence[GpuTypeWire]:
-    """The live catalogue of GPU types."""
-    reply = await api.send(io, "GET", "/catalog/gpus", "catalog.gpus.list", params=query, deadline=deadline)
-    return parse(GpuTypesWire, reply).gpus
-
-
-async def serverless_catalogue(
-    api: RunPodAPI, io: Io, spec: DeploymentSpec, *, deadline: float
-) -> Sequence[GpuTypeWire]:
-    query = catalogue_query("SERVERLESS", count=count_of(spec), countries=countries_of(spec.regions))
-    return await gpu_types(api, io, query, deadline=deadline)
-
-
 def count_of(spec: DeploymentSpec) -> int:
-    """GPUs in one worker: one number for all that are acceptable (see `driver.RunPodDriver.check`)."""
+    """GPUs in one worker: one number for all that are acceptable (see `check`)."""
     return spec.gpu[0].count if spec.gpu else 1
 
 
@@ -134,14 +137,14 @@ def is_wanted(one: GpuTypeWire, request: GPURequest) -> bool:
     return request.name is None and one.memory >= (request.memory_gb or 0)
 
 
-def choose(spec: DeploymentSpec, catalogue: Sequence[GpuTypeWire]) -> Choice:
-    """Pools and exclusions for *spec*: exactly the acceptable types that are not too dear.
+def choose(spec: DeploymentSpec, types: Sequence[GpuTypeWire]) -> Choice:
+    """Pools and exclusions for *spec*: exactly the acceptable types within the price cap.
 
     Raises:
         NoCapacityError: no acceptable type is in a serverless pool, at that price, in that place.
     """
     count, cap = count_of(spec), spec.max_price
-    pooled = [one for one in catalogue if one.pool is not None]
+    pooled = [one for one in types if one.pool is not None]
     wanted = [one for one in pooled if any(is_wanted(one, request) for request in spec.gpu or ())]
     prices = {one.id: serverless_price(one, count, spec.disk) for one in wanted}
     kept = [one for one in wanted if cap is None or _within(prices[one.id], cap)]
@@ -175,12 +178,12 @@ def disk_price(disk: float | None) -> float:
     return (disk or 0) * DISK_GB_MONTH / HOURS_A_MONTH
 
 
-def candidates(spec: DeploymentSpec, catalogue: Sequence[GpuTypeWire], cloud: str) -> list[Candidate]:
+def candidates(spec: DeploymentSpec, types: Sequence[GpuTypeWire], cloud: str) -> list[Candidate]:
     """Pods that will do in one cloud, in the order in which they are acceptable, the cheapest of each first."""
     out: dict[str, Candidate] = {}
     for request in spec.gpu or ():
         found: list[Candidate] = []
-        for one in catalogue:
+        for one in types:
             there = one.secure if cloud == "SECURE" else one.community
             price = one.price.secure if cloud == "SECURE" else one.price.community
             if not there or one.availability == "NONE" or not is_wanted(one, request):
@@ -197,7 +200,7 @@ def candidates(spec: DeploymentSpec, catalogue: Sequence[GpuTypeWire], cloud: st
 
 
 def list_price(spec: DeploymentSpec) -> float | None:
-    """USD of the dearest acceptable worker-hour by the printed table, without asking; ``None``: not in the table."""
+    """USD of the most expensive acceptable worker-hour, by the printed table; ``None``: not in the table."""
     count = count_of(spec)
     found: list[float | None] = []
     for request in spec.gpu or ():
@@ -209,11 +212,11 @@ def list_price(spec: DeploymentSpec) -> float | None:
 
 
 def offers_of(
-    catalogue: Sequence[GpuTypeWire], product: Product, *, count: int, cloud: str | None, source: str
+    types: Sequence[GpuTypeWire], product: Product, *, count: int, cloud: str | None, source: str
 ) -> list[Offer]:
-    """The catalogue as offers, dearest stock word and data centres with it."""
+    """The catalogue as offers, with stock and data centers."""
     out: list[Offer] = []
-    for one in catalogue:
+    for one in types:
         if product == "SERVERLESS":
             if one.pool is None:
                 continue
@@ -262,8 +265,7 @@ async def offers(
     found: list[Offer] = []
     for count in sorted({one.count for one in gpu or ()} or {1}):
         for cloud in clouds:
-            query = catalogue_query(product, count=count, cloud=cloud, countries=countries)
-            types = await gpu_types(api, io, query, deadline=deadline)
+            types = await catalogue(api, io, product, count=count, cloud=cloud, countries=countries, deadline=deadline)
             if regions is not None:
                 types = [one for one in types if one.dataCenters]
             if gpu is not None:
@@ -277,10 +279,10 @@ def _day(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).date().isoformat()
 
 
-def best_place(catalogue: Sequence[GpuTypeWire], spec: DeploymentSpec, allowed: Sequence[str]) -> str | None:
-    """The data centre of *allowed* with the best stock of what is acceptable; then by name, so that it is the same."""
+def best_place(types: Sequence[GpuTypeWire], spec: DeploymentSpec, allowed: Sequence[str]) -> str | None:
+    """The data center of *allowed* with the best stock of what is acceptable; then by name, so that it is the same."""
     stock: dict[str, int] = {}
-    for one in catalogue:
+    for one in types:
         if not any(is_wanted(one, request) for request in spec.gpu or ()):
             continue
         for place in one.dataCenters or ():

@@ -7,10 +7,22 @@ after a break. A worker's log ends with the worker.
 from __future__ import annotations
 
 import json
-from typing import Final, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
 from urllib.parse import quote
 
-from unigpu.driver import CallClass, DeploymentInfo, EventParser, Io, LogLine, Request, Response, shaped
+from unigpu.driver import (
+    CallClass,
+    DeploymentInfo,
+    EventParser,
+    Io,
+    LogLine,
+    Request,
+    buffered,
+    object_or_none,
+    read_logs,
+    shaped,
+)
 from unigpu.errors import TransportError, TransportTimeout
 
 from .api import RunPodAPI
@@ -18,15 +30,36 @@ from .translate import line_of
 from .wire import LogWire
 
 OPERATION: Final = "runpod.worker.logs"
-MOST: Final = 5000
+_MOST: Final = 5000
+_FOLLOW_S: Final = 1.0
 _QUIET: Final = 4.0
 """Seconds without a new line after which what is there has been read."""
 _WHOLE: Final = 20.0
 """Seconds for which one stream is read at most."""
 
 
-async def read(
-    api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, *, tail: int, after: str | None
+def read(
+    api: RunPodAPI,
+    io: Io,
+    info: DeploymentInfo,
+    *,
+    workers: Callable[[], Awaitable[Sequence[str]]],
+    worker: str | None,
+    follow: bool,
+    tail: int,
+) -> AsyncIterator[LogLine]:
+    """As `unigpu.driver.Driver.logs`; *workers* gives the ids of those that there are now."""
+    after: dict[str, str | None] = {}
+
+    async def read_one(id: str, amount: int | None) -> list[LogLine]:
+        lines, after[id] = await _read(api, io, info, id, tail=amount, after=after.get(id))
+        return lines
+
+    return read_logs(io, workers=workers, read=read_one, worker=worker, follow=follow, tail=tail, pause=_FOLLOW_S)
+
+
+async def _read(
+    api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, *, tail: int | None, after: str | None
 ) -> tuple[list[LogLine], str | None]:
     """The lines that are there, and the id after which the next read continues; ends when nothing comes for a while.
 
@@ -38,10 +71,7 @@ async def read(
     try:
         async with io.stream(_request(api, io, info, worker, tail, after)) as reply:
             if reply.status >= 300:
-                said = Response(
-                    status=reply.status, headers=reply.headers, content=await reply.read(), operation=OPERATION
-                )
-                api.checked(said, deployment=info.name)
+                api.checked(await buffered(reply, OPERATION), deployment=info.name)
             seen = True
             async for chunk in reply.chunks():
                 for event in events.feed(chunk):
@@ -53,7 +83,7 @@ async def read(
     return lines, after
 
 
-def _request(api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, tail: int, after: str | None) -> Request:
+def _request(api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, tail: int | None, after: str | None) -> Request:
     path = "" if info.kind == "pod" else f"/workers/{quote(worker, safe='')}"
     return api.request(
         "GET",
@@ -61,7 +91,7 @@ def _request(api: RunPodAPI, io: Io, info: DeploymentInfo, worker: str, tail: in
         "worker.logs",
         info=info,
         headers=(("accept", "text/event-stream"), *((("last-event-id", after),) if after is not None else ())),
-        params=(("tail", str(max(0, min(tail, MOST)))),),
+        params=(("tail", str(_MOST if tail is None else max(0, min(tail, _MOST)))),),
         call=CallClass.USER_DECIDES,  # a quiet log ends in a timeout: that is no reason to ask again
         deadline=io.now() + _WHOLE,
         read_timeout=_QUIET,
@@ -74,4 +104,5 @@ def _line(data: str, worker: str) -> list[LogLine]:
         found: object = json.loads(data)
     except (ValueError, RecursionError):
         return [LogLine(text=data, worker_id=worker)]
-    return [line_of(shaped(LogWire, cast("object", found), OPERATION), worker)] if isinstance(found, dict) else []
+    row = object_or_none(found)
+    return [] if row is None else [line_of(shaped(LogWire, row, OPERATION), worker)]

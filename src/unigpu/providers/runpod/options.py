@@ -93,7 +93,7 @@ class SpecOptions(InputModel):
         data_centers: RunPod's own ids, as in ``"EU-RO-1"``. RunPod calls them preferred, and keeps to them.
         min_cuda: The least CUDA version of the host, as in ``"12.4"``.
         network_volumes: Ids of network volumes that you made yourself; never deleted by unigpu. Mounted at
-            ``/runpod-volume``. At most one in each data centre.
+            ``/runpod-volume``. At most one in each data center.
         health_path: http deployments: where RunPod asks whether a worker is ready (200 yes, 204 not yet).
         cloud: Pods: whose machines, in this order. ``COMMUNITY`` are strangers' hosts.
         mount_path: Pods: where their volume is mounted.

@@ -11,11 +11,12 @@ not run twice first asks whether the worker is there: after a yes, a 502 is a ca
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from unigpu.driver import (
     DEFAULT_PORT,
+    INVOKE,
     CallClass,
     DeploymentInfo,
     Found,
@@ -28,38 +29,28 @@ from unigpu.driver import (
     Result,
     State,
     Tags,
-    Timing,
     Worker,
+    WorkerCall,
     WorkerState,
+    bearer,
+    buffered,
     canonical,
-    check,
     epoch,
     found_of,
     is_ours,
-    json_object,
-    lines_of,
+    is_own,
 )
-from unigpu.errors import (
-    InvalidResponseError,
-    JobFailed,
-    NoWorkerReady,
-    StreamInterrupted,
-    TransportError,
-    UnsupportedError,
-    WorkerLost,
-)
+from unigpu.errors import TransportError, UnsupportedError
 
-from .calls import error_of
 from .gpus import DISK_GB_MONTH
 from .translate import ids_of
 from .wire import PROVIDER, PodWire
 
 STOPPED_GB_MONTH: Final = 0.20
 """USD a month for a gigabyte of a stopped pod's own disk: https://docs.runpod.io/pods/pricing (2026-08)."""
-PROXY_S: Final = 100.0
+_PROXY_S: Final = 100.0
 _PROBE_S: Final = 10.0
 _OPERATION: Final = "runpod.pod.invoke"
-NDJSON: Final = "application/x-ndjson"
 
 
 # -- its state ---------------------------------------------------------------------------------------------------------
@@ -171,22 +162,23 @@ async def invoke(io: Io, info: DeploymentInfo, call: Invocation) -> Result:
         NoWorkerReady: the worker does not listen (yet), loads, or has all the calls that it takes.
         WorkerLost: it may have had the call, and gave no answer.
     """
-    await _must_be_there(io, info, call)
-    said = await io.send(_request(info, call))
-    _refuse(said, info, call)
-    return _result(said, info)
+    exchange = _exchange(info)
+    await _must_be_there(exchange, io, call)
+    reply = await io.send(_request(exchange, call))
+    _raise_for(exchange, reply, call)
+    return exchange.result(reply, worker_id=info.id)
 
 
 async def stream(io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
-    """As `unigpu.driver.Streams.stream`: unigpu's worker sends a line for each chunk, and one that says the end.
-    Leaving closes the connection, which ends the call.
+    """As `unigpu.driver.Streams.stream`. Leaving closes the connection, which ends the call.
 
     Raises:
         UnsupportedError: the worker is another program.
         StreamInterrupted: it broke off.
         JobFailed, NoWorkerReady, WorkerLost: as `invoke`.
     """
-    if not _is_ours(info):
+    exchange = _exchange(info)
+    if not exchange.own:
         raise UnsupportedError(
             f"stream: {info.name} has another worker than unigpu's, whose answer comes as a whole",
             capability="streaming",
@@ -194,70 +186,24 @@ async def stream(io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterato
             deployment=info.name,
             hint="Use invoke().",
         )
-    await _must_be_there(io, info, call)
-    asked = _request(info, call, accept=NDJSON)
-    async with io.stream(asked) as reply:
+    await _must_be_there(exchange, io, call)
+    async with io.stream(_request(exchange, call, stream=True)) as reply:
         if reply.status >= 300:
-            whole = await reply.read()
-            _refuse(
-                Response(status=reply.status, headers=reply.headers, content=whole, operation=_OPERATION), info, call
-            )
-        async with contextlib.aclosing(lines_of(reply.chunks())) as lines:
-            async for text in lines:
-                line = json_object(text)
-                if "chunk" in line:
-                    yield line["chunk"]
-                elif "error" in line:
-                    raise _failed(line["error"], info)
-                elif line.get("done") is True:
-                    return
-                else:
-                    raise _interrupted(info, "a line is no chunk")
-    raise _interrupted(info, "it ended without its last line")
-
-
-async def _must_be_there(io: Io, info: DeploymentInfo, call: Invocation) -> None:
-    """See the module."""
-    if call.idempotent or await answers(io, info, deadline=call.deadline):
-        return
-    raise _not_ready(info, "does not take calls (yet)")
-
-
-def _is_ours(info: DeploymentInfo) -> bool:
-    return info.worker_protocol != "foreign"
-
-
-def _request(info: DeploymentInfo, call: Invocation, *, accept: str = "application/json") -> Request:
-    ours = _is_ours(info)
-    headers = [("accept", accept)]
-    if ours:
-        headers += [("x-unigpu-job", call.job_id), ("x-unigpu-timeout", f"{call.execution_timeout:g}")]
-    if call.token is not None:
-        headers.append(("authorization", f"Bearer {call.token.get_secret_value()}"))
-    return Request(
-        method="POST",
-        url=f"{info.url}{'/invoke' if ours else info.route or '/'}",
-        operation=_OPERATION,
-        headers=tuple(headers),
-        json={"input": call.input} if ours else call.input,
-        role="worker",
-        call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-        deadline=call.deadline,
-        read_timeout=PROXY_S + 30.0,
-        deployment=info.name,
-        foreign=True,
-    )
+            _raise_for(exchange, await buffered(reply, _OPERATION), call)
+        async with contextlib.aclosing(exchange.chunks(reply)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 async def answers(io: Io, info: DeploymentInfo, *, deadline: float) -> bool:
     """Whether its port answers: RunPod calls a pod RUNNING half a minute before."""
-    ours = info.interface == "function" and info.worker_protocol != "foreign"
+    ours = info.interface == "function" and is_own(info)
     request = Request(
         method="GET",
         url=f"{info.url}{'/ping' if ours else '/'}",
         operation="runpod.pod.probe.get",
         role="worker",
-        call=CallClass.USER_DECIDES,  # the next look asks again
+        call=CallClass.USER_DECIDES,  # the next check asks again
         deadline=min(deadline, io.now() + _PROBE_S),
         read_timeout=_PROBE_S,
         deployment=info.name,
@@ -271,66 +217,39 @@ async def answers(io: Io, info: DeploymentInfo, *, deadline: float) -> bool:
 
 
 def _is_proxys(status: int) -> bool:
-    """Whether the proxy says by itself that nobody listens. A server rarely answers one of these itself."""
+    """Whether the proxy itself says that nothing listens. A server rarely answers one of these itself."""
     return status in (502, 503, 504) or status >= 520
 
 
-def _refuse(said: Response, info: DeploymentInfo, call: Invocation) -> None:
-    """Raise what an answer without a result means."""
-    if said.status == 429:
-        raise _not_ready(info, "has all the calls that it takes")
-    if said.status == 503 or (said.status == 502 and call.idempotent):
-        raise _not_ready(info, "does not take calls (yet)")
-    if said.status in (502, 504, 524):
-        within = "" if said.status == 502 else f" within RunPod's {PROXY_S:g} s"
-        raise WorkerLost(
-            f"the pod {info.name} gave no answer{within} (HTTP {said.status})",
-            maybe_executed=True,
-            hint="The proxy ends longer calls; a serverless endpoint has jobs, which do not end so."
-            if within
-            else "Its worker may have died with the call; client.logs() tells.",
-            **_common(info),
-        )
-    check(said, PROVIDER, deployment=info.name, secrets=() if call.token is None else (call.token.get_secret_value(),))
+def _exchange(info: DeploymentInfo) -> WorkerCall:
+    return WorkerCall(info=info, operation=_OPERATION, own=is_own(info))
 
 
-def _result(said: Response, info: DeploymentInfo) -> Result:
-    body: object = said.json()
-    if not _is_ours(info):
-        return Result(output=body, worker_id=info.id, timing=Timing(source="client"))
-    fields: Mapping[str, Any] = cast("Mapping[str, Any]", body) if isinstance(body, dict) else {}
-    if "error" in fields:
-        raise _failed(fields["error"], info)
-    if "output" not in fields:
-        raise InvalidResponseError(
-            f"{_OPERATION}: the worker's reply has no output", maybe_executed=True, **_common(info)
-        )
-    ran: object = fields.get("execution_s")
-    timing = Timing(source="client")
-    if isinstance(ran, int | float):
-        timing = Timing(execution=float(ran), source="execution: worker")
-    return Result(output=fields["output"], worker_id=info.id, timing=timing)
-
-
-def _common(info: DeploymentInfo) -> dict[str, Any]:
-    return {"provider": PROVIDER, "operation": _OPERATION, "deployment": info.name}
-
-
-def _not_ready(info: DeploymentInfo, why: str) -> NoWorkerReady:
-    return NoWorkerReady(f"the pod {info.name} {why}", state=None, maybe_executed=False, **_common(info))
-
-
-def _failed(said: object, info: DeploymentInfo) -> JobFailed:
-    error = error_of(said)
-    return JobFailed(
-        f"a call of {info.name} failed: {error.type}: {error.message}",
-        error_type=error.type,
-        error_message=error.message,
-        traceback=error.traceback,
-        maybe_executed=True,
-        **_common(info),
+def _request(exchange: WorkerCall, call: Invocation, *, stream: bool = False) -> Request:
+    path = INVOKE if exchange.own else exchange.info.route or "/"
+    return exchange.request(
+        call, f"{exchange.info.url}{path}", headers=bearer(call.token), stream=stream, read_timeout=_PROXY_S + 30.0
     )
 
 
-def _interrupted(info: DeploymentInfo, why: str) -> StreamInterrupted:
-    return StreamInterrupted(f"the stream of {info.name} broke off: {why}", maybe_executed=True, **_common(info))
+async def _must_be_there(exchange: WorkerCall, io: Io, call: Invocation) -> None:
+    """Ask first where the call must not run twice: see the module.
+
+    Raises:
+        NoWorkerReady: its port does not answer.
+    """
+    if not call.idempotent and not await answers(io, exchange.info, deadline=call.deadline):
+        raise exchange.not_ready("does not take calls (yet)")
+
+
+def _raise_for(exchange: WorkerCall, reply: Response, call: Invocation) -> None:
+    """Raise what a reply without an answer means."""
+    if reply.status in (504, 524):
+        raise exchange.lost(
+            f"HTTP {reply.status} after RunPod's {_PROXY_S:g} s",
+            hint="The proxy ends longer calls; a serverless endpoint has jobs, which do not end so.",
+        )
+    if reply.status == 502 and not call.idempotent:
+        raise exchange.lost("HTTP 502", hint="Its worker may have died with the call: see client.logs().")
+    secrets = () if call.token is None else (call.token.get_secret_value(),)
+    exchange.raise_for(reply, not_ready=(429, 502, 503), secrets=secrets)

@@ -1,33 +1,32 @@
 """A request to the user's own server: behind a load balancer, on a queue worker's OpenAI route, or on a pod.
 
 RunPod's edge asks for the account's key in the ``Authorization`` header, so that header is its own. A pod's proxy asks
-for nothing: there the header is the caller's. What the edge answers by itself, because no worker took the request, is
-told from a server's answer by its words, and by the header that names the worker:
+for nothing: there the header is the caller's. The edge's own answer, when no worker took the
+request, differs from a server's by its words, and lacks the header that names the worker:
 https://docs.runpod.io/serverless/load-balancing/build-a-worker, .../load-balancing/overview.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 from urllib.parse import quote
 
 from unigpu.driver import (
-    CallClass,
+    BufferedReply,
     DeploymentInfo,
-    Headers,
     HTTPCall,
     Io,
     Request,
     Response,
-    Role,
     State,
     StreamResponse,
     bearer,
+    buffered,
     gone,
     json_object,
+    words_of,
 )
 from unigpu.errors import ConfigurationError, NoWorkerReady, TransportError, UniGPUError, WorkerLost
 
@@ -38,31 +37,9 @@ OPERATION: Final = "runpod.http"
 HOLD: Final = 120.0
 """Seconds for which the edge waits for a worker: https://docs.runpod.io/serverless/load-balancing/overview."""
 _WORKER: Final = "x-runpod-worker-id"
-_NOBODY: Final = ("no workers available", "no worker available", "timed out waiting for worker")
-_KNOCK: Final = 2.0
+_NO_WORKER: Final = ("no workers available", "no worker available", "timed out waiting for worker")
+_START_S: Final = 2.0
 _GATEWAY: Final = frozenset({502, 503, 504, 524})
-
-
-@dataclass(frozen=True, slots=True)
-class BufferedReply:
-    """A reply that was read already, as one that is on its way."""
-
-    response: Response
-
-    @property
-    def status(self) -> int:
-        return self.response.status
-
-    @property
-    def headers(self) -> Headers:
-        return self.response.headers
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        if self.response.content:
-            yield self.response.content
-
-    async def read(self) -> bytes:
-        return self.response.content
 
 
 @contextlib.asynccontextmanager
@@ -73,23 +50,20 @@ async def request(api: RunPodAPI, io: Io, info: DeploymentInfo, call: HTTPCall) 
         if reply.status < 400 or _WORKER in reply.headers:
             yield reply
             return
-        said = Response(
-            status=reply.status, headers=reply.headers, content=await reply.read(), operation=asked.operation
-        )
+        said = await buffered(reply, OPERATION)
     error = _pod_error(said, info, idempotent=call.idempotent) if info.kind == "pod" else _edge_error(api, said, info)
     if error is not None:
         raise error
     yield BufferedReply(said)
 
 
-async def knock(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-    """Make the edge start a worker, and do not wait for it."""
-    call = HTTPCall(method="GET", target="/ping", deadline=min(deadline, io.now() + _KNOCK), hold=0.0)
+async def start_worker(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
+    """Make the edge start a worker, without waiting for it."""
+    call = HTTPCall(method="GET", target="/ping", deadline=min(deadline, io.now() + _START_S), hold=0.0)
     with contextlib.suppress(TransportError):  # it holds the request while a worker starts: that was the purpose
         async with io.stream(_edge_request(api, info, call)) as reply:
             if reply.status in (401, 403, 404):
-                said = Response(status=reply.status, headers=reply.headers, content=await reply.read())
-                error = _edge_error(api, said, info)
+                error = _edge_error(api, await buffered(reply, OPERATION), info)
                 if error is not None and not isinstance(error, NoWorkerReady):
                     raise error
 
@@ -109,31 +83,15 @@ def _edge_request(api: RunPodAPI, info: DeploymentInfo, call: HTTPCall) -> Reque
         )
     queue = info.details.get("type") == "QUEUE"
     base = f"{api.jobs}/{quote(info.id, safe='')}/openai" if queue else str(info.url)
-    role: Role = "jobs"
-    return _request(info, call, f"{base}{call.target}", role, (*call.headers, *bearer(api.key)))
+    headers = (*call.headers, *bearer(api.key))
+    return call.request(
+        f"{base}{call.target}", info=info, operation=OPERATION, headers=headers, role="jobs", held=call.hold
+    )
 
 
 def _pod_request(info: DeploymentInfo, call: HTTPCall) -> Request:
     """To the pod's public proxy, with nothing of the account."""
-    return _request(info, call, f"{info.url}{call.target}", "worker", call.headers)
-
-
-def _request(
-    info: DeploymentInfo, call: HTTPCall, url: str, role: Role, headers: tuple[tuple[str, str], ...]
-) -> Request:
-    return Request(
-        method=call.method,
-        url=url,
-        operation=OPERATION,
-        headers=headers,
-        content=call.content,
-        role=role,
-        call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-        deadline=call.deadline,
-        read_timeout=None if call.read_timeout is None else call.hold + call.read_timeout,
-        deployment=info.name,
-        foreign=True,
-    )
+    return call.request(f"{info.url}{call.target}", info=info, operation=OPERATION, held=call.hold)
 
 
 def _edge_error(api: RunPodAPI, said: Response, info: DeploymentInfo) -> UniGPUError | None:
@@ -141,15 +99,10 @@ def _edge_error(api: RunPodAPI, said: Response, info: DeploymentInfo) -> UniGPUE
 
     Which of its errors carry no worker's header is documented for "no worker" only; the rest is unverified.
     """
-    words = _words(said).lower()
-    if any(text in words for text in _NOBODY):
+    words = words_of(said).lower()
+    if any(text in words for text in _NO_WORKER):
         return NoWorkerReady(
-            f"RunPod has no worker of {info.name} for it: {words}",
-            state=None,
-            provider=PROVIDER,
-            operation=OPERATION,
-            deployment=info.name,
-            maybe_executed=False,
+            f"RunPod has no worker of {info.name} for it: {words}", state=None, **_common(info, ran=False)
         )
     problem = _problem(said)
     if said.status in (401, 403) and problem:
@@ -162,45 +115,30 @@ def _edge_error(api: RunPodAPI, said: Response, info: DeploymentInfo) -> UniGPUE
 
 
 def _pod_error(said: Response, info: DeploymentInfo, *, idempotent: bool) -> UniGPUError | None:
-    """What the proxy says by itself: nobody listens on that port (yet), or it took longer than 100 s.
+    """What the proxy says by itself: nothing listens on that port (yet), or it took longer than 100 s.
 
-    Where somebody listened when last seen, a 502 may be a server that died with the request in hand: one that must not
+    Where a server listened when last seen, a 502 may be a server that died with the request in hand: one that must not
     run twice is not sent again.
     """
     if said.status == 524 or (said.status == 502 and info.state is State.READY and not idempotent):
         return _lost(said, info)
     if said.status == 502:
-        return NoWorkerReady(
-            f"the pod {info.name} does not answer on port {info.port} (yet)",
-            state=None,
-            provider=PROVIDER,
-            operation=OPERATION,
-            deployment=info.name,
-            maybe_executed=False,
-        )
+        text = f"the pod {info.name} does not answer on port {info.port} (yet)"
+        return NoWorkerReady(text, state=None, **_common(info, ran=False))
     return None
 
 
 def _lost(said: Response, info: DeploymentInfo) -> WorkerLost:
     late = " within 100 s" if said.status == 524 else ""
-    return WorkerLost(
-        f"{info.name}: its worker gave no answer{late} (HTTP {said.status} of RunPod's proxy)",
-        provider=PROVIDER,
-        operation=OPERATION,
-        deployment=info.name,
-        maybe_executed=True,
-    )
+    text = f"{info.name}: its worker gave no answer{late} (HTTP {said.status} of RunPod's proxy)"
+    return WorkerLost(text, **_common(info, ran=True))
+
+
+def _common(info: DeploymentInfo, *, ran: bool) -> dict[str, Any]:
+    return {"provider": PROVIDER, "operation": OPERATION, "deployment": info.name, "maybe_executed": ran}
 
 
 def _problem(said: Response) -> bool:
     """Whether it is RunPod's form of an error: ``{"status": 401, "title": …}``."""
     body = json_object(said.content)
     return body.get("status") == said.status and "title" in body
-
-
-def _words(said: Response) -> str:
-    body = json_object(said.content)
-    text: Any = body.get("error") or body.get("detail") or body.get("message")
-    if isinstance(text, str):
-        return text
-    return said.content[:500].decode("utf-8", "replace").strip()

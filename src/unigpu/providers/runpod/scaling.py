@@ -21,9 +21,9 @@ async def roll(
     """As `unigpu.driver.Updates.update`: idle workers are replaced at once, busy ones after their job."""
     if bodies.secret_names(spec):
         await write_secrets(api, io, spec, identity, deadline=deadline)
-    choice = gpus.choose(spec, await gpus.serverless_catalogue(api, io, spec, deadline=deadline))
+    choice = gpus.choose(spec, await gpus.catalogue_of(api, io, spec, deadline=deadline))
     body = bodies.content_patch(spec, identity, choice, min_cuda=info.details.get("min_cuda"))
-    await _patch(api, io, info, body, gpu=choice.as_told(), deadline=deadline)
+    await _patch(api, io, info, body, gpu=choice.as_shown(), deadline=deadline)
 
 
 async def warm_up(api: RunPodAPI, io: Io, info: DeploymentInfo, spec: DeploymentSpec, *, deadline: float) -> None:
@@ -66,14 +66,14 @@ async def start_worker(api: RunPodAPI, io: Io, info: DeploymentInfo, *, deadline
     worker answers by itself, without the handler; a load balancer gets a health request, whose answer is not awaited.
 
     Raises:
-        UnsupportedError: the worker is another program, which would take such a job for an input.
+        UnsupportedError: the worker is another program, which would take that job for an input.
     """
     if info.kind == "pod":
         raise _not_here("wake", info)
     if info.details.get("type") == "LOAD_BALANCER":
         if is_rehearsal(io):
             return  # a dry run notes changes; this is a GET, and would start a worker
-        await request.knock(api, io, info, deadline=deadline)
+        await request.start_worker(api, io, info, deadline=deadline)
         return
     if info.worker_protocol == "foreign":
         raise _not_here("wake", info)
@@ -100,11 +100,10 @@ async def _must_be_cheap(api: RunPodAPI, io: Io, info: DeploymentInfo, now: Endp
     cap = tags.max_price
     if cap is None or now.gpu is None:
         return
-    query = gpus.catalogue_query("SERVERLESS", count=now.gpu.count)
     disk = now.disk if ",disk=" in (tags.spec_hash or "") else None  # as at create: where it was stated
     expensive = [
         one
-        for one in await gpus.gpu_types(api, io, query, deadline=deadline)
+        for one in await gpus.catalogue(api, io, "SERVERLESS", count=now.gpu.count, deadline=deadline)
         if one.pool in now.gpu.pools
         and one.id not in (now.gpu.excludedTypes or ())
         and (gpus.serverless_price(one, now.gpu.count, disk) or math.inf) > cap
@@ -143,14 +142,14 @@ async def _patch(
         operation="runpod.endpoint.patch",
         deployment=info.name,
         maybe_executed=True,
-        hint="Look at it in RunPod's console; update(gpu=...) sets them anew.",
+        hint="Check it in RunPod's console; update(gpu=...) sets its GPUs again.",
     )
 
 
 def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:
     what = "a pod" if info.kind == "pod" else "a serverless endpoint"
     return UnsupportedError(
-        f"{flag}: RunPod has no such thing for {what}",
+        f"{flag}: RunPod does not offer this for {what}",
         capability=flag,
         provider=PROVIDER,
         deployment=info.name,

@@ -5,35 +5,36 @@ https://docs.runpod.io/api-reference-v2/account/list-secrets. A value can never 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from unigpu.driver import CallClass, DeploymentSpec, Found, Identity, Io
-from unigpu.errors import ConflictError
+from unigpu.driver import BaseResource, CallClass, DeploymentSpec, Found, Identity, Io
+from unigpu.errors import ConflictError, NotFoundError
 
 from . import bodies
 from .api import RunPodAPI
-from .resources import RunPodResource
 from .wire import PROVIDER, SecretWire
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretsResource(RunPodResource):
-    """The account secrets of one create, as one: their names begin with our tag and the create's attempt.
+@dataclass(frozen=True, kw_only=True)
+class SecretsResource(BaseResource):
+    """The account secrets of one create call, as one: their names begin with our tag and the call's attempt.
 
-    Names are unique at RunPod, so making one again writes its value anew: harmless.
+    Names are unique at RunPod, so creating one again writes its value anew: harmless.
     """
 
+    api: RunPodAPI
     kind: str = "secrets"
-    optional: bool = True
     call: CallClass = CallClass.IDEMPOTENT
+    optional: bool = True
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         tag = self.name.replace("-", "_")
-        groups = sorted({_group(one.name) for one in await self._all(io, deadline=deadline)} - {""})
+        groups = sorted({_group(one.name) for one in await _secrets(self.api, io, deadline=deadline)} - {""})
         return [self._found(group) for group in groups if group.rpartition("_")[0] == tag]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
@@ -42,16 +43,14 @@ class SecretsResource(RunPodResource):
         return self._found(bodies.secret_group(identity))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        there = any(_group(one.name) == id for one in await self._all(io, deadline=deadline))
+        there = any(_group(one.name) == id for one in await _secrets(self.api, io, deadline=deadline))
         return self._found(id) if there else None
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        for one in await self._all(io, deadline=deadline):
+        for one in await _secrets(self.api, io, deadline=deadline):
             if _group(one.name) == id:
-                await self._delete(io, f"/account/secrets/{quote(one.id, safe='')}", "secret.delete", deadline=deadline)
-
-    async def _all(self, io: Io, *, deadline: float) -> Sequence[SecretWire]:
-        return await _secrets(self.api, io, deadline=deadline)
+                with contextlib.suppress(NotFoundError):  # it is gone already
+                    await self.api.send(io, "DELETE", _path(one), "secret.delete", deadline=deadline)
 
     def _found(self, group: str) -> Found:
         return Found(kind=self.kind, id=group, name=self.name, attempt=group.rpartition("_")[2])
@@ -79,9 +78,7 @@ async def write_secrets(api: RunPodAPI, io: Io, spec: DeploymentSpec, identity: 
                 continue
             except ConflictError:  # it was made meanwhile: an answer that was lost, or a list that is late
                 found = await _secret(api, io, full, deadline=deadline)
-        await api.send(
-            io, "PATCH", f"/account/secrets/{quote(found.id, safe='')}", "secret.patch", json=text, deadline=deadline
-        )
+        await api.send(io, "PATCH", _path(found), "secret.patch", json=text, deadline=deadline)
 
 
 async def _secrets(
@@ -102,6 +99,10 @@ async def _secret(api: RunPodAPI, io: Io, name: str, *, deadline: float) -> Secr
         provider=PROVIDER,
         operation="runpod.secret.create",
     )
+
+
+def _path(secret: SecretWire) -> str:
+    return f"/account/secrets/{quote(secret.id, safe='')}"
 
 
 def _group(name: str) -> str:

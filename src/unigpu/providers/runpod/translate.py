@@ -192,7 +192,7 @@ def found_registry(wire: RegistryWire) -> Found:
 
 
 def found_volume(wire: VolumeWire) -> Found:
-    """It belongs to no create: it outlives deployments, so it may be another than the one that is asked for."""
+    """It belongs to no create: it outlives deployments, so its size and place may be others than asked for."""
     return Found(kind="volume", id=wire.id, name=wire.name, shown={"size_gb": wire.size, "place": wire.dataCenter})
 
 
@@ -239,7 +239,7 @@ def endpoint_item(wire: EndpointWire, info: DeploymentInfo, health: HealthWire) 
 
 
 def ids_of(env: Mapping[str, str], registry: str | None, volumes: tuple[str, ...]) -> dict[str, str]:
-    """What it stands on, by kind: told by what it refers to."""
+    """The ids of what it refers to, by kind."""
     ids: dict[str, str] = {}
     group = next((found.group(1) for text in env.values() if (found := _REFERENCE.match(text))), None)
     if group is not None:

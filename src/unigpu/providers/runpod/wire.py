@@ -185,11 +185,6 @@ class BalanceWire(WireModel):
     billingMode: str
 
 
-class PaginationWire(WireModel):
-    nextCursor: str | None = None
-    hasNextPage: bool = False
-
-
 class JobWire(WireModel):
     id: str
     status: str

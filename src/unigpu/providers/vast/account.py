@@ -1,10 +1,10 @@
-"""What costs money on the account, whoever made it."""
+"""What costs money on the account, including what unigpu did not create."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from unigpu.driver import InventoryItem, Io, rows_in, shaped
+from unigpu.driver import InventoryItem, Io
 from unigpu.errors import NotFoundError
 
 from . import translate
@@ -14,7 +14,7 @@ from .wire import PROVIDER, InstanceWire, VolumeWire
 
 
 async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[InventoryItem]:
-    """Every machine (workers of endpoints too), every endpoint, and volumes, whoever made them."""
+    """Every machine (also the workers of endpoints), every endpoint, and every volume of the account."""
     items: list[InventoryItem] = []
     workers: dict[int, str] = {}
     for one in await api.endpoints(io, deadline=deadline):
@@ -38,9 +38,10 @@ async def inventory(api: VastAPI, io: Io, *, deadline: float) -> Sequence[Invent
             )
         )
     items += [instance_item(one, workers) for one in await api.instances(io, deadline=deadline)]
-    reply = await api.send(io, "GET", "/api/v0/volumes/", "volume.list", params=(("owner", "me"),), deadline=deadline)
-    for row in rows_in(reply.json(), "volumes", reply.operation):
-        volume = shaped(VolumeWire, row, reply.operation)
+    volumes = await api.listed(
+        io, VolumeWire, "/api/v0/volumes/", "volume.list", under="volumes", params=(("owner", "me"),), deadline=deadline
+    )
+    for volume in volumes:
         items.append(
             InventoryItem(
                 provider=PROVIDER,

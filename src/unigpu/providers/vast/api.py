@@ -159,15 +159,18 @@ class VastAPI(API):
             some = wanted[n : n + _NAMES]
             filters = {"name": {"eq": some[0]} if len(some) == 1 else {"in": some}}
             params = (("select_cols", '["*"]'), ("select_filters", json.dumps(filters, separators=(",", ":"))))
-            listed = await self.rows(
-                io, "/api/v0/template/", "template.search", under="templates", params=params, deadline=deadline
-            )
-            found += [one for one in rows(TemplateWire, listed, "vast.template.search") if one.name in some]
+            listed = await self.listed(
+                io, TemplateWire, "/api/v0/template/", "template.search", under="templates", params=params,
+                deadline=deadline,
+            )  # fmt: skip
+            found += [one for one in listed if one.name in some]
         return found
 
     async def endpoints(self, io: Io, *, deadline: float) -> Sequence[EndpointWire]:
-        listed = await self.rows(io, "/api/v0/endptjobs/", "endpoint.list", under="results", deadline=deadline)
-        return [self.remember(one) for one in rows(EndpointWire, listed, "vast.endpoint.list")]
+        listed = await self.listed(
+            io, EndpointWire, "/api/v0/endptjobs/", "endpoint.list", under="results", deadline=deadline
+        )
+        return [self.remember(one) for one in listed]
 
     async def endpoint(self, io: Io, id: str, *, deadline: float) -> EndpointWire | None:
         """An endpoint by its id; ``None``: Vast says that there is none."""
@@ -181,14 +184,14 @@ class VastAPI(API):
         return self.remember(shaped(EndpointWire, mapping(body).get("result", body), reply.operation))
 
     async def groups(self, io: Io, *, deadline: float) -> Sequence[GroupWire]:
-        listed = await self.rows(io, "/api/v0/workergroups/", "workergroup.list", under="results", deadline=deadline)
-        return rows(GroupWire, listed, "vast.workergroup.list")
+        path = "/api/v0/workergroups/"
+        return await self.listed(io, GroupWire, path, "workergroup.list", under="results", deadline=deadline)
 
     async def instances(self, io: Io, *, deadline: float) -> Sequence[InstanceWire]:
-        listed = await self.rows(
-            io, "/api/v1/instances/", "instance.list", under="instances", pages=_INSTANCES, deadline=deadline
-        )
-        return rows(InstanceWire, listed, "vast.instance.list")
+        return await self.listed(
+            io, InstanceWire, "/api/v1/instances/", "instance.list", under="instances", pages=_INSTANCES,
+            deadline=deadline,
+        )  # fmt: skip
 
     async def instance(self, io: Io, id: str, *, deadline: float) -> InstanceWire | None:
         """An instance by its id. One that was destroyed reads as ``{"instances": null}``, or as 404."""

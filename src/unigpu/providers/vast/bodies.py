@@ -210,7 +210,7 @@ def scale_body(
     scaling: Scaling | None,
 ) -> dict[str, Any]:
     """What `scale` changes. *now*: ``min_load``, ``cold_workers`` and ``max_queue_time`` as they are: a load that
-    somebody set is kept while a worker is asked for, no more machines are kept than there may be, and the longest wait
+    a user set is kept while a worker is asked for, no more machines are kept than there may be, and the longest wait
     stays where the target is below it."""
     body: dict[str, Any] = {}
     if workers is not None:

@@ -1,4 +1,4 @@
-"""Vast's verbs, top to bottom: check, deploy, look, change, call, log, list what costs money.
+"""Vast's verbs, top to bottom: check, create, read, change, call.
 
 A serverless deployment is a template, an endpoint and a workergroup; its workers are machines that Vast rents for it
 from strangers. A call asks the engine for a worker, and then the worker itself. A pod is one such machine.
@@ -7,6 +7,7 @@ https://docs.vast.ai/guides/serverless/architecture, https://docs.vast.ai/api-re
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final, Literal
@@ -15,6 +16,7 @@ from unigpu.driver import (
     DRIVER_API,
     Checked,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -25,32 +27,32 @@ from unigpu.driver import (
     InventoryItem,
     Invocation,
     Io,
+    JobInfo,
     Limit,
     LogLine,
     Offer,
     Pace,
     Rate,
     Resource,
-    Result,
     Scaling,
     State,
     StreamResponse,
     Worker,
+    answered,
     gone,
 )
 from unigpu.errors import NotFoundError
 
-from . import account, bodies, calls, instances, logs, market, request, scaling, translate
+from . import account, bodies, calls, instances, market, request, scaling, translate
 from .api import LIMITS, VastAPI
 from .check import check
+from .logs import logs
 from .options import Options, SpecOptions
 from .resources import EndpointResource, GroupResource, ListCache, TemplateResource
 from .scaling import set_limits
 from .tls import trust_of
 from .wire import PROVIDER, GroupWire
 
-_LOOK_S: Final = 30.0
-_FOLLOW_S: Final = 5.0
 _IN_PLACE: Final = frozenset(
     {
         "code", "command", "concurrency", "disk", "env", "execution_timeout", "gpu", "handler", "idempotent", "image",
@@ -59,7 +61,7 @@ _IN_PLACE: Final = frozenset(
 )  # fmt: skip
 
 
-class VastDriver:
+class VastDriver(DeployDriver):
     """Serverless endpoints and instances."""
 
     name: ClassVar[str] = PROVIDER
@@ -70,7 +72,7 @@ class VastDriver:
     limits: ClassVar[Mapping[str, Limit]] = LIMITS
 
     request_hold = 3600.0  # the caller waits, not the platform: as long as it likes
-    state_pace = Pace(floor=5.0, cap=15.0, jitter=0.2)  # each look is four calls, and Vast wants seconds between them
+    state_pace = Pace(floor=5.0, cap=15.0, jitter=0.2)  # a read is four requests, and Vast wants seconds between them
     update_kinds: ClassVar[frozenset[str]] = frozenset({"serverless"})
 
     def __init__(self, config: DriverConfig) -> None:
@@ -122,7 +124,7 @@ class VastDriver:
             instances.InstanceResource(**common, optional=not pod),
         )
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     async def deployments(self, io: Io, *, deadline: float) -> Sequence[DeploymentInfo]:
         """Endpoints and instances. What their workers do is not in the list: an endpoint's state is not known by it."""
@@ -131,15 +133,10 @@ class VastDriver:
         known = [known for one in endpoints if (known := translate.untag(one.endpoint_name))]
         templates = await self._api.templates(io, [name for name, _ in known], deadline=deadline)
         machines = await self._api.instances(io, deadline=deadline)
-        by_endpoint = {one.endpoint_id: one for one in groups}
         return (
-            *(
-                translate.endpoint_info(one, template=translate.its_template(one, templates, group), group=group)
-                for one in endpoints
-                for group in (by_endpoint.get(one.id),)
-            ),
+            *(translate.endpoint_among(one, templates, groups) for one in endpoints),
             *(instances.instance_info(one) for one in machines if translate.untag(one.label)),
-        )  # fmt: skip
+        )
 
     async def read(self, io: Io, info: DeploymentInfo, *, deadline: float) -> DeploymentInfo | None:
         if info.kind == "pod":
@@ -151,7 +148,7 @@ class VastDriver:
         templates = await self._api.templates(io, [info.provider_name], deadline=deadline)
         template = next((one for one in templates if str(one.id) == info.ids.get("template")), None)
         group: GroupWire | None = None
-        # An update that stopped half way shows in the workergroup: it is read where the template says anything new.
+        # An update that stopped in between shows in the workergroup: it is read where the template has anything new.
         same = template is not None and translate.found_template(template).spec_hash == info.spec_hash
         if not same or "workergroup" not in info.ids:
             groups = await self._api.groups(io, deadline=deadline)
@@ -179,43 +176,11 @@ class VastDriver:
                 raise gone(info, operation=exc.operation) from exc
             return ()
 
-    async def logs(
+    def logs(
         self, io: Io, info: DeploymentInfo, *, worker: str | None, follow: bool, tail: int
     ) -> AsyncIterator[LogLine]:
-        """Each machine's own log; where there is no machine yet, what the engine says of its search. Following asks
-        again, and gives what was not there before."""
-        seen: dict[str, list[str]] = {}
-        first = True
-        while first or follow:
-            until = io.now() + _LOOK_S
-            ids = [worker] if worker else await self._machines(io, info, deadline=until)
-            amount = tail if first else logs.MOST
-            lines: list[LogLine] = []
-            for id_ in ids:
-                try:
-                    found = await logs.of_machine(self._api, io, info, id_, tail=amount, deadline=until)
-                except NotFoundError:
-                    if worker is not None:
-                        raise  # of all workers one may have ended meanwhile, and its log with it
-                    continue
-                lines += [LogLine(text=text, worker_id=id_) for text in _after(seen.get(id_), found)]
-                seen[id_] = found
-            if not ids and info.kind == "serverless":
-                told = await logs.of_engine(self._api, io, info, tail=amount, deadline=until)
-                texts = [one.text for one in told]
-                fresh = len(_after(seen.get(""), texts))
-                lines += told[len(told) - fresh :]
-                seen[""] = texts
-            for line in lines[max(0, len(lines) - tail) :] if first else lines:
-                yield line
-            first = False
-            if follow:
-                await io.sleep(_FOLLOW_S)
-
-    async def _machines(self, io: Io, info: DeploymentInfo, *, deadline: float) -> list[str]:
-        if info.kind == "pod":
-            return [info.id]
-        return [one.id for one in await self.workers(io, info, deadline=deadline)]
+        workers = functools.partial(self.workers, io, info)
+        return logs(self._api, io, info, workers, worker=worker, follow=follow, tail=tail)
 
     async def offers(
         self,
@@ -271,8 +236,8 @@ class VastDriver:
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        return await calls.invoke(self._api, io, info, call)
+    async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
+        return answered(call, await calls.invoke(self._api, io, info, call))
 
     def stream(self, io: Io, info: DeploymentInfo, call: Invocation) -> AsyncIterator[Any]:
         return calls.stream(self._api, io, info, call)
@@ -281,13 +246,3 @@ class VastDriver:
         if info.kind == "pod":
             return request.pod_request(io, info, call)
         return request.request(self._api, io, info, call)
-
-
-def _after(before: list[str] | None, now: list[str]) -> list[str]:
-    """What of *now* was not at the end of *before*: a log's tail that has moved on."""
-    if not before:
-        return now
-    for n in range(min(len(before), len(now)), 0, -1):
-        if before[-n:] == now[:n]:
-            return now[n:]
-    return now

@@ -1,7 +1,7 @@
 """A pod at Vast: one rented machine. Found by its label, rented from an offer, called at its public port.
 
-An offer may be taken by somebody else between the search and the rental: that is normal, and the next one is tried. A
-rental is never sent again by itself: after an unclear answer the label is looked for.
+Another customer may take an offer between the search and the rental. That is normal, and the next offer is tried. A
+rental is never repeated: after an unclear answer the label is searched for.
 https://docs.vast.ai/api-reference/instances/create-instance
 """
 
@@ -33,11 +33,11 @@ from unigpu.driver import (
 )
 from unigpu.errors import APIStatusError, NoCapacityError, NotFoundError, TransportError
 
-from . import bodies, ending, translate
+from . import bodies, translate
 from .api import VastAPI
 from .docker_flags import tags_in
 from .market import as_json, country, disk_of, of_spec, search
-from .resources import VastResource
+from .resources import VastResource, destroy
 from .wire import PROVIDER, InstanceWire, OfferWire
 
 _PROBE_S: Final = 10.0
@@ -92,13 +92,13 @@ class InstanceResource(VastResource):
         raise _no_offer(spec.name, len(refused), f" ({'; '.join(refused[:3])})" if refused else "")
 
     async def _rent(self, io: Io, offer: OfferWire, *, deadline: float) -> Found:
-        """One rental. Whatever it answers, a contract in it is a machine that is billed: that is told first, and
-        whether it runs is judged afterwards (`must_run`)."""
+        """One rental. A contract in the reply is a machine that is billed, whatever else the reply says. So it is
+        reported first, and `must_run` judges afterwards whether it runs."""
         spec, identity = self.made_from()
         reply = await io.send(
             self.api.request(
                 "PUT", f"/api/v0/asks/{offer.id}/", "instance.create", json=bodies.instance_body(spec, identity),
-                role="create", call=self.call, deadline=deadline, deployment=spec.name,
+                role="create", call=self.call, deadline=deadline, deployment=spec.name, read_timeout=None,
             )
         )  # fmt: skip
         contract = _contract(reply)
@@ -121,11 +121,11 @@ class InstanceResource(VastResource):
         return None if wire is None else found_instance(wire)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        await ending.destroy(self.api, io, id, deadline=deadline)
+        await destroy(self.api, io, id, deadline=deadline)
 
 
 def _was_taken(exc: APIStatusError) -> bool:
-    """Whether an offer was taken by somebody else: normal between a search and a rental."""
+    """Whether another customer took the offer between the search and the rental."""
     return exc.status in (404, 410) or "no_such_ask" in exc.message or "offer_not_found" in exc.message
 
 
@@ -152,7 +152,7 @@ async def must_run(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: floa
     """After a rental whose answer did not say that it runs: a stopped machine is started once.
 
     Raises:
-        NoCapacityError: its GPU is somebody else's; the caller takes it back.
+        NoCapacityError: another customer has its GPU. The caller deletes the machine.
     """
     wire = await api.instance(io, info.id, deadline=deadline)
     if wire is None or "stopped" not in (wire.intended_status, wire.actual_status):
@@ -208,11 +208,11 @@ async def probed(api: VastAPI, io: Io, wire: InstanceWire, *, deadline: float) -
         url=f"{first.url}/",
         operation="vast.instance.probe.get",
         role="worker",
-        call=CallClass.USER_DECIDES,  # the next look asks again
+        call=CallClass.USER_DECIDES,  # the next check asks again
         deadline=min(deadline, io.now() + _PROBE_S),
         read_timeout=_PROBE_S,
         deployment=first.name,
-        reroutes=True,  # that nobody listens yet is no news of the provider
+        reroutes=True,  # a port that is closed says nothing about the provider
         foreign=True,
     )
     try:

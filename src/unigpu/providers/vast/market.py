@@ -181,15 +181,15 @@ def _text(value: Any) -> str:
 
 
 def contradicts(read_back: Mapping[str, Any] | str | None, conditions: Sequence[Condition]) -> str | None:
-    """Where what Vast made of a search lets dearer machines in than asked: in words. ``None``: it does not, or Vast
-    does not tell."""
-    told = mapping(read_back)
-    if not told:
+    """How Vast's reading of a search allows more expensive machines than asked, in words. ``None``: it does not, or
+    Vast does not show its reading."""
+    shown = mapping(read_back)
+    if not shown:
         return None
     cap = next((one.value for one in conditions if one.field == "dph_total"), None)
     if cap is None:
         return None
-    price = mapping(told.get("dph_total"))
+    price = mapping(shown.get("dph_total"))
     most = price.get("lte", price.get("lt"))
     if not isinstance(most, int | float) or isinstance(most, bool) or not math.isclose(most, cap, rel_tol=1e-6):
         return f"max_price is ${cap:g} a worker-hour, and Vast understood {dict(price)}"

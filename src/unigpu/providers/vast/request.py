@@ -9,20 +9,27 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from collections.abc import AsyncGenerator
+from typing import Any, cast
 
-from unigpu.driver import CallClass, DeploymentInfo, Headers, HTTPCall, Io, Request, Response, StreamResponse
+from unigpu.driver import (
+    MARK,
+    BufferedReply,
+    DeploymentInfo,
+    HTTPCall,
+    Io,
+    Response,
+    StreamResponse,
+    buffered,
+    json_object,
+)
 from unigpu.errors import InvalidResponseError, NoWorkerReady, TransportError, UnsupportedError
 
 from .api import VastAPI
-from .calls import again, body_of, whole
+from .calls import again
 from .options import TUNNEL
-from .routing import Route
+from .routing import CALL, Route
 from .wire import PROVIDER
-
-MARK: Final = "x-unigpu-http"
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +45,7 @@ async def request(api: VastAPI, io: Io, info: DeploymentInfo, call: HTTPCall) ->
             if MARK in reply.headers if tunnelled else reply.status not in (401, 422, 429) and reply.status < 500:
                 yield reply
                 return
-            said = await whole(reply)
+            said = await buffered(reply, CALL)
         if said.content and not tunnelled and not _is_pyworkers(said):
             yield BufferedReply(said)  # the server's own answer
             return
@@ -58,24 +65,11 @@ async def pod_request(io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGene
     """A request to an instance's own port: plain http to a public address, with the caller's headers and no others.
 
     Raises:
-        NoWorkerReady: nobody listens there (yet).
+        NoWorkerReady: its port does not answer (yet).
     """
     if info.url is None:
         raise _no_answer(info, "it has no public address yet")
-    asked = Request(
-        method=call.method,
-        url=f"{info.url}{call.target}",
-        operation="vast.http",
-        headers=call.headers,
-        content=call.content,
-        role="worker",
-        call=CallClass.IDEMPOTENT if call.idempotent else CallClass.USER_DECIDES,
-        deadline=call.deadline,
-        read_timeout=call.read_timeout,
-        deployment=info.name,
-        reroutes=True,
-        foreign=True,
-    )
+    asked = call.request(f"{info.url}{call.target}", info=info, operation="vast.http", reroutes=True)
     async with contextlib.AsyncExitStack() as stack:
         try:
             reply = await stack.enter_async_context(io.stream(asked))
@@ -86,28 +80,6 @@ async def pod_request(io: Io, info: DeploymentInfo, call: HTTPCall) -> AsyncGene
         yield reply
 
 
-@dataclass(frozen=True, slots=True)
-class BufferedReply:
-    """A reply that was read already, as a stream."""
-
-    response: Response
-
-    @property
-    def status(self) -> int:
-        return self.response.status
-
-    @property
-    def headers(self) -> Headers:
-        return self.response.headers
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        if self.response.content:
-            yield self.response.content
-
-    async def read(self) -> bytes:
-        return self.response.content
-
-
 def _packed(call: HTTPCall) -> dict[str, Any]:
     """A request for unigpu's PyWorker, which makes it inside the container (``unigpu/worker/pyworker.py``)."""
     content = base64.b64encode(call.content or b"").decode()
@@ -116,7 +88,7 @@ def _packed(call: HTTPCall) -> dict[str, Any]:
 
 def _is_pyworkers(reply: Response) -> bool:
     """Whether PyWorker says that it cannot read the envelope: else a 422 is the server's own."""
-    body = body_of(reply)
+    body = json_object(reply.content)
     return reply.status == 422 and (body == {"error": "invalid JSON"} or "auth_data" in body or "payload" in body)
 
 

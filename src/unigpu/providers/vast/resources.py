@@ -1,51 +1,64 @@
-"""What a serverless deployment consists of at Vast: a template (what runs), an endpoint (the limits, and what is
-called), a workergroup (what may be rented). Created in that order, ended in reverse.
+"""The resources of a serverless deployment: a template (what runs), an endpoint (the limits, and what is called), a
+workergroup (what may be rented). Created in that order, deleted in reverse.
 
 Vast has no idempotency key, makes the ids, and shows by listing what exists. How soon is not documented; its own tools
-look for up to a minute, so the settle window is one (unverified).
+search for up to a minute, so the settle window is one (unverified).
+
+Whether deleting an endpoint or a workergroup destroys every machine of it is stated in three ways by Vast's documents
+and tools, and a machine that was missed is billed on. So the ids of the machines are remembered first, and searched for
+afterwards, twice: one may have been rented while the others went. https://docs.vast.ai/guides/serverless (worker
+states), https://github.com/vast-ai/docs/pull/915.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import ClassVar, Final
 
 from unigpu.driver import (
-    CallClass,
+    BaseResource,
     Consistency,
-    DeploymentSpec,
     Found,
-    Identity,
     Io,
+    Response,
     Tags,
     found_of,
     is_rehearsal,
+    items,
     mapping,
     parse,
     shaped,
 )
-from unigpu.errors import ConflictError, InvalidRequestError, InvalidResponseError, NotFoundError, UniGPUError
+from unigpu.errors import (
+    AuthenticationError,
+    ConflictError,
+    DeadlineExceeded,
+    InvalidRequestError,
+    InvalidResponseError,
+    NotFoundError,
+)
 
-from . import bodies, ending, translate
+from . import bodies, translate
 from .api import VastAPI
-from .market import contradicts, of_spec
 from .wire import PROVIDER, EndpointWire, GroupWire, ResultWire, TemplateWire
 
-LISTED: Final = Consistency(kind="listed", settle=60.0)
+_LISTED: Final = Consistency(kind="listed", settle=60.0)
 _TAKEN: Final = ("already exist", "already in use", "already has", "duplicate")
-
-
-_STILL_S: Final = 5.0
+_FRESH_S: Final = 5.0
+_PASSES: Final = 2
+_PASS_S: Final = 2.0
+_LONGEST_S: Final = 10.0
 
 
 @dataclass(slots=True)
 class ListCache:
-    """The lists that parts of one deployment read for each other: each list has an interval of seconds at Vast, and an
-    endpoint is described by three of them.
+    """The lists that resources of one deployment read for each other: each list has an interval of seconds at Vast, and
+    an endpoint is described by three of them.
 
-    What *exists* is read by each part's own `find`. A list that a neighbour read moments before describes what stands
-    beside it, and is its own find where it was read since the last one (`handed`). Any write forgets both.
+    What *exists* is read by each resource's own `find`. A list that a neighbour read moments before describes what
+    stands beside it, and is its own find where it was read since the last one (`handed`). Any write forgets both.
     """
 
     templates: tuple[float, Sequence[TemplateWire]] | None = None
@@ -58,28 +71,13 @@ class ListCache:
         self.handed = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VastResource:
-    """What the parts have in common. *spec* and *identity* are there where it may be created."""
+@dataclass(frozen=True, kw_only=True)
+class VastResource(BaseResource):
+    """What Vast's resources have in common."""
 
     api: VastAPI
-    name: str
     lists: ListCache = field(default_factory=ListCache)
-    spec: DeploymentSpec | None = None
-    identity: Identity | None = None
-    call: CallClass = CallClass.RECONCILE
-    consistency: Consistency = LISTED
-    bills_cold: str | None = None
-    optional: bool = False
-
-    def made_from(self) -> tuple[DeploymentSpec, Identity]:
-        if self.spec is None or self.identity is None:
-            raise AssertionError("a part of something that exists is never created")
-        return self.spec, self.identity
-
-    @property
-    def label(self) -> str | None:
-        return None if self.spec is None else self.spec.name
+    consistency: Consistency = _LISTED
 
     async def templates(self, io: Io, *, deadline: float) -> Sequence[TemplateWire]:
         """Those of this name, as they are now."""
@@ -96,10 +94,51 @@ class VastResource:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
+class _RentingResource(VastResource):
+    """One that Vast rents machines for."""
+
+    path: ClassVar[str]
+    is_group: ClassVar[bool] = False
+
+    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
+        """Delete it and all of its machines. One that is gone already is success.
+
+        Raises:
+            DeadlineExceeded: machines of it are still there; `may_bill` names them.
+        """
+        self.lists.forget()
+        machines = await self._workers(io, id, deadline=deadline)
+        with contextlib.suppress(NotFoundError):
+            reply = await self.api.send(io, "DELETE", f"{self.path}{id}/", f"{self.kind}.delete", deadline=deadline)
+            machines |= _machines_in(reply)
+        passes, pause = 0, _PASS_S
+        while machines and passes < _PASSES:
+            machines |= await self._workers(io, id, deadline=deadline)
+            there = {one.id for one in await self.api.instances(io, deadline=deadline)} & machines
+            for one in sorted(there):
+                await destroy(self.api, io, str(one), deadline=deadline)
+            passes = 0 if there else passes + 1
+            if passes < _PASSES:
+                if io.now() + pause >= deadline:
+                    raise _left(there or machines, f"vast.{self.kind}.delete")
+                await io.sleep(pause)
+                pause = min(pause * 1.5, _LONGEST_S)
+
+    async def _workers(self, io: Io, id: str, *, deadline: float) -> set[int]:
+        try:
+            return {one.id for one in await self.api.workers(io, id, group=self.is_group, deadline=deadline)}
+        except (NotFoundError, AuthenticationError, InvalidRequestError):
+            # The engine does not know it (any more): an endpoint's own key ends with it. The delete names its machines,
+            # too, and refuses a key that is really wrong.
+            return set()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TemplateResource(VastResource):
     """It carries all that another process must know, in its variables."""
 
+    path: ClassVar[str] = "/api/v0/template/"
     kind: str = "template"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
@@ -112,21 +151,12 @@ class TemplateResource(VastResource):
             bodies.must_be_sendable(spec)
         body = bodies.template_body(spec, identity, engine=self.api.engine)
         self.lists.forget()
-        reply = await self.api.send(
-            io, "POST", "/api/v0/template/", "template.create", json=body, role="create", call=self.call,
-            deadline=deadline, deployment=self.label,
-        )  # fmt: skip
+        reply = await self.post(io, self.path, body, deadline=deadline)
         data: object = reply.json()
-        told = mapping(mapping(data).get("template"))
-        if not told:
-            raise InvalidResponseError(
-                f"{reply.operation}: Vast's reply shows no template",
-                provider=PROVIDER,
-                operation=reply.operation,
-                deployment=spec.name,
-                maybe_executed=True,
-            )
-        wire = shaped(TemplateWire, {"name": identity.provider_name, **told}, reply.operation)
+        shown = mapping(mapping(data).get("template"))
+        if not shown:
+            raise _incomplete(reply, "shows no template", spec.name)
+        wire = shaped(TemplateWire, {"name": identity.provider_name, **shown}, reply.operation)
         if wire.hash_id is not None:
             self.lists.hashes[str(wire.id)] = wire.hash_id
         return Found(
@@ -139,32 +169,32 @@ class TemplateResource(VastResource):
         )
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
-        found = await self.templates(io, deadline=deadline)
-        return next((translate.found_template(one) for one in found if str(one.id) == id), None)
+        return next((one for one in await self.find(io, deadline=deadline) if one.id == id), None)
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
         self.lists.forget()
         try:
             await self.api.send(
-                io, "DELETE", "/api/v0/template/", "template.delete", json={"template_id": int(id)}, deadline=deadline
+                io, "DELETE", self.path, "template.delete", json={"template_id": int(id)}, deadline=deadline
             )
         except NotFoundError:
             return  # it is gone already
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointResource(VastResource):
+@dataclass(frozen=True, kw_only=True)
+class EndpointResource(_RentingResource):
     """The limits, and the name that calls are routed by."""
 
+    path: ClassVar[str] = "/api/v0/endptjobs/"
     kind: str = "endpoint"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         endpoints = await self.api.endpoints(io, deadline=deadline)
         mine = [one for one in endpoints if (translate.untag(one.endpoint_name) or ("",))[0] == self.name]
-        return [] if not mine else await self._shown(io, mine, deadline=deadline)
+        return [] if not mine else await self._described(io, mine, deadline=deadline)
 
-    async def _shown(self, io: Io, wires: Sequence[EndpointWire], *, deadline: float) -> list[Found]:
-        since = io.now() - _STILL_S
+    async def _described(self, io: Io, wires: Sequence[EndpointWire], *, deadline: float) -> list[Found]:
+        since = io.now() - _FRESH_S
         lists = self.lists
         if lists.groups is None or lists.groups[0] < since:
             await self.groups(io, deadline=deadline)
@@ -174,7 +204,7 @@ class EndpointResource(VastResource):
         templates, groups = lists.templates, lists.groups
         if templates is None or groups is None:
             raise AssertionError("both were read")
-        return [found_of("endpoint", shown(one, templates[1], groups[1])) for one in wires]
+        return [found_of(self.kind, translate.endpoint_among(one, templates[1], groups[1])) for one in wires]
 
     async def create_cold(self, io: Io, made: Mapping[str, Found], *, deadline: float) -> Found:
         """Without load and without machines to keep.
@@ -186,10 +216,7 @@ class EndpointResource(VastResource):
         body = bodies.endpoint_body(spec, identity)
         self.lists.forget()
         try:
-            reply = await self.api.send(
-                io, "POST", "/api/v0/endptjobs/", "endpoint.create", json=body, role="create", call=self.call,
-                deadline=deadline, deployment=self.label,
-            )  # fmt: skip
+            reply = await self.post(io, self.path, body, deadline=deadline)
         except InvalidRequestError as exc:
             if not any(words in exc.message.lower() for words in _TAKEN):
                 raise
@@ -197,7 +224,7 @@ class EndpointResource(VastResource):
         wire = parse(ResultWire, reply)
         id_ = wire.result if wire.result is not None else wire.id
         if id_ is None:
-            raise _no_id(reply.operation, spec.name)
+            raise _incomplete(reply, "has no id", spec.name)
         seen = EndpointWire.model_validate(
             {
                 "id": id_, "endpoint_name": body["endpoint_name"], "endpoint_state": "active", "min_load": 0.0,
@@ -208,29 +235,31 @@ class EndpointResource(VastResource):
         tags = Tags.read(bodies.env_of(spec, identity))
         info = translate.endpoint_info(seen, template=None, group=None, workers=(), tags=tags)
         ids = {kind: one.id for kind, one in made.items()} | {self.kind: str(id_)}
-        return found_of("endpoint", info.model_copy(update={"ids": ids}))
+        return found_of(self.kind, info.model_copy(update={"ids": ids}))
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         wire = await self.api.endpoint(io, id, deadline=deadline)
-        return None if wire is None else (await self._shown(io, [wire], deadline=deadline))[0]
+        return None if wire is None else (await self._described(io, [wire], deadline=deadline))[0]
 
     async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        """With its workergroups and workers, by Vast's word; that its machines are gone is looked at besides."""
-        self.lists.forget()
-        await ending.end(self.api, io, f"/api/v0/endptjobs/{id}/", "endpoint.delete", id, deadline=deadline)
+        """With its workergroups and workers, as Vast says; that its machines are gone is checked as well."""
+        await super().delete(io, id, deadline=deadline)
+        self.api.own.pop(id, None)  # its key ended with it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupResource(VastResource):
+@dataclass(frozen=True, kw_only=True)
+class GroupResource(_RentingResource):
     """What may be rented, at which price."""
 
+    path: ClassVar[str] = "/api/v0/workergroups/"
+    is_group: ClassVar[bool] = True
     kind: str = "workergroup"
     bills_cold: str | None = "perhaps one machine, which an older service rents to measure it"
 
     async def find(self, io: Io, *, deadline: float) -> Sequence[Found]:
         last, handed = self.lists.groups, self.lists.handed
         self.lists.handed = False
-        if last is None or not handed or last[0] < io.now() - _STILL_S:
+        if last is None or not handed or last[0] < io.now() - _FRESH_S:
             rows = await self.groups(io, deadline=deadline)
         else:
             rows = last[1]
@@ -244,68 +273,55 @@ class GroupResource(VastResource):
         """
         spec, identity = self.made_from()
         template = made["template"]
-        told = self.lists.hashes.get(template.id)
-        if told is None:
+        hash_id = self.lists.hashes.get(template.id)
+        if hash_id is None:
             known = await self.templates(io, deadline=deadline)
-            told = next((one.hash_id for one in known if str(one.id) == template.id), None)
-        body = bodies.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=told)
+            hash_id = next((one.hash_id for one in known if str(one.id) == template.id), None)
+        body = bodies.group_body(spec, endpoint=made["endpoint"].id, template=template.id, template_hash=hash_id)
         self.lists.forget()
-        reply = await self.api.send(
-            io, "POST", "/api/v0/workergroups/", "workergroup.create", json=body, role="create", call=self.call,
-            deadline=deadline, deployment=self.label,
-        )  # fmt: skip
+        reply = await self.post(io, self.path, body, deadline=deadline)
         wire = parse(ResultWire, reply)
         id_ = wire.id if wire.id is not None else wire.result
         if id_ is None:
-            raise _no_id(reply.operation, spec.name)
+            raise _incomplete(reply, "has no id", spec.name)
         return Found(kind=self.kind, id=str(id_), name=self.name, attempt=identity.attempt)
 
     async def read(self, io: Io, id: str, *, deadline: float) -> Found | None:
         found = await self.groups(io, deadline=deadline)
         return next((translate.found_group(one) for one in found if str(one.id) == id), None)
 
-    async def delete(self, io: Io, id: str, *, deadline: float) -> None:
-        self.lists.forget()
-        await ending.end(
-            self.api, io, f"/api/v0/workergroups/{id}/", "workergroup.delete", id, group=True, deadline=deadline
-        )  # fmt: skip
+
+async def destroy(api: VastAPI, io: Io, id: str, *, deadline: float) -> None:
+    """Destroy one instance; its disk goes with it. One that is gone already is success."""
+    with contextlib.suppress(NotFoundError):
+        await api.send(io, "DELETE", f"/api/v0/instances/{id}/", "instance.delete", json={}, deadline=deadline)
 
 
-# -- what several of them do ------------------------------------------------------------------------------------------
+def _machines_in(reply: Response) -> set[int]:
+    """The machines that the reply to a delete names."""
+    body: object = reply.json() if reply.content else None
+    named = [one for key in ("deleted_workers", "failed_workers") for one in items(mapping(body).get(key))]
+    return {one for one in named if isinstance(one, int) and not isinstance(one, bool)}
 
 
-def shown(wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]) -> Any:
-    """An endpoint with what stands beside it, as a deployment."""
-    group = next((one for one in groups if one.endpoint_id == wire.id), None)
-    return translate.endpoint_info(wire, template=translate.its_template(wire, templates, group), group=group)
-
-
-def must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: str | None = None) -> None:
-    """Before anything is rented; or after a change of *endpoint*, whose workers run.
-
-    Raises:
-        InvalidResponseError: what Vast made of the search lets dearer machines in than was asked.
-    """
-    wrong = None
-    if group is not None:
-        wrong = contradicts(group.search_query, of_spec(spec, bodies.options_of(spec)))
-    if wrong is not None:
-        raise InvalidResponseError(
-            f"{spec.name}: {wrong}; " + ("no worker was replaced" if endpoint else "nothing was rented"),
-            provider=PROVIDER,
-            operation="vast.workergroup.list",
-            deployment=spec.name,
-            maybe_executed=endpoint is None,
-            may_bill=() if endpoint is None else (f"endpoint {endpoint}",),
-            hint=endpoint and "Machines that it rents from now on may be dearer: scale it to (0, 1), or tear it down.",
-        )
-
-
-def _no_id(operation: str, name: str) -> UniGPUError:
-    return InvalidResponseError(
-        f"{operation}: Vast's reply has no id",
+def _left(ids: Iterable[int], operation: str) -> DeadlineExceeded:
+    names = tuple(f"instance {one}" for one in sorted(ids))
+    return DeadlineExceeded(
+        f"machines of it may still be there: {', '.join(names)}",
         provider=PROVIDER,
         operation=operation,
+        maybe_executed=True,
+        may_bill=names,
+        hint="Tear it down again, or destroy them in Vast's console.",
+        stop_reason="deadline",
+    )
+
+
+def _incomplete(reply: Response, what: str, name: str) -> InvalidResponseError:
+    return InvalidResponseError(
+        f"{reply.operation}: Vast's reply {what}",
+        provider=PROVIDER,
+        operation=reply.operation,
         deployment=name,
         maybe_executed=True,
     )

@@ -1,6 +1,6 @@
 """A call in two hops: ``/route/`` names a worker and signs for it, then the worker itself is asked.
 
-What waits here is this caller: Vast keeps no queue that would hand an answer to somebody who left. Rules:
+The caller itself waits: Vast keeps no queue that would hold an answer for a caller that left. Rules:
 
 * Everything ends at the deadline, every pause included.
 * The worker is a stranger's machine. It gets the signed route and the payload: no key, no header of ours.
@@ -30,8 +30,10 @@ from unigpu.driver import (
     Response,
     State,
     StreamResponse,
+    WorkerCall,
     WorkerState,
     gone,
+    is_own,
     mapping,
     shaped,
 )
@@ -44,7 +46,6 @@ from unigpu.errors import (
     TransportError,
     UniGPUError,
     WorkerFailed,
-    WorkerLost,
 )
 
 from . import translate
@@ -90,11 +91,16 @@ class Route:
     checked_at: float | None = None
     is_ready: bool = False
 
+    @property
+    def worker(self) -> WorkerCall:
+        """What a worker's answer means."""
+        return WorkerCall(info=self.info, operation=CALL, own=is_own(self.info))
+
     async def next(self) -> tuple[str, Mapping[str, Any]]:
         """A worker's address and the signed route; waits until there is one.
 
         Raises:
-            NoWorkerReady: no worker was ready by ``start_deadline``; or it is stopped, and somebody must start it.
+            NoWorkerReady: no worker was ready by ``start_deadline``; or the deployment is stopped.
             DeadlineExceeded: all were busy until the deadline.
             DeploymentGone, AuthenticationError, ...: as the engine says.
             WorkerFailed: workers cannot start.
@@ -191,7 +197,7 @@ class Route:
         if not exc.never_sent:
             if not idempotent:
                 raise exc
-            raise self.lost(exc.message, operation=exc.operation) from exc
+            raise self.worker.lost(exc.message) from exc
         self.missed = self.missed + 1 if self.unreachable == url else 1
         self.unreachable, self.status = url, f"a worker could not be reached ({exc.message})"
         if not exc.retryable:
@@ -316,7 +322,7 @@ class Route:
         if self.is_ready:
             return
         if len(failed) >= _FAILED:
-            said = next((one.error_msg for one in failed if one.error_msg), None) or "Vast tells no reason"
+            said = next((one.error_msg for one in failed if one.error_msg), None) or "Vast gives no reason"
             text = f"{len(failed)} workers of {self.info.name} failed, and none is ready: {said}"
             raise self._failure(WorkerFailed, text, operation=None)
         if not at_last and all(state is WorkerState.STOPPED for state in states):
@@ -343,11 +349,6 @@ class Route:
             maybe_executed=ran,
             stop_reason="deadline",
         )
-
-    def lost(self, why: str, *, operation: str | None) -> WorkerLost:
-        """A worker had it, and gave no answer."""
-        text = f"a worker of {self.info.name} gave no answer: {why}"
-        return self._failure(WorkerLost, text, operation=operation, maybe_executed=True)
 
     def _failure(
         self,

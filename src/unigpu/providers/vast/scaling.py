@@ -13,7 +13,7 @@ from unigpu.errors import APIStatusError, InvalidResponseError, UnsupportedError
 
 from . import bodies, instances, routing, translate
 from .api import VastAPI
-from .resources import must_be_capped
+from .market import contradicts, of_spec
 from .wire import PROVIDER, GroupWire
 
 
@@ -52,7 +52,7 @@ async def update(
     )
     await _put_group(api, io, info, group.id, changed, deadline=deadline)
     groups = await api.groups(io, deadline=deadline)
-    must_be_capped(spec, next((one for one in groups if one.id == group.id), None), endpoint=info.id)
+    _must_be_capped(spec, next((one for one in groups if one.id == group.id), None), endpoint=info.id)
     planned = bodies.changed_body(spec, identity, was=info.spec_hash, min_load=wire.min_load)
     await _put(api, io, info, planned, deadline=deadline)
     await _roll(api, io, info, group.id, deadline=deadline)
@@ -66,7 +66,7 @@ async def warm(api: VastAPI, io: Io, info: DeploymentInfo, spec: DeploymentSpec,
         return
     groups = await api.groups(io, deadline=deadline)
     group = next((one for one in groups if str(one.endpoint_id) == info.id), None)
-    must_be_capped(spec, group)
+    _must_be_capped(spec, group)
     await _join(api, io, info, spec, group, deadline=deadline)
     options = bodies.options_of(spec)
     cold = spec.workers[0] == 0 and not (options.cold_workers or options.min_load or options.min_cold_load)
@@ -111,7 +111,7 @@ async def set_limits(
 
 
 async def wake(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) -> None:
-    """One question to ``/route/``: it counts as one call that waits, so a worker is started. Nobody follows it."""
+    """One question to ``/route/``: it counts as one call that waits, so Vast starts a worker. The route is not used."""
     route = routing.Route(api, io, info, deadline, deadline)
     await route.ask()
 
@@ -133,8 +133,8 @@ async def start(api: VastAPI, io: Io, info: DeploymentInfo, *, deadline: float) 
 
 
 async def _roll(api: VastAPI, io: Io, info: DeploymentInfo, group: int, *, deadline: float) -> None:
-    """Ask for the roll. The guide says that it begins by itself, users saw old workers stay; so it is asked for,
-    and a "no" (there is no worker to replace) is none of ours."""
+    """Ask for the roll: the guide says that it begins by itself, but users saw old workers stay. A refusal means that
+    there is no worker to replace."""
     try:
         await api.send(
             io, "POST", "/update_workers/", "workergroup.roll", json={"workergroup_id": group}, deadline=deadline,
@@ -154,8 +154,8 @@ async def _join(
     if group is None or template is None or group.template_id is None or str(group.template_id) == template:
         return
     found = await api.templates(io, [info.provider_name], deadline=deadline)
-    told = next((one.hash_id for one in found if str(one.id) == template), None)
-    body = bodies.group_body(spec, endpoint=info.id, template=template, template_hash=told)
+    hash_id = next((one.hash_id for one in found if str(one.id) == template), None)
+    body = bodies.group_body(spec, endpoint=info.id, template=template, template_hash=hash_id)
     await _put_group(api, io, info, group.id, body, deadline=deadline)
 
 
@@ -171,6 +171,27 @@ async def _put_group(
 async def _put(api: VastAPI, io: Io, info: DeploymentInfo, body: Mapping[str, Any], *, deadline: float) -> None:
     """Set some of an endpoint's limits: only what is set is sent, as Vast takes ``null`` for a value."""
     await api.about(io, "PUT", info, "", "endpoint.put", json=dict(body), deadline=deadline)
+
+
+def _must_be_capped(spec: DeploymentSpec, group: GroupWire | None, *, endpoint: str | None = None) -> None:
+    """Before anything is rented; or after a change of *endpoint*, whose workers run.
+
+    Raises:
+        InvalidResponseError: Vast's reading of the search allows more expensive machines than asked.
+    """
+    wrong = None
+    if group is not None:
+        wrong = contradicts(group.search_query, of_spec(spec, bodies.options_of(spec)))
+    if wrong is not None:
+        raise InvalidResponseError(
+            f"{spec.name}: {wrong}; " + ("no worker was replaced" if endpoint else "nothing was rented"),
+            provider=PROVIDER,
+            operation="vast.workergroup.list",
+            deployment=spec.name,
+            maybe_executed=endpoint is None,
+            may_bill=() if endpoint is None else (f"endpoint {endpoint}",),
+            hint=endpoint and "Machines that it rents from now on may cost more: scale it to (0, 1), or tear it down.",
+        )
 
 
 def _not_here(flag: str, info: DeploymentInfo) -> UnsupportedError:

@@ -2,7 +2,7 @@
 
 Vast signs each instance's certificate with a root of its own (``https://console.vast.ai/static/jvastai_root.cer``; the
 name in it is the machine's address). It is the same in three independent public copies, and never fetched at run time:
-whoever could change that answer could change the worker, too. The root does not say that it may sign, so OpenSSL's
+an attacker who can change that answer can change the worker, too. The root does not say that it may sign, so OpenSSL's
 strict check (RFC 5280) is off in this one context (vastai 1.9.1, ``serverless/client/client.py``, does the same).
 """
 

@@ -97,6 +97,14 @@ def its_template(wire: EndpointWire, templates: Sequence[TemplateWire], group: G
     return named or same or (mine[0] if len(mine) == 1 else None)
 
 
+def endpoint_among(
+    wire: EndpointWire, templates: Sequence[TemplateWire], groups: Sequence[GroupWire]
+) -> DeploymentInfo:
+    """An endpoint with what stands beside it, as a deployment."""
+    group = next((one for one in groups if one.endpoint_id == wire.id), None)
+    return endpoint_info(wire, template=its_template(wire, templates, group), group=group)
+
+
 def endpoint_info(
     wire: EndpointWire,
     *,
@@ -180,9 +188,9 @@ def endpoint_state(word: str | None, least: int, workers: Sequence[WorkerWire] |
         return State.STARTING, said or f"a worker {', '.join(words)}"
     failed = [one for one, state in zip(workers, states, strict=True) if state is WorkerState.FAILED]
     if failed:
-        return State.STARTING, said or f"{len(failed)} workers failed: {failed[0].error_msg or 'no reason is told'}"
+        return State.STARTING, said or f"{len(failed)} workers failed: {failed[0].error_msg or 'Vast gives no reason'}"
     if least:
-        return State.STARTING, said or "Vast looks for a machine that fits, or wakes one"
+        return State.STARTING, said or "Vast searches for a machine that fits, or wakes one"
     return State.COLD, said
 
 

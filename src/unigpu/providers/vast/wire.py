@@ -117,14 +117,6 @@ class ResultWire(WireModel):
     id: int | None = None
 
 
-class OutputWire(WireModel):
-    """What unigpu's worker answers."""
-
-    output: Any = None
-    execution_s: float | None = None
-    error: Mapping[str, Any] | None = None
-
-
 class VolumeWire(WireModel):
     id: int
     label: str | None = None

@@ -16,6 +16,7 @@ from unigpu.driver import (
     CallClass,
     Checked,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -32,11 +33,11 @@ from unigpu.driver import (
     Offer,
     Rate,
     Resource,
-    Result,
     Scaling,
     State,
     StreamResponse,
     Worker,
+    answered,
     worker_hour,
     workers_hour,
 )
@@ -50,7 +51,7 @@ from .scaling import set_count, start, stop, warm
 from .wire import EndpointWire, PodWire
 
 
-class YottaDriver:
+class YottaDriver(DeployDriver):
     """Endpoints (QUEUE, ALB, CUSTOM) and pods of one account."""
 
     name: ClassVar[str] = PROVIDER
@@ -106,7 +107,7 @@ class YottaDriver:
         api = self._api
         endpoints = await api.listed(io, EndpointWire, PATHS[ENDPOINT], "endpoint.list", deadline=deadline)
         pods = await api.listed(io, PodWire, PATHS[POD], "pod.list", deadline=deadline)
-        found = [translate.endpoint_info(one, self.base, self._options) for one in endpoints]
+        found = [translate.endpoint_info(one, self._api.base, self._options) for one in endpoints]
         found += [translate.pod_info(one, self._options) for one in pods]
         return tuple(one for one in found if one.state is not State.GONE)
 
@@ -183,7 +184,9 @@ class YottaDriver:
         return calls.has_jobs(info)
 
     async def submit(self, io: Io, info: DeploymentInfo, call: Invocation) -> JobInfo:
-        """Put a task into the queue."""
+        """Put a task into the queue. The gateway of an ALB endpoint, and a pod, answer the call itself."""
+        if not self.has_jobs(info):
+            return answered(call, await calls.invoke(self._gateway(io, info, call.deadline), call))
         return await calls.submit(self._api, io, info, call)
 
     async def status(self, io: Io, info: DeploymentInfo, job_id: str, *, wait: float = 0.0, deadline: float) -> JobInfo:
@@ -203,10 +206,6 @@ class YottaDriver:
             source="https://docs.yottalabs.ai/api-and-sdk/api-reference-v2/serverless",
             hint="It runs to its end; stop() ends its worker, with everything else that runs there.",
         )
-
-    async def invoke(self, io: Io, info: DeploymentInfo, call: Invocation) -> Result:
-        """One call, held: by the gateway of an ALB endpoint, or at a pod's own address."""
-        return await calls.invoke(self._gateway(io, info, call.deadline), call)
 
     def request(self, io: Io, info: DeploymentInfo, call: HTTPCall) -> AbstractAsyncContextManager[StreamResponse]:
         """A request to the user's own server, by the same ways."""

@@ -6,6 +6,6 @@ It is what the crash matrix runs on, and the worked example of ``docs/write-a-dr
 from __future__ import annotations
 
 from .driver import ReferenceDriver
-from .face import HOST, ReferenceFace
+from .emulator import HOST, ReferenceEmulator
 
-__all__ = ["HOST", "ReferenceDriver", "ReferenceFace"]
+__all__ = ["HOST", "ReferenceDriver", "ReferenceEmulator"]

@@ -16,6 +16,7 @@ from unigpu.driver import (
     Checked,
     Consistency,
     Content,
+    DeployDriver,
     DeploymentInfo,
     DeploymentSpec,
     DriverConfig,
@@ -69,7 +70,7 @@ def endpoint(api: ReferenceAPI, name: str, **made_from: Any) -> ListedResource[E
     )  # fmt: skip
 
 
-class ReferenceDriver:
+class ReferenceDriver(DeployDriver):
     """The verbs, in the order in which a deployment lives."""
 
     name: ClassVar[str] = "reference"

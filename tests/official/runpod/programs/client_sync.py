@@ -1,4 +1,4 @@
-"""RunPod's own client, synchronous and unmodified: prints what it gives as JSON. argv: the face, a key, a worker."""
+"""RunPod's own client, synchronous and unmodified: prints what it gives as JSON. argv: its address, a key, a worker."""
 
 import json
 import sys

@@ -1,15 +1,15 @@
-"""The face on loopback with TLS workers, which need a private ``/etc`` for their certificate."""
+"""The emulator on loopback with TLS workers, which need a private ``/etc`` for their certificate."""
 
 import sys
 from functools import partial
 
-from unigpu.cloud import _standalone
-from unigpu.cloud.faces.vast import Quirks, VastFace
+from unigpu.emulator import serve
+from unigpu.emulator.apis.vast.emulator import Quirks, VastEmulator
 
 
-def face(name):
-    return partial(VastFace, quirks=Quirks(worker_tls=True))
+def emulator(name):
+    return partial(VastEmulator, quirks=Quirks(worker_tls=True))
 
 
-_standalone._face = face
-sys.exit(_standalone.serve_main(["vast"], "127.0.0.1", 0))
+serve._emulator = emulator
+sys.exit(serve.serve_main(["vast"], "127.0.0.1", 0))

@@ -1,0 +1,1 @@
+"""HTTP: connections, requests, replies. Nothing outside imports an HTTP library."""

@@ -1,1 +1,0 @@
-"""Faces: each platform's wire protocol over the engine. A face only translates, and never imports a driver."""

@@ -1,0 +1,1 @@
+"""How platforms choose the number of workers, as pure functions."""

@@ -1,0 +1,1 @@
+"""The engine on real time, as an ASGI app."""

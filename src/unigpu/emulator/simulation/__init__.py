@@ -1,0 +1,1 @@
+"""Simulated workers on virtual time, in memory."""
