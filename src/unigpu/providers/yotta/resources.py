@@ -30,13 +30,11 @@ from unigpu.errors import ConflictError, InvalidResponseError, NoCapacityError, 
 from . import bodies, gpus, translate
 from .api import CREDENTIAL, ENDPOINT, NO_ROUTE, PATHS, POD, PROVIDER, YottaAPI, kind_of
 from .options import SpecOptions
-from .wire import CredentialWire, EndpointWire, PodWire, StockWire
-
-Row = EndpointWire | PodWire | CredentialWire
+from .wire import CredentialWire, EndpointWire, PodWire, ResourceWire, StockWire
 
 
 @dataclass(frozen=True, kw_only=True)
-class YottaResource(ListedResource[Row]):
+class YottaResource(ListedResource[ResourceWire]):
     """A resource of any kind."""
 
     api: YottaAPI
@@ -193,7 +191,7 @@ class CredentialResource(YottaResource):
         return (bodies.credential_body(self.name, spec),)
 
 
-_KINDS: Final[Mapping[str, tuple[type[YottaResource], type[Row], str | None]]] = {
+_KINDS: Final[Mapping[str, tuple[type[YottaResource], type[ResourceWire], str | None]]] = {
     ENDPOINT: (EndpointResource, EndpointWire, "all its workers, from RUNNING"),
     POD: (PodResource, PodWire, "its GPUs and disk, from RUNNING"),
     CREDENTIAL: (CredentialResource, CredentialWire, None),

@@ -27,7 +27,7 @@ from unigpu.driver import (
 from .api import CREDENTIAL, ENDPOINT, POD, PROVIDER
 from .gpus import price_in
 from .options import PORT, Options
-from .wire import CredentialWire, EndpointWire, PodWire, WorkerWire
+from .wire import CredentialWire, EndpointWire, PodWire, ResourceWire, WorkerWire
 
 UNKNOWN: Final = Tags()
 ASSUMED: Final = ("interface", "port", "route", "execution_timeout", "concurrency", "idempotent", "worker_protocol")
@@ -70,7 +70,7 @@ _STOPS: Final = "it is stopping"
 
 
 def found(
-    wire: EndpointWire | PodWire | CredentialWire,
+    wire: ResourceWire,
     base: str,
     options: Options,
     known: Tags,

@@ -71,6 +71,10 @@ class CredentialWire(Wire):
     created_at: Time = None
 
 
+ResourceWire = EndpointWire | PodWire | CredentialWire
+"""A row of what a deployment consists of."""
+
+
 class WorkerWire(Wire):
     id: Id | None = None
     worker_id: Id | None = None
