@@ -104,6 +104,7 @@ class FakeDriver(DeployDriver):
     cloud: ClassVar[FakeCloud]
     long_poll = 0.0
     submit_call = CallClass.IDEMPOTENT
+    update_kinds = frozenset({"serverless", "pod"})
 
     def __init__(self, config: DriverConfig) -> None:
         self.config = config

@@ -40,7 +40,7 @@ def endpoint(**more: Any) -> Response:
 
 
 def invoke(cloud: Scripted, info: DeploymentInfo = INFO, **more: Any) -> Any:
-    return cloud.run(driver().invoke(cloud.io, info, call(**more)))
+    return cloud.run(driver().submit(cloud.io, info, call(**more)))
 
 
 async def _request(cloud: Scripted, info: DeploymentInfo, **more: Any) -> tuple[int, bytes]:

@@ -480,9 +480,6 @@ def test_what_is_not_known_of_a_task_is_told_apart(script: Callable[..., Scripte
         with pytest.raises(kind):
             cloud.run(driver().status(cloud.io, INFO, "a", deadline=UNTIL))
     cloud = script({f"POST {EP}/tasks": reply(code=10001, message="non-QUEUE endpoint")})
-    alb = INFO.model_copy(update={"details": {"service_mode": "ALB"}})
-    with pytest.raises(errors.UnsupportedError, match="no QUEUE endpoint"):
-        cloud.run(driver().submit(cloud.io, alb, call()))
     with pytest.raises(errors.InvalidRequestError):
         cloud.run(driver().submit(cloud.io, INFO, call()))
 

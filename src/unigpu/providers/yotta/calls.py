@@ -37,7 +37,6 @@ from unigpu.driver import (
 from unigpu.errors import (
     APIStatusError,
     ConfigurationError,
-    InvalidRequestError,
     NoWorkerReady,
     TransportError,
     UnsupportedError,
@@ -64,7 +63,6 @@ async def submit(api: YottaAPI, io: Io, info: DeploymentInfo, call: Invocation) 
 
     Raises:
         NoWorkerReady: the endpoint does not run.
-        UnsupportedError: it takes no tasks.
     """
     body = task_body(info, call)
     try:
@@ -79,13 +77,6 @@ async def submit(api: YottaAPI, io: Io, info: DeploymentInfo, call: Invocation) 
                 deployment=info.name,
                 state=str(info.state),
                 maybe_executed=False,
-            ) from exc
-        if isinstance(exc, InvalidRequestError) and not has_jobs(info):
-            raise UnsupportedError(
-                f"{info.name or info.provider_name} takes no tasks: it is no QUEUE endpoint.",
-                provider=PROVIDER,
-                deployment=info.name,
-                capability="submit",
             ) from exc
         raise
     return JobInfo(id=api.parse(SubmittedWire, reply).task_id, status=JobStatus.QUEUED)
