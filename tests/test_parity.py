@@ -34,6 +34,7 @@ RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"
 RENAMED |= {"__next__": "__anext__"}
 # No I/O happens where these are called.
 NEVER_AWAITED = {
+    "adopt",  # it sends nothing
     "__init__",
     "__iter__",
     "stream",
@@ -48,7 +49,7 @@ NEVER_AWAITED = {
 VERBS = {
     "deploy", "invoke", "scale", "teardown", "submit", "stream", "map", "get", "deployments", "workers", "logs",
     "wait_ready", "wake", "stop", "start", "update", "capabilities", "close", "gc", "inventory",
-    "plan", "offers", "explain", "request", "openai",
+    "plan", "offers", "explain", "request", "openai", "adopt",
 }  # fmt: skip
 
 
@@ -104,6 +105,7 @@ def test_the_verbs_are_these() -> None:
 def test_a_deployment_has_the_verbs_that_concern_it() -> None:
     mine = {n for n in methods(Deployment) if not n.startswith("_")}
     assert mine == VERBS - {
+        "adopt",
         "deploy",
         "get",
         "deployments",

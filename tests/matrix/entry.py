@@ -88,7 +88,7 @@ class Platform:
     Attributes:
         name: Of the entry: the provider's, and for its pods ``-pod`` after it.
         key: The environment variable of its key, and the key that the emulator takes.
-        face: Makes its face: engine, key, seed, and rows a page of its lists (where they have pages).
+        emulator: Makes its emulated API: engine, key, seed, and rows a page of its lists (where they have pages).
         fields: What is deployed, as spec fields.
         kinds: The resources of a deployment, in the order of creation.
         main: The kind that is called.
@@ -116,7 +116,7 @@ class Platform:
 
     name: str
     key: tuple[str, str]
-    face: Callable[[Engine, str, int, int], EmulatedAPI]
+    emulator: Callable[[Engine, str, int, int], EmulatedAPI]
     fields: Mapping[str, Any]
     kinds: tuple[str, ...]
     main: str

@@ -168,7 +168,7 @@ class World:
             behavior=Behavior(cold_start=2.0, duration=0.1),
             settings=EngineSettings(**settings),
         )
-        self.face = platform.face(self.cloud.engine, platform.key[1], seed, page)
+        self.face = platform.emulator(self.cloud.engine, platform.key[1], seed, page)
         self.cloud.mount(self.face)
         self.pending: list[tuple[float, int, Callable[[], object]]] = []
         self.order = itertools.count()
@@ -303,7 +303,7 @@ class World:
         world.platform, world.fields, world.clock, world.path = self.platform, self.fields, self.clock, self.path
         world.config, world.deleted = self.config, []
         world.cloud = VirtualCloud(clock=self.clock, behavior=Behavior(cold_start=2.0, duration=0.1))
-        world.cloud.mount(self.platform.face(world.cloud.engine, self.platform.key[1], 99, 50))
+        world.cloud.mount(self.platform.emulator(world.cloud.engine, self.platform.key[1], 99, 50))
         made = list[list[tuple[Request, list[str]]]]()
         for name in (NAME, OTHER):
             io = Recording(world)

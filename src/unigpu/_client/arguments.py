@@ -32,6 +32,9 @@ ON_TIMEOUT: Final[tuple[OnTimeout, ...]] = ("cancel", "keep")
 ON_UNSUPPORTED: Final[tuple[OnUnsupported, ...]] = ("raise", "adapt")
 WAIT: Final[tuple[Wait, ...]] = (True, False, "worker")
 
+BY_ID: Final = "id:"
+"""Begins the address of an endpoint that is called by its id on the platform."""
+
 _MAX_SECONDS: Final = 10 * 366 * 86400.0
 _MAX_DEPTH: Final = 200
 # Parameters of deploy, update and plan: what a mistyped keyword may have been meant to be.
@@ -104,8 +107,27 @@ def provider_names(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(provider_name, given)))
 
 
+def endpoint_id(value: object) -> str:
+    """The id, or the name on the platform, of an endpoint that unigpu did not create.
+
+    Raises:
+        ConfigurationError: it cannot be one.
+    """
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 200 or "@" in value:
+        raise ConfigurationError('id: give the endpoint\'s id on the platform, as in get(id="4nz8u2rlh5ts1a").')
+    return value
+
+
+def route_or_none(value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value.startswith("/")):
+        raise ConfigurationError('route: give a path, as in "/generate".')
+    return value
+
+
 def address(value: object, provider: str | None = None) -> tuple[str, str | None]:
-    """``"summarize"`` or ``"summarize@vast"`` as name and provider.
+    """``"summarize"``, ``"summarize@vast"`` or ``"id:4nz8u2rlh5ts1a@runpod"`` as name and provider.
+
+    The name of an endpoint that is called by its id keeps the prefix `BY_ID`.
 
     Args:
         provider: What ``provider=`` says beside it.
@@ -116,10 +138,12 @@ def address(value: object, provider: str | None = None) -> tuple[str, str | None
     if not isinstance(value, str):
         raise ConfigurationError(f"give a deployment's handle, name or address, not {type(value).__name__}.")
     name, at, where = value.partition("@")
-    if not re.fullmatch(NAME_PATTERN, name) or (at and not where):
+    if name.startswith(BY_ID):
+        endpoint_id(name.removeprefix(BY_ID))
+    elif not re.fullmatch(NAME_PATTERN, name) or (at and not where):
         raise ConfigurationError(
             f"{value[:80]!r} is no deployment: give a handle, a name (lower-case letters, digits and hyphens, a letter "
-            'first, at most 63), or an address as in "summarize@runpod".'
+            'first, at most 63), or an address as in "summarize@runpod" or "id:4nz8u2rlh5ts1a@runpod".'
         )
     if where and provider is not None and provider != where:
         raise ConfigurationError(f"provider={provider!r}, and the address says {where!r}: which one?")
@@ -157,9 +181,11 @@ def whole_spec(seen: Seen) -> DeploymentSpec:
     return spec.with_changes(secrets=values) if spec.secrets else spec
 
 
-def declared(info: DeploymentInfo, *, interface: Interface | None, port: int | None) -> DeploymentInfo:
+def declared(
+    info: DeploymentInfo, *, interface: Interface | None, port: int | None, route: str | None = None
+) -> DeploymentInfo:
     """*info* with what the caller says of it, where the platform cannot tell."""
-    given: dict[str, str | int | None] = {"interface": interface, "port": port}
+    given: dict[str, str | int | None] = {"interface": interface, "port": port, "route": route}
     changes = {name: one for name, one in given.items() if one is not None and one != getattr(info, name)}
     for name, one in changes.items():
         if name not in info.assumed:

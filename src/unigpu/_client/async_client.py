@@ -311,23 +311,48 @@ class AsyncClient(AsyncHTTPVerbs, Unpicklable):
 
     async def get(
         self,
-        name: str,
+        name: str | None = None,
         *,
+        id: str | None = None,
         provider: str | None = None,
         interface: Interface | None = None,
         port: int | None = None,
+        route: str | None = None,
+        idempotent: bool = False,
     ) -> AsyncDeployment:
-        """The deployment of that name or address, looked up now.
+        """The deployment of that name or address, or any endpoint of the account by its id, looked up now.
+
+        An endpoint that unigpu did not create is called with every promise about calls. Nothing is written there:
+        ``scale``, ``update``, ``stop``, ``start`` and ``teardown`` are refused until `adopt`.
 
         Args:
+            name: The name, or an address such as ``"summarize@vast"`` or ``"id:4nz8u2rlh5ts1a@runpod"``. Give exactly
+                one of *name* and *id*.
+            id: The endpoint's id, or its name, on the platform.
             interface: What it is, where the platform cannot be asked (``.info.assumed`` says so).
-            port: The same.
+            port: The port of its own server, where the platform cannot be asked.
+            route: Where calls are posted, on platforms where an endpoint has several routes.
+            idempotent: The handler may safely run twice for one input.
 
         Raises:
-            NotFoundError: there is none; names the nearest.
+            NotFoundError: there is none; names what exists under a like name or id.
+            ConfigurationError: the platform does not show something that is needed; names the argument.
         """
-        seen = self._verbs.get(name, provider=provider, interface=interface, port=port)
+        seen = self._verbs.get(
+            name, id=id, provider=provider, interface=interface, port=port, route=route, idempotent=idempotent
+        )
         return AsyncDeployment(self, self._verbs, await seen)
+
+    def adopt(self, deployment: AsyncDeployment) -> AsyncDeployment:
+        """Allow changes of an endpoint that unigpu did not create, for this handle only. Nothing is sent.
+
+        ``gc`` never touches it, and a ``with`` block leaves it running.
+
+        Returns:
+            The same handle.
+        """
+        self._verbs.adopt(deployment)
+        return deployment
 
     async def deployments(self, *, provider: str | Sequence[str] | None = None) -> Deployments[AsyncDeployment]:
         """The deployments of this namespace, on every provider that has a key, or on those that are named.

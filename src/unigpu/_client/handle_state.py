@@ -54,8 +54,9 @@ class DeploymentView(Unpicklable):
 
     @property
     def address(self) -> str:
-        """Name and provider, as in ``"summarize@local"``: what another process or client calls it by."""
-        return f"{self._seen.label}@{self._seen.info.provider}"
+        """What another process or client calls it by: ``"summarize@local"``, or ``"id:4nz8u2rlh5ts1a@runpod"`` for one
+        that unigpu did not create."""
+        return self._seen.address
 
     @property
     def id(self) -> str:

@@ -25,6 +25,8 @@ class Seen:
     Attributes:
         owned: That deploy created it, so leaving the ``with`` block ends it.
         gone: It was torn down through this client.
+        foreign: unigpu did not create it: it is called, and not changed, until `adopted`.
+        adopted: The user allowed changes of this handle's deployment.
     """
 
     info: DeploymentInfo
@@ -35,10 +37,18 @@ class Seen:
     ttl_enforced_by: TtlEnforcer | None = None
     owned: bool = False
     gone: bool = False
+    foreign: bool = False
+    adopted: bool = False
 
     @property
     def label(self) -> str:
         return self.info.name or self.info.provider_name
+
+    @property
+    def address(self) -> str:
+        """What another client calls it by."""
+        name = f"id:{self.info.id}" if self.foreign or self.adopted else self.label
+        return f"{name}@{self.info.provider}"
 
 
 class KnownDeployments:
@@ -52,10 +62,17 @@ class KnownDeployments:
         self._namespace = namespace
         self._now: dict[tuple[str, str], DeploymentInfo] = {}
         self._ever: set[tuple[str, str]] = set()
+        self._by_id: dict[tuple[str, str], DeploymentInfo] = {}
 
     def remember(self, info: DeploymentInfo) -> None:
         self._now[info.provider, info.provider_name] = info
         self._ever.add((info.provider, info.provider_name))
+
+    def remember_id(self, id_: str, info: DeploymentInfo) -> None:
+        self._by_id[info.provider, id_] = info
+
+    def recall_id(self, provider: str, id_: str) -> DeploymentInfo | None:
+        return self._by_id.get((provider, id_))
 
     def recall(self, provider: str, name: str) -> DeploymentInfo | None:
         return self._now.get((provider, provider_name(self._namespace, name)))

@@ -9,7 +9,8 @@ from typing import Final
 
 from unigpu import _lifecycle
 from unigpu._lifecycle import Scope
-from unigpu.errors import ConfigurationError, NotFoundError, UniGPUError
+from unigpu.driver import DeployDriver, EndpointRef, is_in_namespace
+from unigpu.errors import ConfigurationError, NotFoundError, UniGPUError, UnsupportedError
 from unigpu.models import DeploymentInfo, provider_name
 
 from . import arguments
@@ -81,6 +82,29 @@ class Lookup:
             await self.pay(self._context.scope_of(target.info), deadline)
         return target
 
+    async def changed(self, doing: str, given: DeploymentLike, deadline: float, report: Report | None = None) -> Target:
+        """As `control`, for a verb that changes the deployment.
+
+        Raises:
+            UnsupportedError: unigpu did not create it, and the user has not adopted it.
+        """
+        target = await self.target(given, deadline, report)
+        self.require_changeable(doing, target.seen)
+        with in_time():
+            await self.pay(self._context.scope_of(target.info), deadline)
+        return target
+
+    def require_changeable(self, doing: str, seen: Seen) -> None:
+        """Raise `UnsupportedError` for an endpoint that unigpu did not create."""
+        if seen.foreign:
+            raise UnsupportedError(
+                f"{doing}: unigpu did not create {seen.address}, so it changes nothing there.",
+                provider=seen.info.provider,
+                deployment=seen.label,
+                capability="adopt",
+                hint="client.adopt(app) allows it for that handle; gc never touches it.",
+            )
+
     async def renewed(self, target: Target, error: UniGPUError) -> Target:
         """The target, looked up again because *error* says that it is gone: a name afresh, a handle by its name where a
         platform only lists.
@@ -99,8 +123,8 @@ class Lookup:
                 name, provider = self.address(given)
                 self._known.forget_name(provider, name)
                 seen = await self.find(name, provider, deadline, fresh=True)
-            elif not await self._found_again(seen, deadline):
-                raise error
+            elif seen.foreign or seen.adopted or not await self._found_again(seen, deadline):
+                raise error  # an endpoint of another is that one, and no other of its name
         scope = self._context.scope_of(seen.info, target.report)
         return Target(given, seen, scope, deadline, target.report, renewed=True)
 
@@ -116,12 +140,14 @@ class Lookup:
 
     def used(self, target: Target) -> Seen:
         """The target, which exists: the verb has just worked on it."""
-        if not target.seen.gone:
+        if not target.seen.gone and target.info.ours:
             self._known.remember(target.seen.info)
         return target.seen
 
     async def pay(self, scope: Scope, deadline: float) -> None:
         """What a control call does first: make the checks that are due, end what has expired. It never fails."""
+        if not isinstance(scope.driver, DeployDriver):
+            return  # it creates nothing, so nothing is owed
         await _lifecycle.pay_quietly(scope, deadline=deadline)
         await _lifecycle.end_expired(scope, deadline=deadline)
 
@@ -144,7 +170,7 @@ class Lookup:
         if session is not self._session:
             raise ConfigurationError(
                 f"this handle of {seen.label} belongs to another client.",
-                hint=f"Use the client that made it, or its address: {seen.label}@{seen.info.provider}.",
+                hint=f"Use the client that made it, or its address: {seen.address}.",
             )
         return seen
 
@@ -160,6 +186,9 @@ class Lookup:
         Raises:
             NotFoundError: there is none; names the nearest.
         """
+        if name.startswith(arguments.BY_ID):
+            ref = EndpointRef(id=name.removeprefix(arguments.BY_ID))
+            return await self.endpoint(ref, provider, deadline, fresh=fresh)
         info = None if fresh else self._known.recall(provider, name)
         if info is None:
             listed = await self.listing(provider, deadline)
@@ -171,6 +200,25 @@ class Lookup:
                 info = info.model_copy(update={"name": name, "namespace": self._session.namespace})
                 self._known.remember(info)
         return self._context.seen(info, None)
+
+    async def endpoint(
+        self, ref: EndpointRef, provider: str, deadline: float, *, fresh: bool = False, idempotent: bool = False
+    ) -> Seen:
+        """An endpoint on the platform, also one that unigpu did not create. Nothing is written there.
+
+        Raises:
+            NotFoundError: there is none; names what exists under a like name or id.
+        """
+        info = None if fresh else self._known.recall_id(provider, ref.id)
+        if info is None:
+            scope = self._context.scope(provider, ref.interface or "function")
+            info = await scope.driver.find(scope.io, ref, deadline=deadline)
+            if idempotent:
+                info = info.model_copy(update={"idempotent": True})
+            self._known.remember_id(ref.id, info)
+        seen = self._context.seen(info, None)
+        seen.foreign = not (info.ours and is_in_namespace(info.provider_name, self._session.namespace))
+        return seen
 
     async def listing(self, provider: str, deadline: float) -> Sequence[DeploymentInfo]:
         """Every deployment of the namespace, without those that have just expired."""

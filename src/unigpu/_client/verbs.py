@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from unigpu import _lifecycle
 from unigpu._lifecycle import IfExists, OnFailure, Wait
-from unigpu.driver import Logs
+from unigpu.driver import EndpointRef, Logs
 from unigpu.elasticity.capabilities import Capabilities
 from unigpu.errors import ClientClosed, ConfigurationError, NotFoundError, UniGPUError, UnsupportedError
 from unigpu.models import (
@@ -143,7 +143,7 @@ class Verbs:
         if "name" in changes:
             raise ConfigurationError("name: a deployment keeps its name; deploy another one, and tear this one down.")
         try:
-            target = await self.lookup.control(deployment, deadline, reporter)
+            target = await self.lookup.changed("update()", deployment, deadline, reporter)
             while True:
                 try:
                     await self._update(target, changes, wait, reporter, adapt=adapt)
@@ -188,7 +188,7 @@ class Verbs:
         limits = (0, 0) if none else scale_range(workers)
         adapt = arguments.choice(on_unsupported, "on_unsupported", arguments.ON_UNSUPPORTED) == "adapt"
         deadline = self.context.deadline(TEARDOWN_SECONDS if none else CONTROL_SECONDS)
-        target = await self.lookup.control(deployment, deadline)
+        target = await self.lookup.changed("scale()", deployment, deadline)
         while True:
             try:
                 if none:
@@ -230,11 +230,15 @@ class Verbs:
             else:
                 seen = await self._to_delete(deployment, deadline, missing_ok=missing_ok)
                 seen.info = seen.info.model_copy(update={"attempt": None})  # whatever carries the name is meant
+            self.lookup.require_changeable("teardown()", seen)
             info, scope = seen.info, self.context.scope_of(seen.info)
             await self.lookup.pay(scope, deadline)
             if not missing_ok:
                 await _lifecycle.read(scope, info, deadline=deadline)  # raises where it is gone
-            await _lifecycle.teardown(scope, info, deadline=deadline, volumes=volumes)
+            if seen.adopted:
+                await _lifecycle.teardown_adopted(scope, info, deadline=deadline)
+            else:
+                await _lifecycle.teardown(scope, info, deadline=deadline, volumes=volumes)
         kept = None if volumes else info.ids.get("volume")
         if kept is not None:
             text = "%s: its volume %s on %s is kept, and may bill; teardown(volumes=True) deletes it"
@@ -332,7 +336,7 @@ class Verbs:
 
     async def stop(self, deployment: DeploymentLike, *, timeout: float | None) -> Seen:
         self._session.open()
-        target = await self.lookup.control(deployment, self.context.deadline(timeout))
+        target = await self.lookup.changed("stop()", deployment, self.context.deadline(timeout))
         while True:
             try:
                 self._gate.require("stop", target.info, doing="stop()")
@@ -345,7 +349,7 @@ class Verbs:
     async def start(self, deployment: DeploymentLike, *, wait: bool, timeout: float | None) -> Seen:
         self._session.open()
         wait = arguments.flag(wait, "wait")
-        target = await self.lookup.control(deployment, self.context.deadline(timeout))
+        target = await self.lookup.changed("start()", deployment, self.context.deadline(timeout))
         while True:
             try:
                 self._gate.require("stop", target.info, doing="start()")
@@ -362,16 +366,51 @@ class Verbs:
 
     # -- what there is
 
-    async def get(self, name: str, *, provider: str | None, interface: Interface | None, port: int | None) -> Seen:
+    async def get(
+        self,
+        name: str | None,
+        *,
+        id: str | None,
+        provider: str | None,
+        interface: Interface | None,
+        port: int | None,
+        route: str | None,
+        idempotent: bool,
+    ) -> Seen:
         self._session.open()
         if interface is not None:
             interface = arguments.choice(interface, "interface", (None, *arguments.INTERFACES))
         if port is not None:
             port = arguments.count(port, "port", most=65535)
-        logical, where = self.lookup.address(name, provider)
-        seen = await self.lookup.find(logical, where, self.context.soon(), fresh=True)
-        seen.info = arguments.declared(seen.info, interface=interface, port=port)
+        route, idempotent = arguments.route_or_none(route), arguments.flag(idempotent, "idempotent")
+        if (name is None) == (id is None):
+            raise ConfigurationError("get: give a name, or id= for an endpoint that unigpu did not create.")
+        if name is not None:
+            logical, where = self.lookup.address(name, provider)
+            if not logical.startswith(arguments.BY_ID):
+                return await self._by_name(logical, where, interface=interface, port=port, route=route)
+            id = logical.removeprefix(arguments.BY_ID)
+        else:
+            id, where = arguments.endpoint_id(id), self._session.provider(provider)
+        ref = EndpointRef(id=id, interface=interface, port=port, route=route)
+        with in_time():
+            return await self.lookup.endpoint(ref, where, self.context.soon(), fresh=True, idempotent=idempotent)
+
+    async def _by_name(
+        self, name: str, provider: str, *, interface: Interface | None, port: int | None, route: str | None
+    ) -> Seen:
+        seen = await self.lookup.find(name, provider, self.context.soon(), fresh=True)
+        seen.info = arguments.declared(seen.info, interface=interface, port=port, route=route)
         self._session.known.remember(seen.info)
+        return seen
+
+    def adopt(self, deployment: DeploymentView) -> Seen:
+        self._session.open()
+        if not isinstance(deployment, DeploymentView):  # pyright: ignore[reportUnnecessaryIsInstance] - users give names
+            raise ConfigurationError("adopt: give the handle that get(id=...) returned.")
+        seen = self.lookup.own(deployment)
+        if seen.foreign:
+            seen.foreign, seen.adopted = False, True
         return seen
 
     def capabilities(self, provider: str | None, interface: Interface, kind: Kind) -> Capabilities:

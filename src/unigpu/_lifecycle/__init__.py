@@ -16,7 +16,7 @@ from .ready import wait_ready
 from .scale import scale, start, stop, wake
 from .scope import CallOptions, Deployed, IfExists, OnFailure, OnTimeout, Scope, Wait, deploying
 from .shared_status import SharedStatus
-from .teardown import end_expired, known, teardown
+from .teardown import end_expired, known, teardown, teardown_adopted
 from .update import update
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "stream",
     "submit",
     "teardown",
+    "teardown_adopted",
     "update",
     "wait_ready",
     "wake",

@@ -78,6 +78,23 @@ async def teardown(scope: Scope, info: DeploymentInfo, *, deadline: float, volum
     await forget_expired(scope, deadline=deadline)
 
 
+async def teardown_adopted(scope: Scope, info: DeploymentInfo, *, deadline: float) -> None:
+    """Delete an endpoint that unigpu did not create, by its id, and verify that it is gone.
+
+    Only the resource that is called: what else carries its name may belong to something else.
+
+    Raises:
+        TeardownIncomplete: it still exists, or could not be verified to be gone.
+    """
+    scope = scope.for_cleanup()
+    called = next(one for one in scope.deployer.parts(info) if info.ids.get(one.kind) == info.id)
+    seen = await called.read(scope.io, info.id, deadline=deadline)
+    if seen is None:
+        return
+    await remove(scope, Survey(found=((called, seen),)), name=info.name or info.provider_name, deadline=deadline)
+    scope.event("teardown.done", deployment=info.name, id=info.id)
+
+
 async def _teardown_listed(
     scope: Scope, parts: Sequence[Resource], info: DeploymentInfo, key: str, *, locked: bool, deadline: float
 ) -> None:

@@ -201,7 +201,7 @@ def test_it_ends_where_its_directory_was_removed_and_leaves_a_successors_files_a
 
 def test_it_ends_when_nothing_was_ever_deployed(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "_EMPTY_S", 0.1)
-    monkeypatch.setattr(module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(module, "_CHECK_S", 0.05)
     supervise(tmp_path / "s")
     assert not (tmp_path / "s" / "journal").exists()
 
