@@ -28,6 +28,13 @@ def test_an_invoke_passes_few_frames_and_files_and_encodes_its_input_once(provid
     assert invoke.encodings == 1
 
 
+@pytest.mark.parametrize("provider", sorted(depth.OPERATIONS))
+def test_a_deploy_passes_few_frames_and_files_to_the_create(provider: str) -> None:
+    (deploy,) = [row for row in depth.measure(provider) if row.verb == "deploy"]
+    assert deploy.frames <= 16
+    assert deploy.files <= 12
+
+
 @pytest.mark.parametrize("provider", ["local", "runpod"])
 @pytest.mark.parametrize("verb", ["submit", "stream", "map"])
 def test_every_other_call_encodes_its_input_once_too(provider: str, verb: str) -> None:

@@ -306,6 +306,7 @@ class FakeResource:
     call = CallClass.IDEMPOTENT
     consistency = Consistency(kind="atomic")
     bills_cold = None
+    optional = False
 
     def __init__(
         self, driver: FakeDriver, provider_name: str, spec: DeploymentSpec | None, identity: Identity | None

@@ -87,6 +87,7 @@ class FakeResource:
     call = CallClass.IDEMPOTENT
     consistency = Consistency(kind="atomic")
     bills_cold = None
+    optional = False
 
     def __init__(self, driver: FakeDriver, kind: str, name: str, body: Mapping[str, Any] | None) -> None:
         self.driver, self.kind, self.name, self.body = driver, kind, name, body

@@ -19,7 +19,7 @@ from unigpu.errors import NotFoundError, UnsupportedError
 from unigpu.models import BearerToken
 
 from .attempt import Attempt
-from .consistency.absence import is_ending
+from .consistency.absence import is_ending, is_listed
 from .consistency.duplicates import DuplicateCheck
 from .consistency.survey import VOLUME, Survey, id_of
 from .decide import LimitChange
@@ -161,15 +161,14 @@ class _DryRun(DeployRun):
     def _placeholder(self, kind: str, made: Mapping[str, Found]) -> DeploymentInfo:
         """The deployment that does not exist yet."""
         attempt = self.attempt
-        named: Sequence[Any] = [
-            one for one in attempt.resources(attempt.spec) if one.kind == kind and getattr(one, "id", None)
-        ]
+        # Where a create is a PUT by name, the name is the id.
+        by_name = any(one.kind == kind and not is_listed(one) for one in attempt.resources(attempt.spec))
         return DeploymentInfo(
             provider=self.scope.provider,
             name=attempt.spec.name,
             namespace=self.scope.namespace,
             provider_name=attempt.identity.provider_name,
-            id=str(named[0].id) if named else made[kind].id,
+            id=attempt.identity.provider_name if by_name else made[kind].id,
             ids={one: found.id for one, found in made.items()},
             state=State.CREATING,
             interface=attempt.spec.interface,

@@ -216,7 +216,7 @@ class _Judge:
         ids: Mapping[str, str] = {} if main.info is None else main.info.ids
         there = {part.kind for _, part in self.found if part.attempt in (None, main.attempt)}
         parts = self.parts if main.info is None else self.scope.deployer.parts(main.info)
-        needed = [one.kind for one in parts if one.kind != VOLUME and not getattr(one, "optional", False)]
+        needed = [one.kind for one in parts if one.kind != VOLUME and not one.optional]
         return all(kind in ids or kind in there for kind in needed)
 
     def _row(self, one: Found, verdict: _Verdict) -> GcRow:
